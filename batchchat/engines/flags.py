@@ -56,12 +56,17 @@ _ROW_ONLY = ("presence_penalty", "frequency_penalty", "logprobs")
 """Settings that only our sampler knows."""
 
 
-def call_groups(batch: Sequence[Request]) -> list[list[Request]]:
+def call_groups(batch: Sequence[Request], drafts: bool = False) -> list[list[Request]]:
     """The requests of one batch, which have the same flags, as those that may share one call of `generate`.
+    `drafts`: a draft speculates for rows that allow it.
 
     Flags other than computing ones apply to a whole call: its rows have equal settings. They may read the padding as
     part of the prompt too, so these rows also have equal prompt lengths.
     """
+    if drafts:
+        alone = [request for request in batch if takes_drafts(request.settings)]
+        others = [request for request in batch if not takes_drafts(request.settings)]
+        return [*([request] for request in alone), *(call_groups(others) if others else [])]
     flags = dict(batch[0].settings.flags)
     if _COMPUTING.issuperset(flags):
         return [list(batch)]
@@ -79,6 +84,11 @@ def is_handed_over(settings: Settings) -> bool:
     """Whether `generate` chooses the tokens, because a row is more than one growing sequence."""
     flags = dict(settings.flags)
     return flags.get("num_beams", 1) > 1 or _speculates(flags)
+
+
+def takes_drafts(settings: Settings) -> bool:
+    """Whether a row can be handed over to `generate` with a draft."""
+    return not any(getattr(settings, name) for name in _ROW_ONLY) and _COMPUTING.issuperset(dict(settings.flags))
 
 
 def generate_arguments(settings: Settings) -> dict[str, Any]:

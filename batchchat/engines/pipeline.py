@@ -30,6 +30,8 @@ class PipelineEngine:
     again in halves, down to the one row that fails alone and gets the error. One that runs out of memory also lowers
     `budget`, within which later batches are planned. The model's own generation config is set aside: its values reach
     the requests through their settings or not at all.
+
+    `speculation`: arguments that make `generate` draft. It does so for one row at a time, and chooses tokens itself.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class PipelineEngine:
         budget: Budget | None = None,
         parallel: bool = False,
         on_token: TokenListener | None = None,
+        speculation: Mapping[str, Any] | None = None,
     ):
         self._model = model
+        self._speculation = dict(speculation or {})
         self._parallel = parallel
         self._codec = codec
         self._meter = meter
@@ -78,7 +82,7 @@ class PipelineEngine:
             batch = feed.choose(self._plan)
             queued = self._meter.now()
             if batch:
-                for requests in flags.call_groups(batch):
+                for requests in flags.call_groups(batch, drafts=bool(self._speculation)):
                     yield from self._completions(requests, queued)
             elif feed.exhausted:
                 return
@@ -93,6 +97,7 @@ class PipelineEngine:
             "max_batch_rows": self._max_rows,
             "max_batch_tokens": self._max_tokens,
             "learned_batch_tokens": self._budget.tokens,
+            "speculation": sorted(self._speculation),
             "work": self._work.as_dict(),
         }
 
@@ -142,7 +147,7 @@ class PipelineEngine:
         settings = rows[0].request.settings
         started = self._meter.now()
         limit = max(row.request.settings.max_new_tokens for row in rows)
-        if flags.is_handed_over(settings):
+        if flags.is_handed_over(settings) or (self._speculation and flags.takes_drafts(settings)):
             steps = self._hand_over(rows, limit)
         else:
             choice = RowWiseChoice(rows, flags.warp(settings), self._meter.now, self._on_token)
@@ -167,6 +172,8 @@ class PipelineEngine:
         """Let `generate` choose the tokens; how many steps it took. Each row's end is found in what it returns."""
         request = rows[0].request
         arguments = flags.handed_over_arguments(request.settings, self._pipeline.tokenizer)
+        if not flags.is_handed_over(request.settings):
+            arguments |= self._speculation
         with torch.random.fork_rng(enabled=arguments["do_sample"]):
             if arguments["do_sample"]:
                 torch.manual_seed(request.seed % 2**63)
@@ -224,7 +231,26 @@ def build_on(model: Any, context: EngineContext) -> PipelineEngine:
         budget=context.budget,
         parallel=context.recipe.model.parallel != "none",
         on_token=context.on_token,
+        speculation=_speculation(model, context),
     )
+
+
+def _speculation(model: Any, context: EngineContext) -> dict[str, Any]:
+    """What `generate` must be told for the recipe's `model.draft`."""
+    from batchchat.models.draft import load_draft
+
+    draft = context.recipe.model.draft
+    if draft is None:
+        return {}
+    context.meter.event(
+        "one_row", "transformers speculates for one row at a time; engine.kind=continuous does for many"
+    )
+    small = load_draft(context.recipe.model, model, context.codec.tokenizer)
+    if small is None:
+        return {"prompt_lookup_num_tokens": draft.tokens, "max_matching_ngram_size": draft.ngram}
+    small.generation_config.num_assistant_tokens = draft.tokens
+    small.generation_config.num_assistant_tokens_schedule = "constant"
+    return {"assistant_model": small}
 
 
 def _with_padding(tokenizer: Any) -> Any:

@@ -44,6 +44,19 @@ class Work:
         self.decode.cache_token_reads += seen
         self.decode.seconds += decode_seconds
 
+    def add_pass(
+        self, *, prompts: bool, places: int, outputs: int, seen: int, cached: int, seconds: float, passes: int = 1
+    ) -> None:
+        """Packed passes in which rows stand at different places. With `prompts` they read some: such passes count as
+        prefill, whatever else they compute. `seen` and `cached` are `context_tokens` and `cache_token_reads`."""
+        phase = self.prefill if prompts else self.decode
+        phase.passes += passes
+        phase.token_places += places
+        phase.outputs += outputs
+        phase.context_tokens += seen
+        phase.cache_token_reads += cached
+        phase.seconds += seconds
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, by phase."""
         return {"prefill": vars(self.prefill).copy(), "decode": vars(self.decode).copy()}

@@ -14,6 +14,11 @@ _NUM_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num
 _EXPERTS_PER_TOKEN = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_top_k")
 
 
+def has_experts(config: Any) -> bool:
+    """Whether a model of this config is a mixture of experts."""
+    return any(getattr(config.get_text_config(), name, 0) for name in _NUM_EXPERTS)
+
+
 @dataclass(frozen=True)
 class CacheLayer:
     """What one layer keeps of a row: `width` numbers for each of the last `window` tokens (None: of all)."""

@@ -193,7 +193,7 @@ class GenerationFlags(Section):
 
 
 _REMOVED = "transformers no longer comes with it, only as remote code that batchchat does not run; leave it out"
-_NO_DRAFT = "it is for a draft model, and batchchat loads one model only; leave it out"
+_NO_DRAFT = "it is for a draft model; write model.draft"
 _OUTPUTS = "batchchat asks the model for what it needs; for log-probabilities write generation.logprobs"
 
 REPLACED_FLAGS: Mapping[str, str] = {

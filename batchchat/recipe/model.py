@@ -11,6 +11,8 @@ from batchchat.recipe.section import MAY_CHANGE, AsTuple, NumberedKeys, Section,
 
 NO_MODEL = "scripted"
 """The model name that stands for no model at all."""
+FROM_THE_CHAT = "prompt"
+"""The draft's name that stands for looking drafts up in the chat."""
 
 
 class BitsAndBytes(Section):
@@ -29,6 +31,38 @@ class BitsAndBytes(Section):
         default=(),
         description="Names of modules that are not quantized, besides the output layer, which never is.",
         examples=[["self_attn.o_proj"]],
+    )
+
+
+class Draft(Section):
+    """Speculative decoding: several next tokens are guessed, and the model verifies them in one pass. Answers stay the
+    same; where guesses cost more time than they save they are left out."""
+
+    name: Text = Field(
+        default=FROM_THE_CHAT,
+        description='Who guesses: a folder or hub id of a much smaller model with the same vocabulary, or "prompt", '
+        "which takes what followed the same tokens earlier in the chat.",
+        examples=["models/my-small-model", "prompt"],
+    )
+    tokens: int = Field(
+        default=4, ge=1, le=15, description="The most tokens that are guessed at once.", json_schema_extra=MAY_CHANGE
+    )
+    ngram: int = Field(
+        default=3,
+        ge=2,
+        description="The most last tokens that are looked up, where the chat itself guesses.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="Number format of the small model's weights; auto is the checkpoint's own."
+    )
+    revision: Text | None = Field(
+        default=None, description="Branch, tag or commit of the small model.", examples=["main"]
+    )
+    force: bool = Field(
+        default=False,
+        description="Guess even where it costs more time than it saves, and for a mixture of experts too.",
+        json_schema_extra=MAY_CHANGE,
     )
 
 
@@ -72,6 +106,12 @@ class ModelSection(Section):
     )
     merge_adapter: bool = Field(
         default=False, description="Add the adapter to the weights once, instead of computing it beside them."
+    )
+    draft: Draft | None = Field(
+        default=None,
+        description="Speculative decoding with a draft; null is without.",
+        examples=[{"name": "prompt"}],
+        json_schema_extra=MAY_CHANGE,
     )
     parallel: Literal["none", "tensor"] = Field(
         default="none",

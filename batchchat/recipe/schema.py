@@ -148,6 +148,16 @@ def engine_has_its_model(engine: EngineSection, info: ValidationInfo) -> EngineS
         raise ValueError(
             f"has reproducible strict, which kind {engine.kind} cannot give; write engine.kind: continuous"
         )
+    if model is not None and model.draft is not None:
+        if engine.reproducible == "strict":
+            raise ValueError(
+                "has reproducible strict, whose passes have fixed shapes, but model.draft makes them wider and "
+                "narrower; leave one of them out"
+            )
+        if model.parallel != "none":
+            raise ValueError(
+                f"runs in many processes (model.parallel is {model.parallel}), but model.draft in one only"
+            )
     if engine.kind != "scripted" and model is not None and model.name == NO_MODEL:
         raise ValueError(
             f"has kind {engine.kind}, which needs a model, but model.name is scripted, which is none; "

@@ -62,12 +62,27 @@ def report_tables(report: Mapping[str, Any]) -> list[Table]:
         ("Time by phase", phases),
         ("Memory", sizes),
     ]
+    drafts = report["engine"].get("drafts")
+    if drafts is not None:
+        tables.append(("Speculative decoding", _drafts(drafts)))
     used = report.get("utilisation") or {}
     if used:
         tables.append(("Use of the machine", [line for name in _PHASES_USED for line in _used(name, used.get(name))]))
     if report["events"]["counts"]:
         tables.append(("Events", [(name, _count(n)) for name, n in report["events"]["counts"].items()]))
     return tables
+
+
+def _drafts(drafts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """`speed_up` is missing where steps without drafts were never tried."""
+    lines = [("drafts by", drafts["by"])]
+    if drafts["acceptance"] is not None:
+        lines.append(("drafts accepted", f"{_percent(drafts['acceptance'])} of {_count(drafts['proposed'])} tokens"))
+        lines.append(("tokens per row and step", f"{drafts['tokens_per_step']:.2f}"))
+    if drafts["speed_up"] is not None:
+        lines.append(("speed-up of steps with drafts", f"{drafts['speed_up']:.2f}"))
+    lines.append(("steps without drafts", _count(drafts["steps_without"])))
+    return lines
 
 
 def _used(name: str, figures: Mapping[str, float] | None) -> list[tuple[str, str]]:

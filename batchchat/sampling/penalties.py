@@ -67,15 +67,18 @@ class RowPenalties:
             logits = logits.index_put((rows, ids), logits.new_tensor(-torch.inf))
         return logits
 
-    def append(self, ids: torch.Tensor) -> None:
-        """Tokens [rows] that the rows took."""
+    def append(self, ids: torch.Tensor, rows: Sequence[int] | None = None) -> None:
+        """Tokens [rows] that the rows took, or that only those in `rows` took."""
+        taking = range(len(self._settings)) if rows is None else rows
         if self._counted:
             taken = ids.to(self._device)[self._counted_rows]
             places = torch.arange(len(self._counted), device=self._device)
-            self._counts.index_put_((places, taken), torch.ones((), device=self._device), accumulate=True)
+            once = torch.tensor([float(row in taking) for row in self._counted], device=self._device)
+            self._counts.index_put_((places, taken), once, accumulate=True)
         if self._moving:
-            for row, token in enumerate(ids.tolist()):
-                self._history[row].append(token)
+            tokens = ids.tolist()
+            for row in taking:
+                self._history[row].append(tokens[row])
 
     def _arrange(self) -> None:
         settings = self._settings

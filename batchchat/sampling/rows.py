@@ -82,24 +82,28 @@ class SamplerRows:
     def choose(self, logits: torch.Tensor) -> Choice:
         """The next token of each row. `logits` [rows, vocabulary], any float type; not changed."""
         logits = logits.to(device=self._device, dtype=torch.float32)
-        scores = self._penalties.apply(logits)
-        best, ids = scores.max(dim=-1)
+        best, ids = self._pick(logits, 0)
         failed = ~torch.isfinite(best)
-        if self._sampled.numel():
-            ids[self._sampled] = self._draw(scores)
         return Choice(ids, failed, self._logprobs(logits, ids) if self._wants_logprobs else None)
 
-    def append(self, ids: torch.Tensor) -> None:
-        """The tokens [rows] that the rows really took; moves every row to its next step."""
-        self._penalties.append(ids)
-        self._steps = [step + 1 for step in self._steps]
-        self._step = self._step + 1
+    def guess(self, logits: torch.Tensor, ahead: int) -> torch.Tensor:
+        """The token that each row would take `ahead` steps from now on these logits of another model: chosen with the
+        number of that step, on the penalties of this one. Ids [rows]; no row moves."""
+        return self._pick(logits.to(device=self._device, dtype=torch.float32), ahead)[1]
+
+    def append(self, ids: torch.Tensor, rows: Sequence[int] | None = None) -> None:
+        """The tokens [rows] that the rows really took; moves every row to its next step, or only those in `rows`."""
+        self._penalties.append(ids, rows)
+        taking = set(range(len(self._steps)) if rows is None else rows)
+        self._steps = [step + (row in taking) for row, step in enumerate(self._steps)]
+        self._step = self._whole([self._steps[row] for row in self._sampled_rows])
 
     def _arrange(self) -> None:
         """Per-row tensors of the rows as they stand now."""
         settings = [request.settings for request in self._requests]
         sampled = [row for row, row_settings in enumerate(settings) if row_settings.temperature > 0]
         chosen = [settings[row] for row in sampled]
+        self._sampled_rows = sampled
         self._sampled = self._whole(sampled)
         self._seeds = self._whole([signed(self._requests[row].seed) for row in sampled])
         self._step = self._whole([self._steps[row] for row in sampled])
@@ -120,13 +124,21 @@ class SamplerRows:
     def _column(self, values: list[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float64, device=self._device)[:, None]
 
-    def _draw(self, scores: torch.Tensor) -> torch.Tensor:
+    def _pick(self, logits: torch.Tensor, ahead: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Highest score and chosen id of each row."""
+        scores = self._penalties.apply(logits)
+        best, ids = scores.max(dim=-1)
+        if self._sampled.numel():
+            ids[self._sampled] = self._draw(scores, ahead)
+        return best, ids
+
+    def _draw(self, scores: torch.Tensor, ahead: int) -> torch.Tensor:
         """Token ids of the sampled rows."""
         scaled = _from_top(scores[self._sampled].to(torch.float64)) / self._temperature
         if self._warp is not None:
             scaled = _from_top(self._warp(scaled.to(torch.float32)).to(torch.float64))
         scaled = torch.nan_to_num(scaled, nan=0.0)  # of rows that failed, whose draw means nothing
-        numbers = uniform(self._seeds, self._step)[:, None]
+        numbers = uniform(self._seeds, self._step + ahead)[:, None]
         ids = torch.empty(len(scaled), dtype=torch.int64, device=self._device)
         if self._uncut.numel():
             weights = torch.softmax(scaled[self._uncut], dim=-1).cumsum(dim=-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from batchchat.engines.base import EngineContext
+from batchchat.engines.continuous.drafting import Drafter, LookUp, ModelDrafts
 from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.continuous.packing import pack
 from batchchat.engines.continuous.selfcheck import check
@@ -35,6 +36,7 @@ def try_build(model: Any, context: EngineContext) -> tuple[ContinuousEngine | No
     if found.reason is not None:
         unpack()
         return None, found.reason
+    drafter = _drafter(model, context)
     if found.difference is not None:
         context.meter.event(
             "self_check", f"logits differ from the plain forward by {found.difference:.2g} standard deviations"
@@ -47,5 +49,22 @@ def try_build(model: Any, context: EngineContext) -> tuple[ContinuousEngine | No
         section.max_batch_tokens,
         section.reproducible,
         context.on_token,
+        drafter,
+        drafter is not None and context.recipe.model.draft.force,
     )
     return engine, ""
+
+
+def _drafter(model: Any, context: EngineContext) -> Drafter | None:
+    """What the recipe's `model.draft` asks for."""
+    from batchchat.models.draft import load_draft
+
+    draft = context.recipe.model.draft
+    if draft is None:
+        return None
+    small = load_draft(context.recipe.model, model, context.codec.tokenizer)
+    if small is None:
+        return LookUp(draft.tokens, draft.ngram)
+    pack(small)
+    vocab_size = int(model.get_output_embeddings().weight.shape[0])
+    return ModelDrafts(small, draft.name, draft.tokens, context.recipe.engine.max_batch_tokens, vocab_size)

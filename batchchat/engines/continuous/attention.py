@@ -64,16 +64,19 @@ def _decode(
     if current.exact:  # a product over slices of longer slots may round in another way
         keys, values = keys.contiguous(), values.contiguous()
     rows, heads = keys.shape[:2]
-    own = queries[group.first : group.last]
+    count, shared = group.count, queries.shape[1] // heads
+    own = queries[group.first : group.last].view(-1, count, heads, shared, queries.shape[2])
     if group.rows is not None:
         spread = own.new_zeros(rows, *own.shape[1:])
         spread[group.rows] = own
         own = spread
-    folded = own.reshape(rows * heads, own.shape[1] // heads, own.shape[2])
-    mask = group.mask(window, heads, queries.dtype)
-    out = _weigh(folded, keys.flatten(0, 1), values.flatten(0, 1), mask, scaling, softcap, _fold(sinks, heads, rows))
-    out = out.view(rows, own.shape[1], -1)
-    return out if group.rows is None else out[group.rows]
+    folded = own.permute(0, 2, 3, 1, 4).reshape(rows * heads, shared * count, -1)
+    mask = group.mask(window, heads, shared, queries.dtype)
+    per_query = None if sinks is None else _fold(sinks, heads, rows, count)
+    out = _weigh(folded, keys.flatten(0, 1), values.flatten(0, 1), mask, scaling, softcap, per_query)
+    out = out.view(rows, heads, shared, count, -1).permute(0, 3, 1, 2, 4)
+    out = out if group.rows is None else out[group.rows]
+    return out.reshape(-1, heads * shared, out.shape[-1])
 
 
 def _prefill(
@@ -122,8 +125,10 @@ def _prefill_fused(
     return out.flatten(0, 1).transpose(0, 1)
 
 
-def _fold(sinks: torch.Tensor | None, heads: int, rows: int) -> torch.Tensor | None:
-    return None if sinks is None else sinks.view(1, heads, -1, 1).expand(rows, -1, -1, -1).flatten(0, 1)
+def _fold(sinks: torch.Tensor, heads: int, rows: int, count: int) -> torch.Tensor:
+    """Sinks `[heads * shared]` as a column for folded queries, `[rows * heads, shared * count, 1]`."""
+    spread = sinks.view(1, heads, -1, 1).expand(rows, -1, -1, count)
+    return spread.reshape(rows * heads, -1, 1)
 
 
 def _weigh(

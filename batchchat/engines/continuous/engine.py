@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
@@ -10,12 +11,16 @@ import torch
 from batchchat.chats import Completion
 from batchchat.engines.base import EngineMeter, TokenListener
 from batchchat.engines.continuous.cache import KVCache
-from batchchat.engines.continuous.passes import Pass, Span, build_pass
+from batchchat.engines.continuous.drafting import Drafter, Drafts
+from batchchat.engines.continuous.passes import Span, build_pass
 from batchchat.engines.continuous.pools import bucket
 from batchchat.engines.continuous.runner import ModelRunner
 from batchchat.engines.continuous.scheduler import Scheduler
 from batchchat.engines.continuous.sequence import Sequence
-from batchchat.sampling import SamplerRows
+from batchchat.engines.continuous.speculation import Speculation
+from batchchat.engines.work import Work
+from batchchat.models.facts import model_facts
+from batchchat.sampling import Choice, SamplerRows
 from batchchat.schedule import Feed
 
 _CHUNK = 256
@@ -29,6 +34,7 @@ class ContinuousEngine:
 
     `max_tokens` is the KV budget in tokens. `reproducible="strict"` gives every forward pass a shape that does not
     depend on what else is in flight, so that a request's tokens are bit for bit the same alone or in a crowd.
+    `drafter` proposes tokens that are verified several at a time, where that is faster or with `always_draft`.
     """
 
     def __init__(
@@ -40,11 +46,15 @@ class ContinuousEngine:
         max_tokens: int = 16384,
         reproducible: Literal["fast", "strict"] = "fast",
         on_token: TokenListener | None = None,
+        drafter: Drafter | None = None,
+        always_draft: bool = False,
     ):
         self._exact = reproducible == "strict"
         self._cache = KVCache(max_tokens, quantum=_EXACT_CHUNK if self._exact else 1)
         self._runner = ModelRunner(model, self._cache)
         self._scheduler = Scheduler(self._cache, max_rows, _CHUNK, self._exact)
+        self._facts = model_facts(model)
+        self._work = Work()
         self._codec = codec
         self._meter = meter
         self._on_token = on_token
@@ -52,6 +62,7 @@ class ContinuousEngine:
         """Sequences that write, in the order of the sampler's rows."""
         self._vocab_size = int(model.get_output_embeddings().weight.shape[0])
         self._sampler = SamplerRows(self._vocab_size, self._runner.device)
+        self._speculation = None if drafter is None else Speculation(drafter, meter, always_draft)
 
     def run(self, feed: Feed) -> Iterator[Completion]:
         try:
@@ -73,20 +84,17 @@ class ContinuousEngine:
                 feed.wait(_WAIT_SECONDS)
 
     def describe(self) -> Mapping[str, Any]:
-        model = self._runner.model
         return {
             "engine": "continuous",
             "reproducible": "strict" if self._exact else "fast",
-            "model_class": type(model).__name__,
-            "parameters": model.num_parameters(),
-            "footprint_bytes": model.get_memory_footprint(),
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "devices": [str(self._runner.device)],
+            **self._facts,
+            "work": self._work.as_dict(),
             "max_rows": self._scheduler.max_rows,
             "kv_budget_tokens": self._cache.budget,
             "kv_peak_tokens": self._cache.peak_tokens,
             "prompt_tokens_reused": self._scheduler.num_reused,
             "preempted": self._scheduler.num_preempted,
+            **({} if self._speculation is None else {"drafts": self._speculation.describe()}),
         }
 
     def _take(self, feed: Feed) -> Iterator[Completion]:
@@ -116,41 +124,68 @@ class ContinuousEngine:
         for sequence in self._scheduler.outgrown():
             self._scheduler.fail(sequence)
             yield self._too_long(sequence)
-        preempted = self._scheduler.num_preempted
-        spans = self._scheduler.plan()
-        if self._scheduler.num_preempted > preempted:
-            self._meter.event("preempted", f"KV budget of {self._cache.budget} tokens spent; begun again later")
         self._keep_live()
+        began = self._meter.now()
+        drafts = None if self._speculation is None else self._speculation.drafts(self._live, self._sampler)
+        spans = self._plan(drafts or {})
         place = {id(sequence): row for row, sequence in enumerate(self._live)}
         spans.sort(key=lambda span: place.get(id(span.sequence), len(place)))
         try:
-            logits = self._compute(spans)
+            logits, passes = self._compute(spans)
         except Exception as error:  # whatever a model raises is tried again apart, and told where it happens again
             yield from self._set_apart(error)
             return
         self._scheduler.advance(spans)
-        self._begin([span.sequence for span in spans if span.sampled and id(span.sequence) not in place])
-        if self._live:
-            yield from self._write(logits)
+        sampled = [span for span in spans if span.sampled]
+        self._begin([span.sequence for span in sampled if id(span.sequence) not in place])
+        ended = self._write(logits, [span.drafts for span in sampled]) if sampled else []
+        for part, size in passes:
+            self._count(part, size)
+        seconds = self._meter.now() - began
+        self._work.add_pass(
+            prompts=len(spans) > len(place),
+            places=sum(size for _, size in passes),
+            outputs=len(logits),
+            seen=sum(span.count * span.end for span in spans),
+            cached=sum(span.end for span in spans),
+            seconds=seconds,
+            passes=len(passes),
+        )
+        if self._speculation is not None:
+            self._speculation.verified(sampled)
+            if len(spans) == len(place):
+                self._speculation.took(spans, drafts is not None, seconds)
+        yield from ended
 
-    def _compute(self, spans: list[Span]) -> torch.Tensor:
-        """Run the passes of a step. Logits `[rows, vocabulary]` of the sampled spans, in their order."""
+    def _plan(self, drafts: Drafts) -> list[Span[Sequence]]:
+        """The spans of the next step. Sequences that lost their slots for it no longer write."""
+        preempted = self._scheduler.num_preempted
+        spans = self._scheduler.plan(drafts)
+        if self._scheduler.num_preempted > preempted:
+            self._meter.event("preempted", f"KV budget of {self._cache.budget} tokens spent; begun again later")
+        self._keep_live()
+        return spans
+
+    def _compute(self, spans: list[Span[Sequence]]) -> tuple[torch.Tensor, list[tuple[list[Span[Sequence]], int]]]:
+        """Run the passes of a step. Logits `[places, vocabulary]` of the sampled spans, in their order, and what each
+        pass computed in how many places."""
         now = self._meter.now()
         for span in spans:
             if span.sequence.started is None:
                 span.sequence.started = now
-        logits = []
+        logits, passes = [], []
         for part, size, num_logits in self._parts(spans):
-            work = build_pass(part, self._runner.device, size, num_logits, exact=self._exact)
-            logits.append(self._runner.forward(work))
-            self._count(part, work)
-        return logits[0] if len(logits) == 1 else torch.cat(logits)
+            logits.append(
+                self._runner.forward(build_pass(part, self._runner.device, size, num_logits, exact=self._exact))
+            )
+            passes.append((part, size))
+        return logits[0] if len(logits) == 1 else torch.cat(logits), passes
 
-    def _parts(self, spans: list[Span]) -> Iterator[tuple[list[Span], int, int]]:
+    def _parts(self, spans: list[Span[Sequence]]) -> Iterator[tuple[list[Span[Sequence]], int, int]]:
         """The step's spans in passes, each with its number of tokens and of logits: all in one with a little padding,
         or in strict mode in passes of fixed size."""
         if not self._exact:
-            tokens, logits = sum(span.count for span in spans), sum(span.sampled for span in spans)
+            tokens, logits = sum(span.count for span in spans), sum(span.num_logits for span in spans)
             yield spans, _round_up(tokens), _round_up(logits)
             return
         writing = [span for span in spans if span.sequence.is_writing]
@@ -160,11 +195,11 @@ class ContinuousEngine:
             if not span.sequence.is_writing:
                 yield [span], _EXACT_CHUNK, int(span.sampled)
 
-    def _count(self, part: list[Span], work: Pass) -> None:
-        reading = [span for span in part if not span.sequence.is_writing]
+    def _count(self, part: list[Span[Sequence]], size: int) -> None:
+        reading = [span for span in part if span.known <= span.sequence.num_prompt]
         # An answer's first token comes from the prompt's last place, so it has no place of its own among the computed.
-        places = work.size + sum(span.sampled for span in reading)
-        generated = sum(span.sampled for span in part)
+        places = size + sum(span.sampled for span in reading)
+        generated = sum(len(span.sequence.tokens) - span.known for span in part if span.sampled)
         self._meter.batch(len(part), sum(span.count for span in reading), generated, places)
 
     def _begin(self, sequences: list[Sequence]) -> None:
@@ -180,27 +215,60 @@ class ContinuousEngine:
             self._live = [self._live[row] for row in keep]
             self._sampler.select(keep)
 
-    def _write(self, logits: torch.Tensor) -> Iterator[Completion]:
-        """Choose every writing sequence's next token, and give back those that end with it."""
-        choice = self._sampler.choose(logits)
-        self._sampler.append(choice.ids)
+    def _write(self, logits: torch.Tensor, drafts: list[tuple[int, ...]]) -> list[Completion]:
+        """Choose the next tokens of every writing sequence: one, and a further one for each draft that was right.
+        Returns the completions of those that end with them."""
+        firsts = list(accumulate((1 + len(draft) for draft in drafts), initial=0))
+        going_on = list(range(len(self._live)))
+        for number in range(1 + max(map(len, drafts))):
+            if number == 0:
+                choice = self._sampler.choose(logits if len(logits) == len(self._live) else logits[firsts[:-1]])
+            else:
+                places = list(firsts[:-1])
+                for row in going_on:
+                    places[row] += number
+                choice = self._sampler.choose(logits[places])
+            self._sampler.append(choice.ids, going_on)
+            ids = self._take_choice(choice, going_on)
+            going_on = [
+                row
+                for row in going_on
+                if number < len(drafts[row]) and ids[row] == drafts[row][number] and not self._live[row].progress.done
+            ]
+            if not going_on:
+                break
+        return self._ended(drafts)
+
+    def _take_choice(self, choice: Choice, rows: list[int]) -> list[int]:
+        """Give the chosen tokens to the sequences of these rows. All ids."""
         ids, failed = choice.ids.tolist(), choice.failed.tolist()
-        now = self._meter.now()
-        done = []
-        for row, sequence in enumerate(self._live):
+        for row in rows:
+            sequence = self._live[row]
             if failed[row]:
-                self._scheduler.fail(sequence)
                 step = len(sequence.progress.token_ids) + 1
                 reason = f"the model's logits for token {step} of the answer are not numbers; try model.dtype=float32"
-                done.append(sequence.completion(now, reason))
+                sequence.progress.fail(reason)
+            else:
+                sequence.add(ids[row], None if choice.logprobs is None else choice.logprobs[row])
+                self._tell(sequence)
+        return ids
+
+    def _ended(self, drafts: list[tuple[int, ...]]) -> list[Completion]:
+        """Settle what the sequences computed, and give up the slots of those that are done."""
+        now = self._meter.now()
+        done = []
+        for sequence, draft in zip(self._live, drafts, strict=True):
+            if draft:
+                self._scheduler.settle(sequence)
+            if not sequence.progress.done:
                 continue
-            sequence.add(ids[row], None if choice.logprobs is None else choice.logprobs[row])
-            self._tell(sequence)
-            if sequence.progress.done:
+            if sequence.progress.error is None:
                 self._scheduler.finish(sequence)
-                done.append(sequence.completion(now))
+            else:
+                self._scheduler.fail(sequence)
+            done.append(sequence.completion(now))
         self._keep_live()
-        yield from done
+        return done
 
     def _tell(self, sequence: Sequence) -> None:
         written = len(sequence.progress.token_ids)

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
 from batchchat.engines.continuous.pools import Pool, Slot, bucket
-from batchchat.engines.continuous.sequence import Sequence
+
+FEW_TOKENS = 16
+"""Spans of at most so many tokens are computed together with those of their pool, longer ones each for itself."""
+
+
+class InSlot(Protocol):
+    """Tokens with a slot: a sequence, or what a draft model keeps of it."""
+
+    @property
+    def tokens(self) -> list[int]: ...
+
+    @property
+    def placed(self) -> Slot: ...
+
+
+Held = TypeVar("Held", bound=InSlot)
 
 
 def _bias(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -17,13 +33,18 @@ def _bias(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Tokens `[start, start + count)` of a sequence; with `sampled` the last one's logits are wanted."""
+class Span(Generic[Held]):
+    """Tokens `[start, start + count)` of a sequence; with `sampled` the last one's logits are wanted.
 
-    sequence: Sequence
+    The last ones of a span may be `drafts`: guesses at what follows the sequence's own tokens. Then the logits of its
+    last own token and of all drafts are wanted, which is what it takes to verify them.
+    """
+
+    sequence: Held
     start: int
     count: int
     sampled: bool
+    drafts: tuple[int, ...] = ()
 
     @property
     def slot(self) -> Slot:
@@ -33,33 +54,51 @@ class Span:
     def end(self) -> int:
         return self.start + self.count
 
+    @property
+    def known(self) -> int:
+        """How many tokens of the sequence are its own when the span is computed."""
+        return self.end - len(self.drafts)
+
+    @property
+    def num_logits(self) -> int:
+        return 1 + len(self.drafts) if self.sampled else 0
+
+    @property
+    def ids(self) -> list[int]:
+        return [*self.sequence.tokens[self.start : self.known], *self.drafts]
+
 
 @dataclass(slots=True)
 class DecodeGroup:
-    """Rows of one pool that take one token each: tokens `[first, last)` of the pass.
+    """Rows of one pool that take `count` tokens each: tokens `[first, last)` of the pass, row by row.
 
     `rows` names their pool rows where they are not just the first ones; attention runs over the first `num_rows`
-    rows at `[0, length)`. `lengths` is how many keys each of these sees, its own new one included.
+    rows at `[0, length)`. `lengths` is how many keys the last of each row's tokens sees, its own included.
     """
 
     pool: Pool
     first: int
     last: int
+    count: int
     rows: torch.Tensor | None
     num_rows: int
     length: int
     lengths: torch.Tensor
-    masks: dict[tuple[int | None, int, torch.dtype], torch.Tensor] = field(default_factory=dict)
+    masks: dict[tuple[int | None, int, int, torch.dtype], torch.Tensor] = field(default_factory=dict)
 
-    def mask(self, window: int | None, heads: int, dtype: torch.dtype) -> torch.Tensor:
-        """`[num_rows * heads, 1, length]`: 0 where a key is seen, -inf where not. Made once for all layers."""
-        kind = (window, heads, dtype)
+    def mask(self, window: int | None, heads: int, shared: int, dtype: torch.dtype) -> torch.Tensor:
+        """`[num_rows * heads, shared * count, length]`: 0 where a key is seen, -inf where not; `shared` query heads
+        read a key head, and count as 1 where `count` is 1. Made once for all layers."""
+        kind = (window, heads, shared, dtype)
         if kind not in self.masks:
-            places = torch.arange(self.length, device=self.lengths.device)
-            seen = places < self.lengths[:, None]
+            device = self.lengths.device
+            places = torch.arange(self.length, device=device)
+            ends = self.lengths[:, None, None] - torch.arange(self.count - 1, -1, -1, device=device)[:, None]
+            seen = places < ends
             if window is not None:
-                seen &= places >= self.lengths[:, None] - window
-            self.masks[kind] = _bias(seen, dtype).repeat_interleave(heads, 0)[:, None]
+                seen &= places >= ends - window
+            bias = _bias(seen, dtype).repeat_interleave(heads, 0)
+            self.masks[kind] = bias if self.count == 1 else bias.repeat(1, shared, 1)
         return self.masks[kind]
 
 
@@ -107,14 +146,14 @@ class Write:
 class Pass:
     """A packed forward pass of `size` tokens, those behind the spans' tokens being padding that nothing reads."""
 
-    spans: list[Span]
-    """In the order of their tokens: decoding rows first, by pool and row."""
+    spans: list[Span[Any]]
+    """In the order of their tokens: those with few tokens first, by pool and row."""
     input_ids: torch.Tensor
     """`[1, size]`"""
     position_ids: torch.Tensor
     """`[1, size]`"""
     wanted: torch.Tensor
-    """Places in the pass whose logits are computed: those of the sampled spans, in the order in which these were given,
+    """Places in the pass whose logits are computed: what the sampled spans want, in the order in which they were given,
     then padding."""
     num_wanted: int
     """How many of them are no padding."""
@@ -130,7 +169,7 @@ class Pass:
 
 
 def build_pass(
-    spans: list[Span],
+    spans: Sequence[Span[Any]],
     device: torch.device,
     size: int | None = None,
     num_logits: int | None = None,
@@ -142,20 +181,22 @@ def build_pass(
     Rows see all of their slot, masked behind their own end; if `exact`, as much of it as their own length decides.
     """
 
-    def lane(span: Span) -> tuple[int, int]:
-        return (span.slot.pool.length, bucket(span.end) if exact else 0)
+    few = 1 if exact else FEW_TOKENS
 
-    decode = sorted((span for span in spans if span.count == 1), key=lambda span: (*lane(span), span.slot.row))
-    ordered = decode + [span for span in spans if span.count > 1]
+    def lane(span: Span[Any]) -> tuple[int, int, int]:
+        return (span.slot.pool.length, bucket(span.end) if exact else 0, span.count)
+
+    decode = sorted((span for span in spans if span.count <= few), key=lambda span: (*lane(span), span.slot.row))
+    ordered = decode + [span for span in spans if span.count > few]
     ids: list[int] = []
     positions: list[int] = []
     firsts: list[int] = []
     for span in ordered:
         firsts.append(len(ids))
-        ids += span.sequence.tokens[span.start : span.end]
+        ids += span.ids
         positions += range(span.start, span.end)
-    last = {id(span): first + span.count - 1 for span, first in zip(ordered, firsts, strict=True)}
-    wanted = [last[id(span)] for span in spans if span.sampled]
+    ends = {id(span): first + span.count for span, first in zip(ordered, firsts, strict=True)}
+    wanted = [place for span in spans for place in range(ends[id(span)] - span.num_logits, ends[id(span)])]
     padding = (size or len(ids)) - len(ids)
     ids += [ids[0]] * padding
     positions += [0] * padding
@@ -167,10 +208,10 @@ def build_pass(
 
     groups: list[DecodeGroup] = []
     place = 0
-    for (pool_length, seen), members in groupby(decode, key=lane):
+    for (pool_length, seen, count), members in groupby(decode, key=lane):
         group = list(members)
-        groups.append(_decode_group(group, place, tensor, seen or pool_length))
-        place += len(group)
+        groups.append(_decode_group(group, place, count, tensor, seen or pool_length))
+        place += count * len(group)
     prefilling = [
         PrefillSpan(
             span.slot.pool,
@@ -198,18 +239,19 @@ def build_pass(
 
 
 def _decode_group(
-    group: list[Span], first: int, tensor: Callable[[list[int]], torch.Tensor], length: int
+    group: list[Span[Any]], first: int, count: int, tensor: Callable[[list[int]], torch.Tensor], length: int
 ) -> DecodeGroup:
     pool = group[0].slot.pool
     rows = [span.slot.row for span in group]
     num_rows = rows[-1] + 1
-    lengths = [1] * num_rows
+    lengths = [count] * num_rows
     for span in group:
         lengths[span.slot.row] = span.end
     return DecodeGroup(
         pool,
         first,
-        first + len(group),
+        first + count * len(group),
+        count,
         tensor(rows) if len(rows) < num_rows else None,
         num_rows,
         length,
@@ -217,7 +259,7 @@ def _decode_group(
     )
 
 
-def _writes(spans: list[Span], firsts: list[int], tensor: Callable[[list[int]], torch.Tensor]) -> list[Write]:
+def _writes(spans: list[Span[Any]], firsts: list[int], tensor: Callable[[list[int]], torch.Tensor]) -> list[Write]:
     writes = []
     by_pool = sorted(zip(spans, firsts, strict=True), key=lambda pair: pair[0].slot.pool.length)
     for _, members in groupby(by_pool, key=lambda pair: pair[0].slot.pool.length):

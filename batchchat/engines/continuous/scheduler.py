@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from batchchat.chats import Request
 from batchchat.engines.continuous.cache import MIN_REUSE, KVCache
@@ -75,16 +75,22 @@ class Scheduler:
                 break
         return too_long
 
-    def plan(self) -> list[Span]:
-        """What the next step computes: one token of every sequence that writes, and up to `chunk` prompt tokens.
+    def plan(self, drafts: Mapping[Sequence, tuple[int, ...]]) -> list[Span[Sequence]]:
+        """What the next step computes: one token of every sequence that writes, with its drafts, and up to `chunk`
+        prompt tokens.
 
-        Where memory runs out the youngest sequence gives up its slot and waits again.
+        Where memory runs out the youngest sequence gives up its slot and waits again. Drafts take no one's slot.
         """
         for sequence in list(self.running):
             while sequence.slot is not None and not self.cache.grow(sequence.slot, len(sequence.tokens)):
                 self._preempt(self.running[-1])
         writing = [sequence for sequence in self.running if sequence.is_writing]
-        spans = [Span(sequence, sequence.placed.computed, 1, True) for sequence in writing]
+        spans = []
+        for sequence in writing:
+            draft = drafts.get(sequence, ())
+            if draft and not self.cache.grow(sequence.placed, len(sequence.tokens) + len(draft)):
+                draft = ()
+            spans.append(Span(sequence, sequence.placed.computed, 1 + len(draft), True, draft))
         for sequence, count in self._chunks():
             spans.append(Span(sequence, sequence.placed.computed, count, count == sequence.num_pending))
         return spans
@@ -115,12 +121,18 @@ class Scheduler:
         """Sequences in flight whose next token would not fit even if they were alone."""
         return [sequence for sequence in self.running if not self.cache.fits(len(sequence.tokens))]
 
-    def advance(self, spans: Iterable[Span]) -> None:
+    def advance(self, spans: Iterable[Span[Sequence]]) -> None:
         """The tokens of `spans` are computed."""
         for span in spans:
             slot = span.slot
             slot.computed = span.end
             slot.reusable = min(slot.computed, slot.promised) if self.exact else slot.computed
+
+    def settle(self, sequence: Sequence) -> None:
+        """The sequence's next token is chosen: what was computed of drafts beyond it counts no more."""
+        slot = sequence.placed
+        slot.computed = min(slot.computed, len(sequence.tokens) - 1)
+        slot.reusable = min(slot.reusable, slot.computed)
 
     def finish(self, sequence: Sequence) -> None:
         """The sequence is done. What it computed stays for prompts that begin with it."""

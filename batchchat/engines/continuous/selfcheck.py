@@ -14,6 +14,7 @@ from batchchat.engines.continuous.cache import KVCache
 from batchchat.engines.continuous.passes import Span, build_pass
 from batchchat.engines.continuous.runner import ModelRunner, UnsupportedModelError
 from batchchat.engines.continuous.sequence import Sequence
+from batchchat.models.shape import has_experts
 from batchchat.prompts import Codec
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.15}
@@ -22,7 +23,6 @@ standard deviations of the logits."""
 
 _ATTENTIONS = {"full_attention", "sliding_attention", "attention"}
 _BATCH_WIDE_ROPE = {"dynamic", "longrope"}
-_EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _TAKES = ((16, 16, 1, 1, 3), (3, 1, 1))
 """How many tokens of each of two prompts the passes take."""
 
@@ -40,7 +40,7 @@ def check(model: Any, codec: Codec, strict: bool = False) -> Check:
     """Try a model. Two prompts run together in chunks and single tokens; every logit is compared."""
     config = model.config.get_text_config()
     reason = _refusal(config)
-    if reason is None and strict and any(getattr(config, name, 0) for name in _EXPERT_COUNTS):
+    if reason is None and strict and has_experts(config):
         reason = "how many rows its experts compute depends on the other rows, which strict mode rules out"
     if reason is not None:
         return Check(reason)

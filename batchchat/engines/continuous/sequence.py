@@ -10,7 +10,7 @@ from batchchat.engines.progress import Progress
 from batchchat.prompts import Codec
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Sequence:
     """A request, the tokens of its prompt and answer so far, and the slot that it has while it is being computed."""
 
