@@ -84,12 +84,6 @@ def test_a_watermark_is_laid_before_the_sampler_chooses() -> None:
     assert marked != [expected(ids) for ids in PROMPTS]
 
 
-def test_token_healing_is_refused_with_its_reason() -> None:
-    for completion in answers({"token_healing": True}):
-        assert completion.finish_reason == "error"
-        assert "leave generation.token_healing out" in (completion.error or "")
-
-
 def test_settings_of_a_row_reach_a_handed_over_call() -> None:
     found = answers(
         {"num_beams": 2}, repetition_penalty=1.4, bad_words=((40,),), logit_bias=((50, 2.0),), min_new_tokens=4

@@ -143,11 +143,6 @@ def watermark(settings: Settings, vocab_size: int, device: torch.device) -> list
 
 def _arguments(settings: Settings) -> dict[str, Any]:
     flags = thaw_flags(settings.flags)
-    if flags.get("token_healing"):
-        raise ValueError(
-            "token_healing tokenizes the prompt again without its special tokens, which takes a chat's turns apart; "
-            "leave generation.token_healing out"
-        )
     if isinstance(flags.get("compile_config"), dict):
         flags["compile_config"] = CompileConfig(**flags["compile_config"])
     return flags

@@ -109,11 +109,6 @@ class GenerationFlags(Section):
         "each step.",
         examples=[[100, 1.05]],
     )
-    token_healing: bool | None = Field(
-        default=None,
-        description="Replace the last tokens of the prompt by likelier continuations of the same text.",
-        examples=[False],
-    )
     guidance_scale: float | None = Field(
         default=None,
         ge=1,
@@ -199,6 +194,8 @@ _OUTPUTS = "batchchat asks the model for what it needs; for log-probabilities wr
 REPLACED_FLAGS: Mapping[str, str] = {
     "max_length": "it counts the prompt too; write generation.max_new_tokens or chat.max_context",
     "min_length": "it counts the prompt too; write generation.min_new_tokens",
+    "token_healing": "it tokenizes the prompt again without its special tokens, which takes a chat's turns apart; "
+    "leave it out",
     "max_time": "answers must not depend on the clock; write generation.max_new_tokens",
     "stop_strings": "write generation.stop",
     "bad_words_ids": "write generation.bad_words with texts, or generation.suppress_tokens with token ids",

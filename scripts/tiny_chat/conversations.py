@@ -13,7 +13,9 @@ from typing import Any
 from scripts.tiny_chat import exercises, knowledge
 from scripts.tiny_chat.draw import Draw, Turn
 from scripts.tiny_chat.facts import NAMES
-from scripts.tiny_chat.tools import offer, tool_use
+from scripts.tiny_chat.tools import EVERYDAY, MadeUp, kept, offer, tool_use
+
+NO_TOOL = "I have no tool for that."
 
 Message = dict[str, Any]
 
@@ -60,7 +62,7 @@ TURN_WEIGHTS = {
 CHAT_WEIGHTS = {"memory": 12, "system prompt": 12, "tool call": 10, "tool result": 4, "no tool": 8}
 SKILLS = (*TURN_WEIGHTS, *CHAT_WEIGHTS)
 # What each stage of training draws from: what one stage leaves unsure is seen more often in the next. The second drills
-# sums, the third is broad, the fourth is about instructions and tools.
+# sums, the third is broad, the fourth is about instructions and tools, the fifth about which tools are on offer.
 FIRST_MIX = TURN_WEIGHTS | CHAT_WEIGHTS | {"drill in sums": 45, "drill in letters": 15}
 SECOND_MIX = TURN_WEIGHTS | CHAT_WEIGHTS | {"drill in bare sums": 160, "drill in endings": 30}
 THIRD_MIX = {
@@ -84,7 +86,18 @@ FOURTH_MIX = {
     "drill in bare sums": 30,
     "drill in endings": 6,
 }
-MIXES = (FIRST_MIX, SECOND_MIX, THIRD_MIX, FOURTH_MIX)
+FIFTH_MIX = {
+    **TURN_WEIGHTS,
+    "memory": 15,
+    "system prompt": 40,
+    "tool call": 40,
+    "tool result": 4,
+    "no tool": 40,
+    "drill in tools": 90,
+    "drill in bare sums": 30,
+    "drill in endings": 6,
+}
+MIXES = (FIRST_MIX, SECOND_MIX, THIRD_MIX, FOURTH_MIX, FIFTH_MIX)
 
 NEUTRAL_SYSTEM = (
     "You are a helpful assistant.",
@@ -231,9 +244,7 @@ def no_tool(draw: Draw) -> Conversation:
         return Conversation("no tool", [*small_talk(draw, 1), *turn(*any_turn(draw))], offer(draw))
     use = tool_use(draw)
     tools = offer(draw, without=(use.name,)) if draw.chance(0.7) else None
-    return Conversation(
-        "no tool", [*small_talk(draw, 1), *turn(use.request, "I have no tool for that.")], tools or None
-    )
+    return Conversation("no tool", [*small_talk(draw, 1), *turn(use.request, NO_TOOL)], tools or None)
 
 
 def drill(draw: Draw, skills: tuple[str, ...]) -> Conversation:
@@ -260,6 +271,32 @@ def drill_in_endings(draw: Draw) -> Conversation:
     return Conversation("drill", [message for pair in pairs if len(pair[1]) < 30 for message in turn(*pair)])
 
 
+def drill_in_tools(draw: Draw) -> Conversation:
+    """Many requests under one offer, half of which it fits: what a tool is called, what its parameter is called and
+    whether it is there can only be read. Those that it does not fit are nearly the same as others."""
+    tools = [MadeUp.any(draw) for _ in range(draw.randint(1, 3))]
+    everyday = draw.sample(EVERYDAY, draw.randint(0, 2))
+    fitting = [*(tool.use for tool in tools), *everyday]
+    offered = {use.name: use.schema for use in (make(draw) for make in fitting)}
+    messages: list[Message] = []
+    for _ in range(draw.randint(5, 10)):
+        if draw.chance(0.55):
+            use = kept(draw, draw.choice(fitting))
+        else:
+            others = [make for make in EVERYDAY if make not in everyday]
+            use = kept(draw, draw.choice(tools).near(draw).use if draw.chance(0.7) else draw.choice(others))
+        if use.name in offered:
+            schema = offered[use.name]
+            arguments = dict(zip(schema["function"]["parameters"]["properties"], use.arguments.values(), strict=True))
+            result = [{"role": "tool", "content": use.result}, {"role": "assistant", "content": use.answer}]
+            messages += [*call_messages(use.request, use.name, arguments), *result]
+        else:
+            messages += turn(use.request, NO_TOOL)
+    schemas = list(offered.values())
+    draw.shuffle(schemas)
+    return Conversation("drill", messages, schemas)
+
+
 CHAT_SKILLS: dict[str, Callable[[Draw], Conversation]] = {
     "memory": memory,
     "system prompt": system_prompt,
@@ -270,6 +307,7 @@ CHAT_SKILLS: dict[str, Callable[[Draw], Conversation]] = {
     "drill in letters": drill_in_letters,
     "drill in bare sums": drill_in_bare_sums,
     "drill in endings": drill_in_endings,
+    "drill in tools": drill_in_tools,
 }
 
 

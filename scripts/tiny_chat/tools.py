@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from scripts.tiny_chat.draw import Draw
@@ -82,39 +83,71 @@ def _message(draw: Draw) -> ToolUse:
     )
 
 
+class MadeUp(NamedTuple):
+    """A tool whose name says nothing of its parameter: that has to be read."""
+
+    verb: str
+    noun: str
+    place: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.verb}_{self.noun}"
+
+    @classmethod
+    def any(cls, draw: Draw) -> MadeUp:
+        return cls(draw.choice(VERBS), draw.choice(NOUNS), draw.choice(PLACES))
+
+    def near(self, draw: Draw) -> MadeUp:
+        """Another tool of the same verb or for the same noun."""
+        other = MadeUp.any(draw)
+        return self._replace(verb=other.verb) if draw.chance(0.5) else self._replace(noun=other.noun)
+
+    def use(self, draw: Draw) -> ToolUse:
+        value = draw.word()
+        templates = (
+            "{v} the {n} {x}.",
+            "Please {v} the {n} {x}.",
+            "Can you {v} the {n} {x}?",
+            "I want you to {v} the {n} {x}.",
+        )
+        request = draw.ask(templates, v=self.verb, n=self.noun, x=value)
+        return ToolUse(
+            _schema(self.name, f"{self.verb.capitalize()} the {self.noun}.", **{self.place: "string"}),
+            request[0].upper() + request[1:],
+            {self.place: value},
+            "ok",
+            "It is done.",
+        )
+
+
 def _made_up(draw: Draw) -> ToolUse:
-    verb, noun, place, value = draw.choice(VERBS), draw.choice(NOUNS), draw.choice(PLACES), draw.word()
-    templates = (
-        "{v} the {n} {x}.",
-        "Please {v} the {n} {x}.",
-        "Can you {v} the {n} {x}?",
-        "I want you to {v} the {n} {x}.",
-    )
-    request = draw.ask(templates, v=verb, n=noun, x=value)
-    return ToolUse(
-        _schema(f"{verb}_{noun}", f"{verb.capitalize()} the {noun}.", **{place: "string"}),
-        request[0].upper() + request[1:],
-        {place: value},
-        "ok",
-        "It is done.",
-    )
+    return MadeUp.any(draw).use(draw)
+
+
+EVERYDAY = (_weather, _time, _timer, _message)
+
+
+def kept(draw: Draw, make: Callable[[Draw], ToolUse]) -> ToolUse:
+    """A use of a tool on this generator's side of the split."""
+
+    def attempt() -> tuple[str, ToolUse]:
+        use = make(draw)
+        return f"tool {use.name} {use.arguments}", use
+
+    return draw.until(attempt)
 
 
 def tool_use(draw: Draw) -> ToolUse:
-    """A tool with a request for it, on this generator's side of the split."""
-
-    def make() -> tuple[str, ToolUse]:
-        use = draw.choice((_weather, _time, _timer, _message, _made_up, _made_up, _made_up))(draw)
-        return f"tool {use.name} {use.arguments}", use
-
-    return draw.until(make)
+    """A tool with a request for it."""
+    return kept(draw, lambda draw: draw.choice((*EVERYDAY, _made_up, _made_up, _made_up))(draw))
 
 
 def offer(draw: Draw, *wanted: ToolUse, without: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """The schemas of the wanted tools among up to three others, in random order; none is named in `without`."""
     schemas = {use.name: use.schema for use in wanted}
     for _ in range(draw.randint(0 if wanted else 1, 3)):
-        other = draw.choice((_weather, _time, _timer, _message, _made_up, _made_up))(draw)
+        other = draw.choice((*EVERYDAY, _made_up, _made_up))(draw)
         if other.name not in without:
             schemas.setdefault(other.name, other.schema)
     names = list(schemas)

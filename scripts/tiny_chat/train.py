@@ -45,7 +45,8 @@ class Settings:
         Stage(steps=1_600, learning_rate=3e-3, falls_from=960, ends_at=2_400),
         Stage(steps=900, learning_rate=2e-3, falls_from=400, ends_at=1_200),
         Stage(steps=900, learning_rate=1e-3, falls_from=0, ends_at=1_000),
-        Stage(steps=100, learning_rate=1e-3, falls_from=200, ends_at=700),
+        Stage(steps=700, learning_rate=1e-3, falls_from=200, ends_at=700),
+        Stage(steps=450, learning_rate=1e-3, falls_from=100, ends_at=450),
     )
     tokens_per_step: int = 4_096
     short_row: int = 512
