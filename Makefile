@@ -1,10 +1,11 @@
 # make demo   set up and run the quickstart recipe
 # make test   set up and run every check that a change must pass
+# make bench  measure the engines side by side and write docs/BENCHMARKS.md (an hour)
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types unit tiny-chat schema setup clean
+.PHONY: demo test lint types unit bench tiny-chat schema setup clean
 
 setup: $(STAMP)
 
@@ -28,6 +29,9 @@ types: setup
 
 unit: setup
 	$(PY) -m pytest --cov --cov-report=term:skip-covered
+
+bench: setup
+	$(PY) -m scripts.benchmarks $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))
 
 tiny-chat: setup
 	$(PY) -m scripts.tiny_chat

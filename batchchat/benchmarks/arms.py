@@ -58,6 +58,20 @@ def strict(model: Any, codec: Any, rows: int) -> EngineArm:
     return continuous(model, codec, rows, "strict")
 
 
+def drafted(model: Any, codec: Any, rows: int) -> EngineArm:
+    """With drafts by the model's own first layers: for the shape whose later layers change little."""
+    from batchchat.benchmarks.shapes import first_layers
+    from batchchat.engines.continuous.drafting import ModelDrafts
+    from batchchat.engines.continuous.engine import ContinuousEngine
+    from batchchat.engines.continuous.packing import pack
+
+    small = first_layers(model)
+    pack(small)
+    vocab_size = int(model.get_output_embeddings().weight.shape[0])
+    drafter = ModelDrafts(small, "the first layers", 4, rows * 1024, vocab_size)
+    return EngineArm(ContinuousEngine(model, codec, Silent(), rows, rows * 1024, drafter=drafter))
+
+
 def pipeline(model: Any, codec: Any, rows: int) -> EngineArm:
     from batchchat.engines.pipeline import PipelineEngine
 
@@ -137,6 +151,7 @@ ARMS: dict[str, Callable[[Any, Any, int], Any]] = {
     "pipeline": pipeline,
     "continuous": continuous,
     "strict": strict,
+    "drafted": drafted,
     "transformers": TransformersArm,
 }
-"""Names for `--engines`. vllm runs in its own environment: see `peers`."""
+"""Names for `--engines`, but for vllm, which runs in an environment of its own: see `peers`."""

@@ -7,11 +7,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median_low
 from typing import Any
 
+from batchchat.benchmarks.peers import scratch, vllm_command
 from batchchat.benchmarks.worker import MARK
-from batchchat.errors import EnvironmentFault
+from batchchat.errors import EnvironmentFault, UsageError
 
 Result = dict[str, Any]
 
@@ -36,16 +38,27 @@ def compare(
     workload: str,
     rounds: int,
     progress: Callable[[str], None],
+    vllm_python: str | None = None,
 ) -> list[Result]:
-    """Per engine the middle one of `rounds` measurements; `ratio` is its tokens per second to the first engine's."""
+    """Per engine the middle one of `rounds` measurements; `ratio` is its tokens per second to the first engine's.
+
+    `vllm_python`: the Python of an environment with vLLM, where that is among the engines.
+    """
+    if set(engines) == {"vllm"}:
+        raise UsageError(
+            "vLLM is measured beside an engine of batchchat; add one, for example --engines continuous,vllm"
+        )
     found: dict[str, list[Result]] = {engine: [] for engine in engines}
     for number in range(rounds):
         for engine in engines:
             progress(f"round {number + 1} of {rounds}: {engine}")
             job = {"engine": engine, "model": model, "dtype": dtype, "rows": rows, "workload": workload}
-            found[engine].append(_measured(job))
+            found[engine].append(_measured(job, vllm_python))
     middle = [_middle(found[engine]) for engine in engines]
+    known = next(result for result in middle if "least_seconds" in result)
     for result in middle:
+        for what in ("least_seconds", "flops_per_second", "bytes_per_second"):
+            result.setdefault(what, known[what])
         result["tokens_per_second"] = result["generated_tokens"] / result["seconds"]
         result["share_of_limit"] = result["least_seconds"] / result["seconds"]
     for result in middle:
@@ -76,13 +89,19 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def _measured(job: dict[str, Any]) -> Result:
-    command = [sys.executable, "-m", "batchchat.benchmarks.worker", json.dumps(job)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _measured(job: dict[str, Any], vllm_python: str | None) -> Result:
+    with scratch() as folder:
+        if job["engine"] == "vllm":
+            command = vllm_command(job, vllm_python, MARK, Path(folder))
+        else:
+            command = [sys.executable, "-m", "batchchat.benchmarks.worker", json.dumps(job)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise UsageError(f"{command[0]} cannot be run ({error.strerror}); give --vllm-python a Python") from error
     for line in done.stdout.splitlines():
         if line.startswith(MARK):
-            result: Result = json.loads(line[len(MARK) :])
-            return result
+            return {**job, **json.loads(line[len(MARK) :])}
     last = (done.stderr.strip().splitlines() or ["no message"])[-1]
     raise EnvironmentFault(f"the measurement of {job['engine']} ended with {done.returncode} ({last}); leave it out")
 

@@ -28,7 +28,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     born = psutil.Process().create_time()
     begun = time.perf_counter()
     model, codec = load(job["model"], job["dtype"])
-    unpack = _pack(model) if job["engine"] in ("continuous", "strict") else None
+    unpack = _pack(model) if job["engine"] in ("continuous", "strict", "drafted") else None
     arm = ARMS[job["engine"]](model, codec, job["rows"])
     loaded = time.perf_counter() - begun
     requests = fitted(WORKLOADS[job["workload"]](), model.get_input_embeddings().weight.shape[0])

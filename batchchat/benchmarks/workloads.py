@@ -34,6 +34,17 @@ def shared_prefix(count: int, prefix: int = 1000, own: int = 30, answer: int = 1
     return [_request(index, system + _ids(rng, own), answer) for index in range(count)]
 
 
+def separate_prefixes(count: int) -> list[Request]:
+    """The same lengths as `shared_prefix`, with nothing to share: each prompt begins with a token of its own."""
+    return [replace(one, prompt_ids=(_LOWEST_ID + one.index, *one.prompt_ids[1:])) for one in shared_prefix(count)]
+
+
+def equal(count: int, prompt: int = 60, answer: int = 128) -> list[Request]:
+    """Requests of equal lengths, so that as many are in flight all the time."""
+    rng = random.Random(3)
+    return [_request(index, _ids(rng, prompt), answer) for index in range(count)]
+
+
 def first_turns(count: int, length: int = 300, answer: int = 32) -> list[Request]:
     """First turns of two-turn chats; `second_turn` makes the other ones."""
     rng = random.Random(2)
@@ -57,8 +68,10 @@ def fitted(requests: list[Request], vocabulary: int) -> list[Request]:
 WORKLOADS: dict[str, Callable[[], list[Request]]] = {
     "mixed48": lambda: mixed(48),
     "mixed16": lambda: mixed(16),
+    "four": lambda: equal(4),
     "two-turns": lambda: first_turns(16),
     "shared-prefix": lambda: shared_prefix(64),
+    "separate-prefixes": lambda: separate_prefixes(64),
 }
 
 

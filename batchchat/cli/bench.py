@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
 def bench(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="Measure this recipe's own chats and model instead of a workload.")
+    ] = None,
     model: Annotated[str, typer.Option("--model", help="A shape with random weights, or a model.")] = "135m",
     engines: Annotated[
-        str, typer.Option("--engines", help="Comma-separated: plain, pipeline, continuous, strict, transformers.")
+        str,
+        typer.Option(
+            "--engines",
+            help="Comma-separated: plain, pipeline, continuous, strict, drafted, transformers, vllm; of a recipe "
+            "pipeline, continuous, strict.",
+        ),
     ] = "pipeline,continuous",
     workload: Annotated[
-        str, typer.Option("--workload", help="mixed48, mixed16, two-turns or shared-prefix.")
+        str, typer.Option("--workload", help="mixed48, mixed16, four, two-turns, shared-prefix or separate-prefixes.")
     ] = "mixed48",
     dtype: Annotated[str, typer.Option("--dtype", help="Number type of the weights.")] = "bfloat16",
     rows: Annotated[int, typer.Option("--rows", min=1, help="Requests in a batch, or in flight.")] = 48,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Measurements of each; the middle one counts.")] = 1,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Rows of the recipe's input to answer.")] = None,
+    vllm_python: Annotated[
+        str | None, typer.Option("--vllm-python", help="The Python of an environment with vLLM, to measure that too.")
+    ] = None,
     flips: Annotated[
         bool, typer.Option("--flips", help="Count instead how often another batch changes an answer.")
     ] = False,
@@ -27,22 +40,34 @@ def bench(
     the share of what this machine's arithmetic allows."""
     import json
 
-    from batchchat.benchmarks.compare import compare, table
     from batchchat.benchmarks.names import chosen
+
+    def progress(text: str) -> None:
+        typer.echo(text, err=True)
 
     if flips:
         from batchchat.benchmarks.flips import count_flips
 
-        counted = count_flips(model, dtype, chosen("workload", workload), rows)
+        counted = count_flips(model, chosen("dtype", dtype), chosen("workload", workload), rows)
         print(json.dumps(counted) if json_ else counted["sentence"])
         return
+    names = [chosen("engine", engine.strip()) for engine in engines.split(",")]
+    if recipe is not None:
+        from batchchat.benchmarks.runs import compare_runs, runs_table
+
+        runs = compare_runs(recipe, names, rows=rows, rounds=rounds, limit=limit, progress=progress)
+        print(json.dumps(runs) if json_ else runs_table(runs))
+        return
+    from batchchat.benchmarks.compare import compare, table
+
     results = compare(
-        [chosen("engine", engine.strip()) for engine in engines.split(",")],
+        names,
         model=model,
         dtype=chosen("dtype", dtype),
         rows=rows,
         workload=chosen("workload", workload),
         rounds=rounds,
-        progress=lambda text: typer.echo(text, err=True),
+        progress=progress,
+        vllm_python=vllm_python,
     )
     print(json.dumps(results) if json_ else table(results))
