@@ -13,6 +13,7 @@ from typing import Any
 from batchchat.check import JobTokens, check
 from batchchat.errors import UsageError
 from batchchat.models import load_config
+from batchchat.models.draft import draft_section
 from batchchat.models.memory import (
     DTYPE_BYTES,
     KV_BYTES,
@@ -27,6 +28,7 @@ from batchchat.models.placement import Device, place_weights
 from batchchat.models.shape import ModelShape, empty_model, shape_of
 from batchchat.models.text import checkpoint_dtype
 from batchchat.recipe import Recipe
+from batchchat.recipe.model import FROM_THE_CHAT, ModelSection
 from batchchat.reporting.speeds import known_speed
 
 USABLE = 0.9
@@ -55,6 +57,15 @@ class OnDevice:
 
 
 @dataclass(frozen=True)
+class DraftCost:
+    """What a draft model takes beside the model: it lies on the first device, with a cache of its own."""
+
+    name: str
+    weights: int
+    cache_per_token: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a recipe's model and input need."""
 
@@ -68,6 +79,7 @@ class Plan:
     weights: int
     cache_per_token: int
     cache_per_row: int
+    draft: DraftCost | None
     recipe_batch: Batch
     """The largest batch that the recipe allows."""
     memory: Memory
@@ -105,15 +117,20 @@ def make_plan(recipe: Recipe, devices: Sequence[Device], rows: int = 100) -> Pla
     eager = section.attn_implementation == "eager"
     double = section.bitsandbytes.double_quantization
 
+    draft = _draft_cost(section)
+
     def fitting(quantization: str) -> tuple[int, int, list[OnDevice], int]:
         """(rows that fit, bytes of weights, what lies where, bytes that fit nowhere)."""
         weights = weight_bytes(shape, size, quantization, double)
         usable = [Device(device.name, int(device.bytes * USABLE)) for device in devices]
+        if draft is not None and usable:
+            usable[0] = Device(usable[0].name, max(0, usable[0].bytes - draft.weights))
         placed, left_over = place_weights(model, usable, weights)
         parts = []
         for device, whole, (held, share) in zip(usable, devices, placed, strict=True):
             room = int((device.bytes - held) / share) if share else 0
-            fit = rows_that_fit(shape, prompt, answer, max(0, room), 0, size, eager) if share else 0
+            beside = 0 if draft is None else draft.cache_per_token * (prompt + answer)
+            fit = rows_that_fit(shape, prompt, answer, room, size, eager, beside) if share else 0
             parts.append(OnDevice(device.name, whole.bytes, device.bytes, held, round(share, 4), fit))
         used = [part.rows for part in parts if part.share]
         return (min(used) if used and not left_over else 0), weights, parts, left_over
@@ -144,6 +161,7 @@ def make_plan(recipe: Recipe, devices: Sequence[Device], rows: int = 100) -> Pla
         weights=weights,
         cache_per_token=cache_bytes(shape, 1, size),
         cache_per_row=cache_bytes(shape, prompt + answer, size),
+        draft=draft,
         recipe_batch=batch,
         memory=batch_memory(shape, batch, weights, size, eager),
         devices=parts,
@@ -155,6 +173,16 @@ def make_plan(recipe: Recipe, devices: Sequence[Device], rows: int = 100) -> Pla
         seconds=seconds,
         missing=missing,
     )
+
+
+def _draft_cost(section: ModelSection) -> DraftCost | None:
+    if section.draft is None or section.draft.name == FROM_THE_CHAT:
+        return None
+    own = draft_section(section, section.draft)
+    config = load_config(own)
+    shape = shape_of(empty_model(config, own.trust_remote_code))
+    size = DTYPE_BYTES[checkpoint_dtype(config) if own.dtype == "auto" else own.dtype]
+    return DraftCost(own.name, weight_bytes(shape, size, "none", double=False), cache_bytes(shape, 1, size))
 
 
 def plain(plan: Plan) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def document() -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`, which anyone can repeat; with `VLLM_PYTHON=…` it measures vLLM too. A table's engines",
+        "Written by `make bench`; with `VLLM_PYTHON=…` it measures vLLM too. The engines of a table",
         "were measured in turns, each in a process of its own, so only ratios within a table mean something: machines",
         'differ, and so does what else they do. `ratio` is to the first row. "Of the limit" is the least time in which',
         "the machine could do the multiplications, measured in the same process, as a share of the time taken.",

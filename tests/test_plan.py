@@ -109,3 +109,21 @@ def test_what_cannot_be_planned(recipe: Path, batchchat: Command) -> None:
     ended = batchchat("plan", recipe, "model.name=scripted", "engine.kind=scripted")
     assert ended.code == 2
     assert "no model" in ended.err
+
+
+def test_a_draft_takes_its_weights_and_its_cache(tmp_path: Path, recipe: Path, batchchat: Command) -> None:
+    small = tmp_path / "small"
+    zoo.byte_bpe().save_pretrained(small)
+    config = {**LLAMA_8B.to_dict(), "num_hidden_layers": 4, "dtype": "bfloat16"}
+    (small / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (small / "model.safetensors").write_bytes(b"not weights")
+    alone = planned(batchchat, recipe, "--memory", "24GiB")
+    beside = planned(batchchat, recipe, "--memory", "24GiB", f"model.draft.name={small}")
+    assert alone["draft"] is None
+    assert beside["draft"]["cache_per_token"] == 131_072 // 8
+    assert 3e9 < beside["draft"]["weights"] < 4.3e9
+    assert 0 < beside["rows"] < alone["rows"]
+    looked_up = planned(batchchat, recipe, "--memory", "24GiB", "model.draft.name=prompt")
+    assert (looked_up["draft"], looked_up["rows"]) == (None, alone["rows"])
+    shown = batchchat("plan", recipe, "--memory", "24GiB", f"model.draft.name={small}")
+    assert "on the first device" in " ".join(shown.out.split())

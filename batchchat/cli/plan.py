@@ -69,11 +69,24 @@ def _model(plan: Plan) -> _Rows:
         chosen, count = shape.experts
         lines.append(("active parameters", f"{shape.active_parameters:,} ({chosen} of {count} experts)"))
     loaded = plan.dtype if plan.quantization == "none" else f"{plan.quantization}, the rest {plan.dtype}"
+    draft = plan.draft
+    beside = (
+        []
+        if draft is None
+        else [
+            (
+                "draft",
+                f"{draft.name}: weights {bytes_text(draft.weights)}, cache per token "
+                f"{bytes_text(draft.cache_per_token)}, on the first device",
+            )
+        ]
+    )
     formats = ", ".join(f"{name} {bytes_text(size)}" for name, size in plan.cache_formats.items())
     return [
         *lines,
         ("weights", f"{bytes_text(plan.weights)} ({loaded})"),
         ("cache per token", f"{bytes_text(plan.cache_per_token)} (as {formats})"),
+        *beside,
     ]
 
 

@@ -26,12 +26,12 @@ def load_draft(section: ModelSection, model: Any, tokenizer: Any) -> Any | None:
         )
     if draft.name == FROM_THE_CHAT:
         return None
-    own = _as_model(section, draft)
+    own = draft_section(section, draft)
     _require_same_vocabulary(section.name, draft.name, tokenizer, load_tokenizer(own))
     return load_model(own)
 
 
-def _as_model(section: ModelSection, draft: Draft) -> ModelSection:
+def draft_section(section: ModelSection, draft: Draft) -> ModelSection:
     """The draft as a model section: fetched from the same places as the large model, loaded in its own way."""
     return ModelSection(
         name=draft.name,

@@ -78,11 +78,12 @@ def batch_memory(shape: ModelShape, batch: Batch, weights: int, dtype_bytes: int
 
 
 def rows_that_fit(
-    shape: ModelShape, prompt: int, answer: int, room: int, weights: int, dtype_bytes: int, eager: bool = False
+    shape: ModelShape, prompt: int, answer: int, room: int, dtype_bytes: int, eager: bool = False, beside: int = 0
 ) -> int:
-    """The largest batch of rows of this length within `room` bytes; 0 where not even one fits."""
-    one = batch_memory(shape, Batch(1, prompt, answer), weights, dtype_bytes, eager)
-    return max(0, room - weights) // max(1, one.total - weights)
+    """The largest batch of rows of this length within `room` bytes beside the weights; 0 where not even one fits.
+    `beside`: what else each row takes."""
+    one = batch_memory(shape, Batch(1, prompt, answer), 0, dtype_bytes, eager)
+    return max(0, room) // max(1, one.total + beside)
 
 
 def _prefill_bytes(shape: ModelShape, tokens: int, dtype_bytes: int, eager: bool) -> int:
