@@ -92,7 +92,7 @@ def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResul
             settings=resolver.resolve({}),
             prompt_tokens=_statistics([len(request.prompt_ids) for request in requests]),
             tokens=_job_tokens(text.codec, chats, requests, store.num_rows(), _total(source.count(), recipe)),
-            batches=plan(requests, recipe.engine.max_batch_rows, recipe.engine.max_batch_tokens),
+            batches=plan(requests, recipe.engine.max_batch_rows, recipe.engine.batch_tokens),
             findings=diagnose(text.codec, text.generation_defaults, recipe, chats),
         )
         store.close()

@@ -194,4 +194,4 @@ def plain(plan: Plan) -> dict[str, Any]:
 
 def _allowed_rows(recipe: Recipe, tokens: int) -> int:
     """Rows of so many tokens in the largest batch that the recipe allows."""
-    return max(1, min(recipe.engine.max_batch_rows, recipe.engine.max_batch_tokens // tokens))
+    return max(1, min(recipe.engine.max_batch_rows, recipe.engine.batch_tokens // tokens))

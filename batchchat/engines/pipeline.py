@@ -227,7 +227,7 @@ def build_on(model: Any, context: EngineContext) -> PipelineEngine:
         context.codec,
         context.meter,
         max_rows=section.max_batch_rows,
-        max_tokens=section.max_batch_tokens,
+        max_tokens=section.batch_tokens,
         budget=context.budget,
         parallel=context.recipe.model.parallel != "none",
         on_token=context.on_token,

@@ -79,6 +79,10 @@ class ChatSection(Section):
         return prefill
 
 
+BATCH_TOKENS = 16384
+"""Tokens in one batch where the recipe does not say."""
+
+
 class ScriptedEngine(Section):
     """The deterministic engine without a model, for trying out everything around it."""
 
@@ -120,11 +124,13 @@ class EngineSection(Section):
         description="The most rows in one batch, or in flight in the continuous engine.",
         json_schema_extra=MAY_CHANGE,
     )
-    max_batch_tokens: int = Field(
-        default=16384,
+    max_batch_tokens: int | None = Field(
+        default=None,
         ge=1,
         description="The most tokens in one batch, padding and answers included; a row that is longer runs alone. In "
-        "the continuous engine the most tokens whose keys and values are kept; a row that is longer is an error.",
+        "the continuous engine the most tokens whose keys and values are kept; a row that is longer is an error. null "
+        f"is {BATCH_TOKENS}, but in the continuous engine on an accelerator what its free memory holds.",
+        examples=[BATCH_TOKENS],
         json_schema_extra=MAY_CHANGE,
     )
     look_ahead: int = Field(
@@ -134,6 +140,11 @@ class EngineSection(Section):
         json_schema_extra=MAY_CHANGE,
     )
     scripted: ScriptedEngine = ScriptedEngine()
+
+    @property
+    def batch_tokens(self) -> int:
+        """`max_batch_tokens`, or its value where nothing is known of the memory."""
+        return BATCH_TOKENS if self.max_batch_tokens is None else self.max_batch_tokens
 
 
 def engine_has_its_model(engine: EngineSection, info: ValidationInfo) -> EngineSection:

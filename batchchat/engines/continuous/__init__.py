@@ -9,7 +9,9 @@ from batchchat.engines.continuous.drafting import Drafter, LookUp, ModelDrafts
 from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.continuous.packing import pack
 from batchchat.engines.continuous.selfcheck import check
+from batchchat.engines.continuous.sizing import kv_tokens
 from batchchat.errors import UsageError
+from batchchat.models.facts import model_facts
 
 
 def build(context: EngineContext) -> ContinuousEngine:
@@ -37,6 +39,9 @@ def try_build(model: Any, context: EngineContext) -> tuple[ContinuousEngine | No
         unpack()
         return None, found.reason
     drafter = _drafter(model, context)
+    budget = section.max_batch_tokens
+    if budget is None:
+        budget = kv_tokens(model_facts(model), model.get_input_embeddings().weight.device, section.batch_tokens)
     if found.difference is not None:
         context.meter.event(
             "self_check", f"logits differ from the plain forward by {found.difference:.2g} standard deviations"
@@ -46,7 +51,7 @@ def try_build(model: Any, context: EngineContext) -> tuple[ContinuousEngine | No
         context.codec,
         context.meter,
         section.max_batch_rows,
-        section.max_batch_tokens,
+        budget,
         section.reproducible,
         context.on_token,
         drafter,
@@ -67,4 +72,4 @@ def _drafter(model: Any, context: EngineContext) -> Drafter | None:
         return LookUp(draft.tokens, draft.ngram)
     pack(small)
     vocab_size = int(model.get_output_embeddings().weight.shape[0])
-    return ModelDrafts(small, draft.name, draft.tokens, context.recipe.engine.max_batch_tokens, vocab_size)
+    return ModelDrafts(small, draft.name, draft.tokens, context.recipe.engine.batch_tokens, vocab_size)
