@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
+
+from batchchat.chats import Request
 
 
 class Budget:
@@ -37,3 +40,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def release_memory() -> None:
+    """Give back what a computation that failed held."""
+    import torch
+
+    gc.collect()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
+
+
+def too_large(request: Request) -> str:
+    """Why a request is an error that ran out of memory alone."""
+    return (
+        f"its {len(request.prompt_ids)} prompt tokens and up to {request.settings.max_new_tokens} new ones do not fit "
+        "into memory, even alone; lower generation.max_new_tokens, or load a smaller model with model.quantization=4bit"
+    )

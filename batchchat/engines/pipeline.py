@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from batchchat.chats import Completion, Request
 from batchchat.engines import flags
 from batchchat.engines.base import EngineContext, EngineMeter, TokenListener
-from batchchat.engines.budget import Budget, is_out_of_memory
+from batchchat.engines.budget import Budget, is_out_of_memory, release_memory, too_large
 from batchchat.engines.padded import RenderedPipeline, RowWiseChoice, RowWiseStop
 from batchchat.engines.progress import Progress
 from batchchat.engines.work import Work
@@ -127,7 +126,7 @@ class PipelineEngine:
             return [*self._answer(requests[:half]), *self._answer(requests[half:])]
         if out_of_memory and not again:  # the memory may have been another's, or in pieces that are joined now
             return self._answer(requests, again=True)
-        return [self._failed(requests[0], _too_large(requests[0]) if out_of_memory else reason)]
+        return [self._failed(requests[0], too_large(requests[0]) if out_of_memory else reason)]
 
     def _compute(self, requests: Sequence[Request]) -> list[Progress]:
         """One call of the pipeline for rows that share it."""
@@ -204,9 +203,7 @@ class PipelineEngine:
 
     def _free_memory(self, requests: Sequence[Request]) -> None:
         """Give back what the failed batch of `requests` held, and remember that it did not fit."""
-        gc.collect()
-        if torch.accelerator.is_available():
-            torch.accelerator.empty_cache()
+        release_memory()
         self._meter.event("out_of_memory", f"a batch of {len(requests)} rows did not fit")
         if len(requests) > 1:
             self._budget.did_not_fit(padded_places(requests))
@@ -261,13 +258,6 @@ def _with_padding(tokenizer: Any) -> Any:
     padded = copy.deepcopy(tokenizer)
     padded.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     return padded
-
-
-def _too_large(request: Request) -> str:
-    return (
-        f"its {len(request.prompt_ids)} prompt tokens and up to {request.settings.max_new_tokens} new ones do not fit "
-        "into memory, even alone; lower generation.max_new_tokens, or load a smaller model with model.quantization=4bit"
-    )
 
 
 def _first_line(error: Exception) -> str:

@@ -56,6 +56,7 @@ def try_build(model: Any, context: EngineContext) -> tuple[ContinuousEngine | No
         context.on_token,
         drafter,
         drafter is not None and context.recipe.model.draft.force,
+        context.budget,
     )
     return engine, ""
 

@@ -22,7 +22,10 @@ class KVCache:
     """
 
     def __init__(self, budget: int, quantum: int = 1):
+        self.limit = budget
+        """What one sequence may take if it is alone."""
         self.budget = budget
+        """What several may take together: less than the limit once memory ran out."""
         self.quantum = quantum
         self.shapes: dict[int, LayerShape] = {}
         self.pools: dict[int, Pool] = {}
@@ -46,12 +49,28 @@ class KVCache:
 
     def fits(self, length: int) -> bool:
         """Whether a sequence of `length` tokens could be held, alone."""
-        return bucket(length) <= self.budget
+        return bucket(length) <= self.limit
 
-    def could_place(self, room: int) -> bool:
-        """Whether a slot for `room` tokens could be had now, if need be for everything that is kept for reuse."""
-        active = sum(pool.active * pool.length for pool in self.pools.values())
-        return active + bucket(room) <= self.budget
+    @property
+    def active_tokens(self) -> int:
+        """Tokens that the rows in use could hold."""
+        return sum(pool.active * pool.length for pool in self.pools.values())
+
+    def could_place(self, room: int, growing: bool = False) -> bool:
+        """Whether a slot for `room` tokens could be had now, if need be for everything that is kept for reuse.
+        `growing`: for a sequence that has a slot already."""
+        return self.active_tokens + bucket(room) <= self._ceiling(growing)
+
+    def _ceiling(self, growing: bool) -> int:
+        others = sum(pool.active for pool in self.pools.values()) - growing
+        return self.budget if others > 0 else self.limit
+
+    def drop_idle(self) -> None:
+        """Give back all memory that no sequence in flight uses."""
+        for pool in self.pools.values():
+            for slot in list(pool.idle):
+                pool.remove(slot)
+            pool.resize(len(pool.slots))
 
     def place(self, tokens: list[int], room: int) -> Slot | None:
         """An active slot for `room` tokens, or None where the budget is spent on active ones."""
@@ -77,7 +96,7 @@ class KVCache:
         if room <= slot.pool.length:
             return True
         wider = self._pool(bucket(room))
-        if not self._make_row(wider):
+        if not self._make_row(wider, growing=True):
             return False
         old_pool, old = slot.pool, Slot(slot.tokens, slot.pool, slot.row, slot.computed)
         old_pool.slots[slot.row] = old
@@ -131,37 +150,38 @@ class KVCache:
             self.pools[length] = Pool(length, self.shapes)
         return self.pools[length]
 
-    def _make_row(self, pool: Pool) -> bool:
+    def _make_row(self, pool: Pool, growing: bool = False) -> bool:
         """See that a pool has a free row: a spare one, a new one within the budget, or that of an idle slot."""
         if len(pool.slots) < pool.capacity:
             return True
-        spare = (self.budget - self.allocated) // pool.length
+        ceiling = self._ceiling(growing)
+        spare = (ceiling - self.allocated) // pool.length
         if spare < 1 and pool.idle:
             pool.remove(min(pool.idle, key=lambda slot: slot.last_used))
             return True
         if spare < 1:
-            spare = self._reclaim(pool)
+            spare = self._reclaim(pool, ceiling)
         if spare < 1:
             return False
         pool.resize(pool.capacity + min(spare, max(2, pool.capacity // 2)))
         self.peak_tokens = max(self.peak_tokens, self.allocated)
         return True
 
-    def _reclaim(self, pool: Pool) -> int:
+    def _reclaim(self, pool: Pool, ceiling: int) -> int:
         """Give back free rows, then the idle slots used longest ago, until one more row of `pool` fits. Returns how
         many rows fit then. Nothing is dropped where even all idle slots would not be enough."""
-        if not self.could_place(pool.length):
+        if self.active_tokens + pool.length > ceiling:
             return 0
         for other in self.pools.values():
             other.resize(len(other.slots))
         idle = sorted((slot for other in self.pools.values() for slot in other.idle), key=lambda slot: slot.last_used)
         for slot in idle:
-            if self.allocated + pool.length <= self.budget:
+            if self.allocated + pool.length <= ceiling:
                 break
             home = slot.pool
             home.remove(slot)
             home.resize(len(home.slots))
-        return (self.budget - self.allocated) // pool.length
+        return (ceiling - self.allocated) // pool.length
 
 
 def _common_prefix(wanted: np.ndarray, tokens: Sequence[int]) -> int:

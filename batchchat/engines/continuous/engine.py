@@ -10,6 +10,7 @@ import torch
 
 from batchchat.chats import Completion
 from batchchat.engines.base import EngineMeter, TokenListener
+from batchchat.engines.budget import Budget, is_out_of_memory, release_memory, too_large
 from batchchat.engines.continuous.cache import KVCache
 from batchchat.engines.continuous.drafting import Drafter, Drafts
 from batchchat.engines.continuous.passes import Span, build_pass
@@ -48,9 +49,14 @@ class ContinuousEngine:
         on_token: TokenListener | None = None,
         drafter: Drafter | None = None,
         always_draft: bool = False,
+        budget: Budget | None = None,
     ):
         self._exact = reproducible == "strict"
+        self._budget = budget or Budget()
         self._cache = KVCache(max_tokens, quantum=_EXACT_CHUNK if self._exact else 1)
+        self._cache.budget = self._budget.within(max_tokens)
+        self._needy: Sequence | None = None
+        """The request for which memory ran out just now, with nothing left to give up."""
         self._runner = ModelRunner(model, self._cache)
         self._scheduler = Scheduler(self._cache, max_rows, _CHUNK, self._exact)
         self._facts = model_facts(model)
@@ -74,7 +80,14 @@ class ContinuousEngine:
     def _drain(self, feed: Feed) -> Iterator[Completion]:
         while True:
             yield from self._take(feed)
-            for sequence in self._scheduler.admit():
+            try:
+                too_long = self._scheduler.admit()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                yield from self._relieve()
+                continue
+            for sequence in too_long:
                 yield self._too_long(sequence)
             if self._scheduler.running:
                 yield from self._step()
@@ -94,6 +107,7 @@ class ContinuousEngine:
             "kv_peak_tokens": self._cache.peak_tokens,
             "prompt_tokens_reused": self._scheduler.num_reused,
             "preempted": self._scheduler.num_preempted,
+            "learned_batch_tokens": self._budget.tokens,
             **({} if self._speculation is None else {"drafts": self._speculation.describe()}),
         }
 
@@ -127,14 +141,15 @@ class ContinuousEngine:
         self._keep_live()
         began = self._meter.now()
         drafts = None if self._speculation is None else self._speculation.drafts(self._live, self._sampler)
-        spans = self._plan(drafts or {})
-        place = {id(sequence): row for row, sequence in enumerate(self._live)}
-        spans.sort(key=lambda span: place.get(id(span.sequence), len(place)))
         try:
+            spans = self._plan(drafts or {})
+            place = {id(sequence): row for row, sequence in enumerate(self._live)}
+            spans.sort(key=lambda span: place.get(id(span.sequence), len(place)))
             logits, passes = self._compute(spans)
         except Exception as error:  # whatever a model raises is tried again apart, and told where it happens again
-            yield from self._set_apart(error)
+            yield from self._relieve() if is_out_of_memory(error) else self._set_apart(error)
             return
+        self._needy = None
         self._scheduler.advance(spans)
         sampled = [span for span in spans if span.sampled]
         self._begin([span.sequence for span in sampled if id(span.sequence) not in place])
@@ -285,6 +300,29 @@ class ContinuousEngine:
             self._meter.event("retry", f"a step failed ({words}); its requests are computed again apart")
         else:
             yield guilty.completion(self._meter.now(), f"the model failed on this request alone ({words})")
+
+    def _relieve(self) -> Iterator[Completion]:
+        """Memory ran out: what is in flight gets less of it, for the rest of the run. Where nothing is left to give up,
+        the request that needs it is tried once more, and is an error if it still does not fit."""
+        running, placing = list(self._scheduler.running), self._scheduler.placing
+        self._scheduler.placing = None
+        held = self._cache.active_tokens
+        self._meter.event("out_of_memory", f"{len(running)} requests in {held} tokens of KV memory did not fit")
+        if len(running) + (placing is not None) > 1:
+            self._budget.did_not_fit(held if placing is None else 2 * held)
+            self._cache.budget = self._budget.within(self._cache.limit)
+        eased = bool(running) if placing is not None else self._scheduler.shed(self._cache.budget)
+        self._keep_live()
+        self._cache.drop_idle()
+        release_memory()
+        if eased:
+            return
+        needy = running[0] if placing is None else placing
+        if needy is self._needy:
+            self._scheduler.drop(needy)
+            self._keep_live()
+            yield needy.completion(self._meter.now(), too_large(needy.request))
+        self._needy = needy
 
     def _too_long(self, sequence: Sequence) -> Completion:
         length, budget = len(sequence.tokens), self._cache.budget

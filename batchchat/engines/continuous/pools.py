@@ -72,11 +72,15 @@ class Pool:
         return self.slots[self.active :]
 
     def resize(self, capacity: int) -> None:
-        """Make room for exactly `capacity` rows, at least those occupied."""
+        """Make room for exactly `capacity` rows, at least those occupied. Where memory runs out all stays usable."""
         assert capacity >= len(self.slots)
-        self.capacity = capacity
-        for layer in self.shapes:
-            self.materialize(layer)
+        before, self.capacity = self.capacity, capacity
+        try:
+            for layer in self.shapes:
+                self.materialize(layer)
+        except BaseException:
+            self.capacity = min(before, capacity)
+            raise
 
     @torch.inference_mode()
     def materialize(self, layer: int) -> None:

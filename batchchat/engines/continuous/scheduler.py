@@ -11,6 +11,7 @@ from batchchat.engines.continuous.passes import Span
 from batchchat.engines.continuous.pools import Slot
 from batchchat.engines.continuous.sequence import Sequence
 
+_SHORTEST_CHUNK = 16
 _HEADROOM = 32
 """Tokens of the answer that a slot has room for from the start, where memory allows."""
 
@@ -29,6 +30,8 @@ class Scheduler:
         self.exact = exact
         self.running: list[Sequence] = []
         """In the order of admission."""
+        self.placing: Sequence | None = None
+        """The sequence that is being given a slot; still set where that failed."""
         self.num_preempted = 0
         self.num_reused = 0
         """Prompt tokens taken over from earlier computations."""
@@ -67,7 +70,9 @@ class Scheduler:
                 waiting.remove(sequence)
                 too_long.append(sequence)
                 continue
+            self.placing = sequence
             placed = self._place(sequence)
+            self.placing = None
             if placed:
                 waiting.remove(sequence)
                 self.running.append(sequence)
@@ -196,9 +201,33 @@ class Scheduler:
         fits = room <= donor.pool.length or self.cache.could_place(room + donor.pool.length)
         if is_idle and fits and 2 * usable >= donor.reusable:
             slot = self.cache.adopt(donor, tokens, usable)
-            self.cache.grow(slot, room)
+            try:
+                self.cache.grow(slot, room)
+            except BaseException:
+                self.cache.retire(slot)
+                raise
             return slot
         return self.cache.place_copy(donor, tokens, usable, room)
+
+    def shed(self, tokens: int) -> bool:
+        """Memory ran out: let the youngest sequences wait until half are left, with at most `tokens` of it, and compute
+        shorter pieces of prompts. False where nothing of that can be done."""
+        crowded = len(self.running) > 1
+        if crowded:
+            self.max_rows = len(self.running) // 2
+        while len(self.running) > 1 and (len(self.running) > self.max_rows or self.cache.active_tokens > tokens):
+            self._preempt(self.running[-1])
+        long = not self.exact and self.chunk > _SHORTEST_CHUNK
+        if long:
+            self.chunk //= 2
+        return crowded or (long and not self.running[0].is_writing)
+
+    def drop(self, sequence: Sequence) -> None:
+        """Give up a sequence, in flight or waiting."""
+        if sequence.slot is not None:
+            self.fail(sequence)
+        else:
+            (self._apart[0] if self._apart else self._waiting).remove(sequence)
 
     def _preempt(self, sequence: Sequence) -> None:
         """Take the slot of the youngest sequence, which waits again and is computed again."""
