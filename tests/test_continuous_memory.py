@@ -92,7 +92,7 @@ def test_at_random_moments(memory: Callable[[Refuse], None]) -> None:
 
         def refuse(work: Any, draw: random.Random = draw, since: list[int] = since) -> bool:
             since[0] += 1
-            if since[0] < 3 or draw.random() > 0.1:  # a request alone is tried twice
+            if since[0] < 3 or draw.random() > 0.2:  # a request alone is tried twice
                 return False
             since[0] = 0
             return True
