@@ -20,6 +20,7 @@ from batchchat.engines.budget import Budget
 from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.continuous.pools import Pool
 from batchchat.engines.continuous.runner import ModelRunner
+from batchchat.engines.continuous.sizing import kv_tokens
 from batchchat.schedule import Feed
 
 Refuse = Callable[[Any], bool]
@@ -150,3 +151,12 @@ def test_a_run_goes_on_with_what_fits(
     assert "batch tokens that fit" in (recipe.parent / "runs/short/report.md").read_text(encoding="utf-8")
     assert read_jsonl(recipe.parent / "runs/short/errors.jsonl") == []
     assert json.dumps(report)
+
+
+def test_the_budget_of_an_accelerator_is_what_its_memory_holds() -> None:
+    facts = {"cache_bytes_per_token": 1000}
+    gpu = torch.device("cuda")
+    assert kv_tokens(facts, gpu, 16384, lambda device: 10**9) == 800_000
+    assert kv_tokens(facts, gpu, 16384, lambda device: 10**15) == 1 << 24
+    assert kv_tokens(facts, gpu, 16384, lambda device: 0) == 1
+    assert kv_tokens(facts, torch.device("cpu"), 16384) == 16384

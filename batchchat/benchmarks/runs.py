@@ -1,11 +1,11 @@
-"""A recipe's own job, run whole by several engines, each in a process of its own, in turns."""
+"""A recipe's own job, run whole in several ways, each in a process of its own, in turns."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -20,32 +20,36 @@ RUN_ENGINES: dict[str, tuple[str, ...]] = {
 }
 """Engines that a recipe can be run with, and the overrides that choose them."""
 
-_COLUMNS = ("engine", "seconds", "of them generating", "tokens/s", "ratio", "chats", "failed", "peak memory")
+_COLUMNS = ("run", "seconds", "of them generating", "tokens/s", "ratio", "chats", "failed", "model", "peak memory")
+
+
+def engine_variants(engines: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Variants of a recipe by the names of engines. Raises UsageError for one that recipes cannot be run with."""
+    for engine in engines:
+        if engine not in RUN_ENGINES:
+            raise UsageError(f"a recipe cannot be run with {engine}; choose among {', '.join(RUN_ENGINES)}")
+    return {engine: RUN_ENGINES[engine] for engine in engines}
 
 
 def compare_runs(
-    recipe: Path,
-    engines: Sequence[str],
+    recipe: str,
+    variants: Mapping[str, Sequence[str]],
     *,
-    rows: int,
     rounds: int,
     limit: int | None,
     progress: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Per engine the report of the middle one of `rounds` runs, by tokens per second; `ratio` is to the first engine.
-
-    Only the first `limit` rows are answered, `rows` of them at once. Nothing is left behind.
+    """Per variant (a name, and overrides of the recipe) the report of the middle one of `rounds` runs, by tokens per
+    second; `ratio` is to the first variant. Only the first `limit` rows are answered. Nothing is left behind.
     """
-    for engine in engines:
-        if engine not in RUN_ENGINES:
-            raise UsageError(f"a recipe cannot be run with {engine}; choose among {', '.join(RUN_ENGINES)}")
-    found: dict[str, list[dict[str, Any]]] = {engine: [] for engine in engines}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
     with scratch() as folder:
         for number in range(rounds):
-            for engine in engines:
-                progress(f"round {number + 1} of {rounds}: {engine}")
-                found[engine].append(_run(recipe, engine, Path(folder) / f"{engine}-{number}", rows, limit))
-    middle = [_middle(found[engine]) for engine in engines]
+            for place, (name, overrides) in enumerate(variants.items()):
+                progress(f"round {number + 1} of {rounds}: {name}")
+                chosen = [*overrides, *([] if limit is None else [f"source.limit={limit}"])]
+                found[name].append(_run(recipe, name, chosen, Path(folder) / f"{place}-{number}"))
+    middle = [_middle(found[name]) for name in variants]
     for result in middle:
         result["ratio"] = result["tokens_per_second"] / middle[0]["tokens_per_second"]
     return middle
@@ -56,36 +60,34 @@ def runs_table(results: Sequence[dict[str, Any]]) -> str:
     lines = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
     for result in results:
         report = result["report"]
+        footprint = report["memory"]["model_footprint_bytes"]
         cells = (
-            result["engine"],
+            result["run"],
             f"{report['wall_seconds']:.1f}",
             f"{report['phases_seconds']['generate']:.1f}",
             f"{result['tokens_per_second']:.0f}",
             f"{result['ratio']:.2f}",
             f"{report['rows']['in']:,}",
             f"{report['rows']['failed']:,}",
+            "–" if footprint is None else f"{footprint / 1e6:,.0f} MB",
             f"{report['memory']['host_peak_bytes'] / 1e9:.1f} GB",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _run(recipe: Path, engine: str, directory: Path, rows: int, limit: int | None) -> dict[str, Any]:
-    overrides = [*RUN_ENGINES[engine], f"engine.max_batch_rows={rows}", f"sink.directory={json.dumps(str(directory))}"]
-    if limit is not None:
-        overrides.append(f"source.limit={limit}")
-    command = [sys.executable, "-m", "batchchat", "run", str(recipe), "--json", *overrides]
+def _run(recipe: str, name: str, overrides: Sequence[str], directory: Path) -> dict[str, Any]:
+    place = f"sink.directory={json.dumps(str(directory))}"
+    command = [sys.executable, "-m", "batchchat", "run", recipe, "--json", *overrides, place]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if not done.stdout.strip():
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise EnvironmentFault(
-            f"the run with {engine} ended with {done.returncode} ({last}); run the recipe itself first"
-        )
+        raise EnvironmentFault(f"the run of {name} ended with {done.returncode} ({last}); run the recipe itself first")
     report = json.loads(done.stdout)
     speed = report["session"].get("generated_tokens_per_second")
     if not speed:
-        raise EnvironmentFault(f"the run with {engine} generated nothing; run the recipe itself first")
-    return {"engine": engine, "tokens_per_second": speed, "report": report}
+        raise EnvironmentFault(f"the run of {name} generated nothing; run the recipe itself first")
+    return {"run": name, "tokens_per_second": speed, "report": report}
 
 
 def _middle(results: Sequence[dict[str, Any]]) -> dict[str, Any]:

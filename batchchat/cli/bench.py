@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +9,7 @@ import typer
 
 def bench(
     recipe: Annotated[
-        Path | None, typer.Argument(help="Measure this recipe's own chats and model instead of a workload.")
+        str | None, typer.Argument(help="Measure this recipe's own chats and model instead of a workload.")
     ] = None,
     model: Annotated[str, typer.Option("--model", help="A shape with random weights, or a model.")] = "135m",
     engines: Annotated[
@@ -25,8 +24,16 @@ def bench(
         str, typer.Option("--workload", help="mixed48, mixed16, four, two-turns, shared-prefix or separate-prefixes.")
     ] = "mixed48",
     dtype: Annotated[str, typer.Option("--dtype", help="Number type of the weights.")] = "bfloat16",
-    rows: Annotated[int, typer.Option("--rows", min=1, help="Requests in a batch, or in flight.")] = 48,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Requests in a batch, or in flight, of a workload.")] = 48,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Measurements of each; the middle one counts.")] = 1,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            help="Overrides of the recipe, such as model.quantization=4bit, with spaces between several; once per way "
+            "to run it. The recipe as it is comes first.",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Rows of the recipe's input to answer.")] = None,
     vllm_python: Annotated[
         str | None, typer.Option("--vllm-python", help="The Python of an environment with vLLM, to measure that too.")
@@ -53,9 +60,12 @@ def bench(
         return
     names = [chosen("engine", engine.strip()) for engine in engines.split(",")]
     if recipe is not None:
-        from batchchat.benchmarks.runs import compare_runs, runs_table
+        import shlex
 
-        runs = compare_runs(recipe, names, rows=rows, rounds=rounds, limit=limit, progress=progress)
+        from batchchat.benchmarks.runs import compare_runs, engine_variants, runs_table
+
+        ways = {"as it is": [], **{text: shlex.split(text) for text in with_}} if with_ else engine_variants(names)
+        runs = compare_runs(recipe, ways, rounds=rounds, limit=limit, progress=progress)
         print(json.dumps(runs) if json_ else runs_table(runs))
         return
     from batchchat.benchmarks.compare import compare, table

@@ -43,8 +43,8 @@ class Settings:
     """Everything that decides the weights. A step sees `tokens_per_step` tokens, in short rows or in long ones."""
 
     stages: tuple[Stage, ...] = (
-        Stage(steps=2_500, learning_rate=3e-3, falls_from=2_300, ends_at=4_200),
-        Stage(steps=1_700, learning_rate=3e-3, falls_from=-200, ends_at=1_700),
+        Stage(steps=2_100, learning_rate=3e-3, falls_from=1_900, ends_at=3_600),
+        Stage(steps=1_500, learning_rate=3e-3, falls_from=-200, ends_at=1_500),
     )
     tokens_per_step: int = 4_096
     short_row: int = 512
