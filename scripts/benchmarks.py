@@ -34,9 +34,9 @@ PARTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "padded": (
         "Padded batches of the same size",
-        "The pipeline engine beside the plain pipeline, both with batches of 8. The engine plans by prompt lengths and "
-        "by each row's own limit.",
-        ("--engines", "plain,pipeline", "--rows", "8", "--rounds", "3"),
+        "The pipeline engine beside the plain pipeline, both with batches of 8. `pipeline` plans by prompt lengths "
+        "and each row's own limit; `pipeline-unknown` does not know how long answers become and plans by prompts.",
+        ("--engines", "plain,pipeline-unknown,pipeline", "--rows", "8", "--rounds", "3"),
     ),
     "larger": (
         "A larger model",

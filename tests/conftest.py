@@ -61,6 +61,37 @@ def batchchat(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     return command
 
 
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a Llama of random weights, its tokenizer, and a context of 256 tokens."""
+    import zoo
+
+    folder = tmp_path_factory.mktemp("small-model")
+    zoo.byte_bpe().save_pretrained(folder)
+    zoo.llama().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def memory_recipe(tmp_path: Path, small_model: Path) -> Path:
+    """14 sampled chats of up to three turns, of very different lengths."""
+    import zoo
+
+    rows = [{"question_id": n, "turns": [turn * (1 + n % 3) for turn in zoo.TURNS[: 1 + n % 3]]} for n in range(14)]
+    data = {
+        "model": {"name": str(small_model)},
+        "source": {"path": str(write_jsonl(tmp_path / "in.jsonl", rows))},
+        "chat": {"overflow": "drop_oldest_turns"},
+        "generation": {"max_new_tokens": 12, "temperature": 0.8},
+        "engine": {"kind": "pipeline", "max_batch_rows": 8},
+        "sink": {"directory": str(tmp_path / "runs/{name}")},
+        "max_error_rate": 1.0,
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return path
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """The folder of real input beside the repository."""

@@ -60,7 +60,9 @@ def test_names_are_those_that_exist() -> None:
         chosen("engine", "continous")
 
 
-@pytest.mark.parametrize("engine", ["plain", "pipeline", "continuous", "strict", "drafted", "transformers"])
+@pytest.mark.parametrize(
+    "engine", ["plain", "pipeline", "pipeline-unknown", "continuous", "strict", "drafted", "transformers"]
+)
 def test_a_measurement_of_each_engine(engine: str) -> None:
     job = {
         "engine": engine,

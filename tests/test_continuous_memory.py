@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import Command, read_jsonl
 from test_continuous_engine import CODEC, mixed
-from test_out_of_memory import model, outputs, recipe, report_of  # noqa: F401
+from test_out_of_memory import outputs, report_of
 from zoo import Clock, llama, request
 
 from batchchat.chats import Completion, Request
@@ -135,21 +135,21 @@ def test_a_request_that_does_not_fit_alone_is_an_error_and_the_others_are_answer
 
 
 def test_a_run_goes_on_with_what_fits(
-    recipe: Path,  # noqa: F811
+    memory_recipe: Path,
     batchchat: Command,
     memory: Callable[[Refuse], None],
 ) -> None:
     kind = "engine.kind=continuous"
-    assert batchchat("run", recipe, kind, "name=whole").code == 0
+    assert batchchat("run", memory_recipe, kind, "name=whole").code == 0
     memory(lambda work: len(work.spans) > 3)
-    assert batchchat("run", recipe, kind, "name=short").code == 0
-    assert outputs(recipe, "short") == outputs(recipe, "whole")
-    report = report_of(recipe, "short")
+    assert batchchat("run", memory_recipe, kind, "name=short").code == 0
+    assert outputs(memory_recipe, "short") == outputs(memory_recipe, "whole")
+    report = report_of(memory_recipe, "short")
     assert report["events"]["counts"]["out_of_memory"] > 0
     assert max(int(size) for size in report["session"]["batch_rows"]) <= 3
     assert report["engine"]["learned_batch_tokens"] > 0
-    assert "batch tokens that fit" in (recipe.parent / "runs/short/report.md").read_text(encoding="utf-8")
-    assert read_jsonl(recipe.parent / "runs/short/errors.jsonl") == []
+    assert "batch tokens that fit" in (memory_recipe.parent / "runs/short/report.md").read_text(encoding="utf-8")
+    assert read_jsonl(memory_recipe.parent / "runs/short/errors.jsonl") == []
     assert json.dumps(report)
 
 

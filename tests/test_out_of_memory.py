@@ -11,40 +11,13 @@ from typing import Any
 import pytest
 import torch
 import zoo
-from conftest import Command, read_jsonl, write_jsonl
+from conftest import Command, read_jsonl
 from transformers import LlamaForCausalLM
 
 from batchchat.engines.budget import Budget, is_out_of_memory
 
 Refuse = Callable[[torch.Tensor], bool]
 """From the token ids of a forward pass to whether there is memory for it."""
-
-TURNS = ["How many letters are in the word banana?", "And in naïve café?", "東京 😀"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    zoo.byte_bpe().save_pretrained(folder)
-    zoo.llama().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, model: Path) -> Path:
-    rows = [{"question_id": n, "turns": [turn * (1 + n % 3) for turn in TURNS[: 1 + n % 3]]} for n in range(14)]
-    data = {
-        "model": {"name": str(model)},
-        "source": {"path": str(write_jsonl(tmp_path / "in.jsonl", rows))},
-        "chat": {"overflow": "drop_oldest_turns"},
-        "generation": {"max_new_tokens": 12, "temperature": 0.8},
-        "engine": {"kind": "pipeline", "max_batch_rows": 8},
-        "sink": {"directory": str(tmp_path / "runs/{name}")},
-        "max_error_rate": 1.0,
-    }
-    path = tmp_path / "recipe.yaml"
-    path.write_text(json.dumps(data), encoding="utf-8")
-    return path
 
 
 @pytest.fixture
@@ -76,33 +49,35 @@ def sizes(recipe: Path, name: str) -> list[int]:
 
 
 def test_at_any_size_every_chat_is_answered_alike(
-    recipe: Path, batchchat: Command, memory: Callable[[Refuse | None], None]
+    memory_recipe: Path, batchchat: Command, memory: Callable[[Refuse | None], None]
 ) -> None:
-    assert batchchat("run", recipe, "name=whole").code == 0
-    assert max(sizes(recipe, "whole")) == 8
+    assert batchchat("run", memory_recipe, "name=whole").code == 0
+    assert max(sizes(memory_recipe, "whole")) == 8
     for most in (5, 2, 1):
         memory(lambda ids, most=most: ids.shape[0] > most)  # type: ignore[misc]
-        assert batchchat("run", recipe, f"name=rows{most}").code == 0
-        assert outputs(recipe, f"rows{most}") == outputs(recipe, "whole")
-        assert max(sizes(recipe, f"rows{most}")) <= most
-        counts = report_of(recipe, f"rows{most}")["events"]["counts"]
+        assert batchchat("run", memory_recipe, f"name=rows{most}").code == 0
+        assert outputs(memory_recipe, f"rows{most}") == outputs(memory_recipe, "whole")
+        assert max(sizes(memory_recipe, f"rows{most}")) <= most
+        counts = report_of(memory_recipe, f"rows{most}")["events"]["counts"]
         assert counts["out_of_memory"] == counts["split_batch"] > 0
-        assert report_of(recipe, f"rows{most}")["rows"]["failed"] == 0
+        assert report_of(memory_recipe, f"rows{most}")["rows"]["failed"] == 0
 
 
-def test_what_fits_is_learned_once(recipe: Path, batchchat: Command, memory: Callable[[Refuse | None], None]) -> None:
+def test_what_fits_is_learned_once(
+    memory_recipe: Path, batchchat: Command, memory: Callable[[Refuse | None], None]
+) -> None:
     places = 600
     memory(lambda ids: ids.shape[0] * (ids.shape[1] + 12) > places)
-    assert batchchat("run", recipe, "name=learned").code == 0
-    report = report_of(recipe, "learned")
+    assert batchchat("run", memory_recipe, "name=learned").code == 0
+    report = report_of(memory_recipe, "learned")
     assert report["engine"]["learned_batch_tokens"] <= places
     failures = report["events"]["counts"]["out_of_memory"]
     assert failures <= 3, "batches after the first few are planned within what fits"
-    assert "batch tokens that fit" in (recipe.parent / "runs/learned/report.md").read_text(encoding="utf-8")
+    assert "batch tokens that fit" in (memory_recipe.parent / "runs/learned/report.md").read_text(encoding="utf-8")
 
 
-def test_at_random_moments(recipe: Path, batchchat: Command, memory: Callable[[Refuse | None], None]) -> None:
-    batchchat("run", recipe, "name=whole")
+def test_at_random_moments(memory_recipe: Path, batchchat: Command, memory: Callable[[Refuse | None], None]) -> None:
+    batchchat("run", memory_recipe, "name=whole")
     for seed in range(3):
         draw = random.Random(seed)
         since = [0]
@@ -115,14 +90,16 @@ def test_at_random_moments(recipe: Path, batchchat: Command, memory: Callable[[R
             return True
 
         memory(refuse)
-        assert batchchat("run", recipe, f"name=random{seed}").code == 0
-        assert report_of(recipe, f"random{seed}")["events"]["counts"]["out_of_memory"] > 0
-        assert outputs(recipe, f"random{seed}") == outputs(recipe, "whole")
+        assert batchchat("run", memory_recipe, f"name=random{seed}").code == 0
+        assert report_of(memory_recipe, f"random{seed}")["events"]["counts"]["out_of_memory"] > 0
+        assert outputs(memory_recipe, f"random{seed}") == outputs(memory_recipe, "whole")
 
 
-def test_in_the_middle_of_a_chat(recipe: Path, batchchat: Command, memory: Callable[[Refuse | None], None]) -> None:
-    batchchat("run", recipe, "name=whole", "source.limit=6")
-    second = zoo.byte_bpe()(TURNS[1], add_special_tokens=False)["input_ids"]
+def test_in_the_middle_of_a_chat(
+    memory_recipe: Path, batchchat: Command, memory: Callable[[Refuse | None], None]
+) -> None:
+    batchchat("run", memory_recipe, "name=whole", "source.limit=6")
+    second = zoo.byte_bpe()(zoo.TURNS[1], add_special_tokens=False)["input_ids"]
     hits = [0]
 
     def refuse(ids: torch.Tensor) -> bool:
@@ -133,24 +110,24 @@ def test_in_the_middle_of_a_chat(recipe: Path, batchchat: Command, memory: Calla
         return found and ids.shape[0] > 1
 
     memory(refuse)
-    assert batchchat("run", recipe, "name=middle", "source.limit=6").code == 0
+    assert batchchat("run", memory_recipe, "name=middle", "source.limit=6").code == 0
     assert hits[0] > 0
-    assert outputs(recipe, "middle") == outputs(recipe, "whole")
+    assert outputs(memory_recipe, "middle") == outputs(memory_recipe, "whole")
 
 
 def test_a_row_that_does_not_fit_alone_is_that_rows_error(
-    recipe: Path, batchchat: Command, memory: Callable[[Refuse | None], None]
+    memory_recipe: Path, batchchat: Command, memory: Callable[[Refuse | None], None]
 ) -> None:
-    batchchat("run", recipe, "name=whole")
-    longest = max(read_jsonl(recipe.parent / "runs/whole/outputs.jsonl"), key=_prompt_tokens)
+    batchchat("run", memory_recipe, "name=whole")
+    longest = max(read_jsonl(memory_recipe.parent / "runs/whole/outputs.jsonl"), key=_prompt_tokens)
     room = _prompt_tokens(longest)
     memory(lambda ids: ids.shape[1] >= room)
-    assert batchchat("run", recipe, "name=short").code == 0
-    failed = read_jsonl(recipe.parent / "runs/short/errors.jsonl")
+    assert batchchat("run", memory_recipe, "name=short").code == 0
+    failed = read_jsonl(memory_recipe.parent / "runs/short/errors.jsonl")
     assert longest["question_id"] in [row["row"]["question_id"] for row in failed]
     assert all("do not fit into memory, even alone" in json.dumps(row) for row in failed)
-    answered = {row["question_id"]: row for row in read_jsonl(recipe.parent / "runs/whole/outputs.jsonl")}
-    kept = read_jsonl(recipe.parent / "runs/short/outputs.jsonl")
+    answered = {row["question_id"]: row for row in read_jsonl(memory_recipe.parent / "runs/whole/outputs.jsonl")}
+    kept = read_jsonl(memory_recipe.parent / "runs/short/outputs.jsonl")
     assert 0 < len(kept) == len(answered) - len(failed)
     assert all(row == answered[row["question_id"]] for row in kept)
 
@@ -160,9 +137,9 @@ def _prompt_tokens(row: dict[str, Any]) -> int:
 
 
 def test_a_resumed_run_knows_what_fits(
-    recipe: Path, batchchat: Command, memory: Callable[[Refuse | None], None], monkeypatch: pytest.MonkeyPatch
+    memory_recipe: Path, batchchat: Command, memory: Callable[[Refuse | None], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batchchat("run", recipe, "name=whole")
+    batchchat("run", memory_recipe, "name=whole")
     seen: list[int] = []
 
     def crowded(ids: torch.Tensor) -> bool:
@@ -172,13 +149,13 @@ def test_a_resumed_run_knows_what_fits(
         return ids.shape[0] > 3
 
     memory(crowded)
-    assert batchchat("run", recipe, "name=again").code == 130
+    assert batchchat("run", memory_recipe, "name=again").code == 130
     assert max(seen) > 3
     rest: list[int] = []
     memory(lambda ids: rest.append(ids.shape[0]) is not None or ids.shape[0] > 3)
-    assert batchchat("run", recipe, "name=again").code == 0
+    assert batchchat("run", memory_recipe, "name=again").code == 0
     assert rest[0] <= 4, "the first batch of the second session is within what the first one learned"
-    assert outputs(recipe, "again") == outputs(recipe, "whole")
+    assert outputs(memory_recipe, "again") == outputs(memory_recipe, "whole")
 
 
 def test_a_budget_halves_and_never_grows() -> None:

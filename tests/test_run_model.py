@@ -10,23 +10,13 @@ import pytest
 import zoo
 from conftest import Command, Finished, read_jsonl, write_jsonl
 
-TURNS = ["How many letters are in the word banana?", "And in naïve café?", "東京 😀"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    zoo.byte_bpe().save_pretrained(folder)
-    zoo.llama().save_pretrained(folder)
-    return folder
-
 
 @pytest.fixture
-def job(tmp_path: Path, model: Path, batchchat: Command) -> Any:
+def job(tmp_path: Path, small_model: Path, batchchat: Command) -> Any:
     rows = [
         {
             "question_id": n,
-            "turns": [turn * (1 + n % 3) for turn in TURNS[: 1 + n % 3]],
+            "turns": [turn * (1 + n % 3) for turn in zoo.TURNS[: 1 + n % 3]],
             **({"generation": {"max_new_tokens": 3}} if n % 4 == 0 else {}),
         }
         for n in range(12)
@@ -35,7 +25,7 @@ def job(tmp_path: Path, model: Path, batchchat: Command) -> Any:
     (tmp_path / "recipe.yaml").write_text(
         json.dumps(
             {
-                "model": {"name": str(model), "dtype": "float32"},
+                "model": {"name": str(small_model), "dtype": "float32"},
                 "source": {"path": str(source)},
                 "chat": {"overflow": "drop_oldest_turns"},
                 "generation": {"max_new_tokens": 20, "samples": 2},

@@ -25,6 +25,7 @@ SENTENCES = (
     "user assistant system tool Hello, how are you today? I am fine, thank you!",
     "{'name': 'get_weather', 'arguments': {'city': 'Paris'}} <think> 1 + 2 = 3 </think>\n\n",
 )
+TURNS = ("How many letters are in the word banana?", "And in naïve café?", "東京 😀")
 SPECIALS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<unk>")
 
 CHATML = (

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from batchchat.benchmarks.workloads import second_turn
 from batchchat.chats import Request
-from batchchat.schedule import Feed
+from batchchat.schedule import Feed, plan
 
 Done = tuple[int, int]
 """A request's index and the number of tokens that it was given."""
 
 PLAIN_ROWS = 8
+_NO_TOKEN_BOUND = 1 << 30
 
 
 class Silent:
@@ -75,7 +77,27 @@ def drafted(model: Any, codec: Any, rows: int) -> EngineArm:
 def pipeline(model: Any, codec: Any, rows: int) -> EngineArm:
     from batchchat.engines.pipeline import PipelineEngine
 
-    return EngineArm(PipelineEngine(model, codec, Silent(), max_rows=rows, max_tokens=1 << 30))
+    return EngineArm(PipelineEngine(model, codec, Silent(), max_rows=rows, max_tokens=_NO_TOKEN_BOUND))
+
+
+class UnknownLengths(EngineArm):
+    """The pipeline engine where every answer may become as long as the longest, so that only prompts tell them apart:
+    its batches are planned so, and each then runs to its own longest answer."""
+
+    def __init__(self, engine: Any, rows: int):
+        super().__init__(engine)
+        self._rows = rows
+
+    def drain(self, requests: list[Request], two_turns: bool = False) -> Iterator[Done]:
+        longest = max(request.settings.max_new_tokens for request in requests)
+        equal = [replace(one, settings=replace(one.settings, max_new_tokens=longest)) for one in requests]
+        by_index = {request.index: request for request in requests}
+        for batch in plan(equal, self._rows, _NO_TOKEN_BOUND):
+            yield from super().drain([by_index[request.index] for request in batch.requests], two_turns)
+
+
+def pipeline_unknown(model: Any, codec: Any, rows: int) -> EngineArm:
+    return UnknownLengths(pipeline(model, codec, rows).engine, rows)
 
 
 class PlainArm:
@@ -149,6 +171,7 @@ class TransformersArm:
 ARMS: dict[str, Callable[[Any, Any, int], Any]] = {
     "plain": PlainArm,
     "pipeline": pipeline,
+    "pipeline-unknown": pipeline_unknown,
     "continuous": continuous,
     "strict": strict,
     "drafted": drafted,

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from batchchat.errors import UsageError
 
 NAMES: dict[str, tuple[str, ...]] = {
-    "engine": ("plain", "pipeline", "continuous", "strict", "drafted", "transformers", "vllm"),
+    "engine": ("plain", "pipeline", "pipeline-unknown", "continuous", "strict", "drafted", "transformers", "vllm"),
     "workload": ("mixed48", "mixed16", "four", "two-turns", "shared-prefix", "separate-prefixes"),
     "dtype": ("bfloat16", "float16", "float32"),
 }

@@ -16,8 +16,8 @@ def bench(
         str,
         typer.Option(
             "--engines",
-            help="Comma-separated: plain, pipeline, continuous, strict, drafted, transformers, vllm; of a recipe "
-            "pipeline, continuous, strict.",
+            help="Comma-separated: plain, pipeline, pipeline-unknown, continuous, strict, drafted, transformers, vllm; "
+            "of a recipe pipeline, continuous, strict.",
         ),
     ] = "pipeline,continuous",
     workload: Annotated[
