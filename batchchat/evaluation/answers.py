@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -117,17 +118,15 @@ class FileAnswers:
         self._by_key: dict[tuple[str, int], Answered] | None = None
 
     def __iter__(self) -> Iterator[Answered]:
-        seen: dict[tuple[str, int], str] = {}
-        with open_source([self.name]) as source:
+        with open_source([self.name]) as source, _Places() as places:
             for index, item in enumerate(source.rows()):
                 answered = self._read(index, item)
-                key = (answered.id, answered.sample)
-                if key in seen:
+                earlier = places.add(answered.id, answered.sample, str(item.place))
+                if earlier is not None:
                     raise UsageError(
-                        f"{item.place} has the id {answered.id!r}, and so has {seen[key]}; give every chat its own id, "
+                        f"{item.place} has the id {answered.id!r}, and so has {earlier}; give every chat its own id, "
                         "or number its answers in batchchat.sample"
                     )
-                seen[key] = str(item.place)
                 yield answered
 
     def find(self, chat_id: str, sample: int) -> Answered | None:
@@ -150,6 +149,30 @@ class FileAnswers:
         if isinstance(turns, list) and len(turns) == len(answers):
             reasons = [turn.get("finish_reason") for turn in turns]
         return Answered(chat.id, index, sample, item.data, chat, answers, tuple(reasons))
+
+
+class _Places:
+    """Where each id of a file stands, in a database on the disk: a file may be larger than the memory."""
+
+    def __enter__(self) -> _Places:
+        self._database = sqlite3.connect("")  # a file that is gone when it is closed
+        self._database.execute(
+            "CREATE TABLE places (id BLOB, sample INTEGER, place TEXT, PRIMARY KEY (id, sample)) WITHOUT ROWID"
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def add(self, chat_id: str, sample: int, place: str) -> str | None:
+        """Keep the place of an id; the earlier place where it has one."""
+        key = (chat_id.encode("utf-8", "surrogatepass"), sample)
+        try:
+            self._database.execute("INSERT INTO places VALUES (?, ?, ?)", (*key, place))
+        except sqlite3.IntegrityError:
+            found = self._database.execute("SELECT place FROM places WHERE id = ? AND sample = ?", key).fetchone()
+            return str(found[0])
+        return None
 
 
 def _finished_chat(row: SourceRow, index: int, options: ReadOptions) -> tuple[Chat, tuple[Message, ...]]:

@@ -12,7 +12,8 @@ import torch
 from batchchat.engines.continuous.pools import Pool, Slot, bucket
 
 FEW_TOKENS = 16
-"""Spans of at most so many tokens are computed together with those of their pool, longer ones each for itself."""
+"""Spans of at most so many tokens, behind others, are computed together with those of their pool, and longer ones or
+the beginnings of prompts each for itself."""
 
 
 class InSlot(Protocol):
@@ -181,13 +182,14 @@ def build_pass(
     Rows see all of their slot, masked behind their own end; if `exact`, as much of it as their own length decides.
     """
 
-    few = 1 if exact else FEW_TOKENS
+    def is_short(span: Span[Any]) -> bool:
+        return span.count == 1 or (span.start > 0 and span.count <= FEW_TOKENS and not exact)
 
     def lane(span: Span[Any]) -> tuple[int, int, int]:
         return (span.slot.pool.length, bucket(span.end) if exact else 0, span.count)
 
-    decode = sorted((span for span in spans if span.count <= few), key=lambda span: (*lane(span), span.slot.row))
-    ordered = decode + [span for span in spans if span.count > few]
+    decode = sorted((span for span in spans if is_short(span)), key=lambda span: (*lane(span), span.slot.row))
+    ordered = decode + [span for span in spans if not is_short(span)]
     ids: list[int] = []
     positions: list[int] = []
     firsts: list[int] = []
