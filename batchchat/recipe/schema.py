@@ -133,6 +133,12 @@ class EngineSection(Section):
         examples=[BATCH_TOKENS],
         json_schema_extra=MAY_CHANGE,
     )
+    cuda_graphs: bool = Field(
+        default=True,
+        description="On a GPU the continuous engine records steps that only decode and replays them; false computes "
+        "every step anew.",
+        json_schema_extra=MAY_CHANGE,
+    )
     look_ahead: int = Field(
         default=0,
         ge=0,

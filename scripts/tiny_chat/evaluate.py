@@ -42,14 +42,18 @@ def prompt_and_answer(tokenizer: PreTrainedTokenizerBase, chat: Conversation) ->
 
 
 @torch.inference_mode()
-def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]]) -> list[str]:
-    """Greedy answers in the order of the prompts, cut after the end token. Prompts of like length share a batch."""
+def answers(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], limits: Sequence[int]
+) -> list[str]:
+    """Greedy answers in the order of the prompts, cut after the end token or at their limits (tokens). Like limits
+    share a batch."""
     texts = [""] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    order = sorted(range(len(prompts)), key=lambda index: (limits[index], len(prompts[index])))
     for start in range(0, len(order), BATCH):
         chosen = order[start : start + BATCH]
         inputs = tokenizer.pad({"input_ids": [prompts[index] for index in chosen]}, return_tensors="pt")
-        output = model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
+        limit = max(limits[index] for index in chosen)
+        output = model.generate(**inputs, max_new_tokens=limit)[:, inputs["input_ids"].shape[1] :]
         for index, ids in zip(chosen, output.tolist(), strict=True):
             end = ids.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in ids else len(ids)
             texts[index] = tokenizer.decode(ids[:end])
@@ -59,10 +63,12 @@ def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts:
 def evaluate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, per_skill: int, skills: Sequence[str] = SKILLS
 ) -> list[Outcome]:
-    """Outcomes of `per_skill` fresh conversations of every skill, skill by skill."""
+    """Outcomes of `per_skill` fresh conversations of every skill, skill by skill. An answer that is longer than the
+    right one is wrong, so it is not written to its end."""
     chats = [conversation(number, fresh=True, skill=skill) for skill in skills for number in range(per_skill)]
     prompts, expected = zip(*(prompt_and_answer(tokenizer, chat) for chat in chats), strict=True)
-    found = answers(model, tokenizer, prompts)
+    limits = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1 for text in expected]
+    found = answers(model, tokenizer, prompts, limits)
     return [Outcome(*parts) for parts in zip(chats, expected, found, strict=True)]
 
 

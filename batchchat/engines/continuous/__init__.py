@@ -7,6 +7,7 @@ from typing import Any
 from batchchat.engines.base import EngineContext
 from batchchat.engines.continuous.drafting import Drafter, LookUp, ModelDrafts
 from batchchat.engines.continuous.engine import ContinuousEngine
+from batchchat.engines.continuous.graphs import record_cuda
 from batchchat.engines.continuous.packing import pack
 from batchchat.engines.continuous.selfcheck import check
 from batchchat.engines.continuous.sizing import kv_tokens
@@ -57,8 +58,14 @@ def try_build(model: Any, context: EngineContext) -> tuple[ContinuousEngine | No
         drafter,
         drafter is not None and context.recipe.model.draft.force,
         context.budget,
+        record_cuda if section.cuda_graphs and _is_on_one_gpu(model) else None,
     )
     return engine, ""
+
+
+def _is_on_one_gpu(model: Any) -> bool:
+    places = getattr(model, "hf_device_map", None) or {"": model.device}
+    return len({str(place) for place in places.values()}) == 1 and model.device.type == "cuda"
 
 
 def _drafter(model: Any, context: EngineContext) -> Drafter | None:

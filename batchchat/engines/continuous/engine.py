@@ -13,6 +13,7 @@ from batchchat.engines.base import EngineMeter, TokenListener
 from batchchat.engines.budget import Budget, is_out_of_memory, release_memory, too_large
 from batchchat.engines.continuous.cache import KVCache
 from batchchat.engines.continuous.drafting import Drafter, Drafts
+from batchchat.engines.continuous.graphs import Record
 from batchchat.engines.continuous.passes import Span, build_pass
 from batchchat.engines.continuous.pools import bucket
 from batchchat.engines.continuous.runner import ModelRunner
@@ -50,6 +51,7 @@ class ContinuousEngine:
         drafter: Drafter | None = None,
         always_draft: bool = False,
         budget: Budget | None = None,
+        record: Record | None = None,
     ):
         self._exact = reproducible == "strict"
         self._budget = budget or Budget()
@@ -57,7 +59,7 @@ class ContinuousEngine:
         self._cache.budget = self._budget.within(max_tokens)
         self._needy: Sequence | None = None
         """The request for which memory ran out just now, with nothing left to give up."""
-        self._runner = ModelRunner(model, self._cache)
+        self._runner = ModelRunner(model, self._cache, record, lambda why: meter.event("not_recorded", why))
         self._scheduler = Scheduler(self._cache, max_rows, _CHUNK, self._exact)
         self._facts = model_facts(model)
         self._work = Work()
@@ -107,6 +109,7 @@ class ContinuousEngine:
             "kv_peak_tokens": self._cache.peak_tokens,
             "prompt_tokens_reused": self._scheduler.num_reused,
             "preempted": self._scheduler.num_preempted,
+            "steps_replayed": self._runner.num_replayed,
             "learned_batch_tokens": self._budget.tokens,
             **({} if self._speculation is None else {"drafts": self._speculation.describe()}),
         }

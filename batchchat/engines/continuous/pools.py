@@ -66,6 +66,8 @@ class Pool:
     slots: list[Slot] = field(default_factory=list)
     active: int = 0
     capacity: int = 0
+    version: int = 0
+    """Grows with each move of the tensors."""
 
     @property
     def idle(self) -> list[Slot]:
@@ -94,6 +96,7 @@ class Pool:
             if old is not None:
                 new[: len(self.slots)] = old[: len(self.slots)]
             store[layer] = new
+            self.version += 1
 
     def tensors(self) -> Iterator[torch.Tensor]:
         yield from self.keys.values()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -12,6 +12,7 @@ from transformers import AttentionInterface, Cache
 
 from batchchat.engines.continuous.attention import attend, store_keys
 from batchchat.engines.continuous.cache import KVCache
+from batchchat.engines.continuous.graphs import Record, Recorder
 from batchchat.engines.continuous.passes import Pass
 
 _NAME = "batchchat_slots"
@@ -41,9 +42,15 @@ class PassCache(Cache):
 
 
 class ModelRunner:
-    """A model bound to a KV cache."""
+    """A model bound to a KV cache. `record` makes recordings of steps that only decode; `told` hears why it cannot."""
 
-    def __init__(self, model: Any, cache: KVCache):
+    def __init__(
+        self,
+        model: Any,
+        cache: KVCache,
+        record: Record | None = None,
+        told: Callable[[str], None] = lambda reason: None,
+    ):
         self.model = model
         self.cache = cache
         self.device: torch.device = model.get_input_embeddings().weight.device
@@ -52,6 +59,7 @@ class ModelRunner:
         self._current: Pass | None = None
         self._pass_cache = PassCache()
         self._configs = _configs(model)
+        self._recorder = None if record is None else Recorder(self._compute, record, told)
 
     @property
     def current(self) -> Pass:
@@ -60,7 +68,18 @@ class ModelRunner:
 
     @torch.inference_mode()
     def forward(self, work: Pass, every: bool = False) -> torch.Tensor:
-        """Compute a pass. Logits `[wanted, vocabulary]`, or with `every` those of all its places."""
+        """Compute a pass. Logits `[wanted, vocabulary]`, or with `every` those of all its places; valid until the next
+        pass."""
+        if self._recorder is None or every:
+            return self._compute(work, every)
+        return self._recorder.forward(work)
+
+    @property
+    def num_replayed(self) -> int:
+        """Passes that were replayed from recordings."""
+        return 0 if self._recorder is None else self._recorder.num_replayed
+
+    def _compute(self, work: Pass, every: bool = False) -> torch.Tensor:
         self._current = work
         with self._bound():
             out = self.model(
