@@ -42,7 +42,7 @@ CALL_MESSAGE: dict[str, Any] = {
     "tool_calls": [{"type": "function", "function": {"name": "get_weather", "arguments": {"city": "Oslo"}}}],
 }
 TINY = Settings(
-    stages=(Stage(steps=4, learning_rate=1e-3, falls_from=2, ends_at=5),) * 2,
+    stages=(Stage(steps=2, learning_rate=1e-3, falls_from=1, ends_at=3),) * 6,
     tokens_per_step=256,
     short_row=64,
     long_row=128,
@@ -218,26 +218,20 @@ def test_the_model_card_reports_every_skill() -> None:
     assert card.startswith("---\nlicense: apache-2.0\n")
     table = dict(re.findall(r"^\| ([a-z ]+) \| ([\d.]+)%", card, flags=re.MULTILINE))
     assert set(table) == {*SKILLS, "all"}
-    assert all(0 <= float(share) <= 100 for share in table.values())
+    assert float(table["all"]) >= 95
+    assert min(float(share) for share in table.values()) >= 85
     assert not re.search(r"\{[a-z_]+\}", card)
 
 
 # The skills
 
 
-def test_fresh_questions_are_answered_as_the_card_says(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    """A sample of 24 conversations a skill agrees with the card's figures: a quarter of a skill apart at most, 4 points
-    over all."""
-    card = (MODEL_FOLDER / "README.md").read_text(encoding="utf-8")
-    table = {
-        skill: float(share) / 100
-        for skill, share in re.findall(r"^\| ([a-z ]+) \| ([\d.]+)%", card, flags=re.MULTILINE)
-    }
+def test_fresh_questions_are_answered(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """On a sample of 24 conversations a skill: at least 95% over all and 85% in each skill, less what such a sample may
+    miss."""
     shares = accuracy(evaluate(model, tokenizer, per_skill=24))
-    assert shares["all"] == pytest.approx(table["all"], abs=0.04)
-    assert shares == pytest.approx(table, abs=0.25)
+    assert shares.pop("all") >= 0.93
+    assert min(shares.values()) >= 0.75, shares
 
 
 # The conversations
@@ -309,7 +303,7 @@ def test_a_resumed_training_ends_with_the_same_bits(tmp_path: Path, monkeypatch:
     before = weights(tmp_path / "stopped")
     resumed: list[str] = []
     train(TINY, tmp_path / "stopped", report=resumed.append)
-    assert [line.split()[1] for line in resumed] == ["7/8", "8/8"]
+    assert [line.split()[1] for line in resumed] == [f"{step}/12" for step in range(7, 13)]
     whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
     assert not all(torch.equal(before[name], stopped[name]) for name in whole)

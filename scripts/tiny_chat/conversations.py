@@ -59,33 +59,58 @@ TURN_WEIGHTS = {
     "identity": 4,
     "unknown": 8,
 }
-SKILLS = (*TURN_WEIGHTS, "memory", "system prompt", "tool call", "tool result", "no tool")
-# What each stage of training draws from. The first lays the ground for what takes longest, the second is broader.
-FIRST_MIX = {
+CHAT_WEIGHTS = {"memory": 12, "system prompt": 12, "tool call": 10, "tool result": 4, "no tool": 8}
+SKILLS = (*TURN_WEIGHTS, *CHAT_WEIGHTS)
+# What each stage of training draws from: what one stage leaves unsure is seen more often in the next. The second drills
+# sums, the third is broad, the fourth is about instructions and tools, the fifth about which tools are on offer, the
+# sixth about all that was still unsure then.
+FIRST_MIX = TURN_WEIGHTS | CHAT_WEIGHTS | {"drill in sums": 45, "drill in letters": 15}
+SECOND_MIX = TURN_WEIGHTS | CHAT_WEIGHTS | {"drill in bare sums": 160, "drill in endings": 30}
+THIRD_MIX = {
     **TURN_WEIGHTS,
-    "memory": 14,
-    "system prompt": 16,
-    "tool call": 12,
+    "memory": 12,
+    "system prompt": 30,
+    "tool call": 25,
     "tool result": 4,
-    "no tool": 14,
-    "drill in bare sums": 75,
-    "drill in letters": 16,
-    "drill in endings": 14,
-    "drill in tools": 32,
+    "no tool": 25,
+    "drill in bare sums": 45,
+    "drill in letters": 20,
+    "drill in endings": 20,
 }
-SECOND_MIX = {
+FOURTH_MIX = {
     **TURN_WEIGHTS,
-    "memory": 24,
-    "system prompt": 36,
-    "tool call": 24,
+    "memory": 25,
+    "system prompt": 80,
+    "tool call": 90,
     "tool result": 4,
-    "no tool": 34,
+    "no tool": 70,
+    "drill in bare sums": 30,
+    "drill in endings": 6,
+}
+FIFTH_MIX = {
+    **TURN_WEIGHTS,
+    "memory": 15,
+    "system prompt": 40,
+    "tool call": 40,
+    "tool result": 4,
+    "no tool": 40,
+    "drill in tools": 90,
+    "drill in bare sums": 30,
+    "drill in endings": 6,
+}
+SIXTH_MIX = {
+    **TURN_WEIGHTS,
+    "count": 25,
+    "memory": 50,
+    "system prompt": 60,
+    "tool call": 40,
+    "tool result": 2,
+    "no tool": 70,
+    "drill in tools": 110,
     "drill in bare sums": 60,
-    "drill in letters": 6,
-    "drill in endings": 10,
-    "drill in tools": 50,
+    "drill in endings": 4,
 }
-MIXES = (FIRST_MIX, SECOND_MIX)
+MIXES = (FIRST_MIX, SECOND_MIX, THIRD_MIX, FOURTH_MIX, FIFTH_MIX, SIXTH_MIX)
 
 NEUTRAL_SYSTEM = (
     "You are a helpful assistant.",
@@ -181,7 +206,6 @@ def system_prompt(draw: Draw) -> Conversation:
         return f"system {name}", name
 
     skills = ("capitals", "colours", "repeat", "sums")
-    in_letters = ("colours", "repeat", "reverse", "sums")  # a capital's name is learnt as one token, not as letters
     if draw.chance(0.4):
         name = draw.until(make)
         templates = ("Your name is {}.", "You are {}.", "You are {}, a helpful assistant.", "You are called {}.")
@@ -202,8 +226,7 @@ def system_prompt(draw: Draw) -> Conversation:
         (('End every answer with "Sir".', 'Always say "Sir" at the end.'), lambda answer: f"{answer} Sir"),
     )
     texts, rule = draw.choice(rules)
-    asked = skills if rule is rules[-1][1] else in_letters
-    turns = [TURN_SKILLS[draw.choice((*asked, "identity"))](draw) for _ in range(draw.randint(1, 3))]
+    turns = [TURN_SKILLS[draw.choice((*skills, "identity"))](draw) for _ in range(draw.randint(1, 3))]
     messages = [message for question, answer in turns for message in turn(question, rule(answer))]
     opening = draw.choice(("", "", "You are a helpful assistant. "))
     return Conversation("system prompt", [system(opening + draw.choice(texts)), *messages])
@@ -241,6 +264,10 @@ def drill(draw: Draw, skills: tuple[str, ...]) -> Conversation:
     """Many turns of the skills that take the longest to learn: most answers for the tokens."""
     turns = [TURN_SKILLS[draw.choice(skills)](draw) for _ in range(draw.randint(6, 24))]
     return Conversation("drill", [message for pair in turns for message in turn(*pair)])
+
+
+def drill_in_sums(draw: Draw) -> Conversation:
+    return drill(draw, ("sums", "differences"))
 
 
 def drill_in_letters(draw: Draw) -> Conversation:
@@ -289,6 +316,7 @@ CHAT_SKILLS: dict[str, Callable[[Draw], Conversation]] = {
     "tool call": tool_call,
     "tool result": tool_result,
     "no tool": no_tool,
+    "drill in sums": drill_in_sums,
     "drill in letters": drill_in_letters,
     "drill in bare sums": drill_in_bare_sums,
     "drill in endings": drill_in_endings,

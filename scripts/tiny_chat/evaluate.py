@@ -10,13 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from batchchat.benchmarks.arms import Silent
+from batchchat.chats import Request, Settings
+from batchchat.engines.continuous.engine import ContinuousEngine
+from batchchat.prompts import TokenizerCodec
+from batchchat.schedule import Feed
 from scripts.tiny_chat.conversations import SKILLS, Conversation, conversation
 
 MODEL_FOLDER = Path(__file__).resolve().parents[2] / "batchchat" / "models" / "tiny_chat"
-BATCH = 64
+ROWS = 64
+KV_TOKENS = 65_536
 
 
 @dataclass(frozen=True)
@@ -41,22 +46,18 @@ def prompt_and_answer(tokenizer: PreTrainedTokenizerBase, chat: Conversation) ->
     return prompt, tokenizer.decode(whole[len(prompt) :])
 
 
-@torch.inference_mode()
 def answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], limits: Sequence[int]
 ) -> list[str]:
-    """Greedy answers in the order of the prompts, cut after the end token or at their limits (tokens). Like limits
-    share a batch."""
+    """Greedy answers in the order of the prompts, end token included, none longer than its limit in tokens."""
+    requests = [
+        Request(str(index), index, 0, 0, tuple(prompt), Settings(limit, stop_token_ids=(tokenizer.eos_token_id,)), 0)
+        for index, (prompt, limit) in enumerate(zip(prompts, limits, strict=True))
+    ]
+    engine = ContinuousEngine(model, TokenizerCodec(tokenizer), Silent(), max_rows=ROWS, max_tokens=KV_TOKENS)
     texts = [""] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda index: (limits[index], len(prompts[index])))
-    for start in range(0, len(order), BATCH):
-        chosen = order[start : start + BATCH]
-        inputs = tokenizer.pad({"input_ids": [prompts[index] for index in chosen]}, return_tensors="pt")
-        limit = max(limits[index] for index in chosen)
-        output = model.generate(**inputs, max_new_tokens=limit)[:, inputs["input_ids"].shape[1] :]
-        for index, ids in zip(chosen, output.tolist(), strict=True):
-            end = ids.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in ids else len(ids)
-            texts[index] = tokenizer.decode(ids[:end])
+    for done in engine.run(Feed(iter(requests), look_ahead=len(requests))):
+        texts[done.request.index] = tokenizer.decode(list(done.token_ids))
     return texts
 
 

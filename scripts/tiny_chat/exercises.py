@@ -139,7 +139,7 @@ def count(draw: Draw) -> Turn:
     def make() -> tuple[str, tuple[int, int, int]]:
         step = draw.choice((1, 1, 1, 1, 1, 1, 1, 2, 5, 10))
         first = draw.choice((1, draw.randint(0, 60)))
-        length = draw.randint(2, draw.choice((6, 10, 15, 25)))
+        length = draw.randint(2, draw.choice((6, 10, 20, 40)))
         last = min(first + step * (length - 1), 100)
         last -= (last - first) % step
         if draw.chance(0.25):

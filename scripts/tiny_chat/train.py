@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import distributed, nn
+from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from scripts.tiny_chat.conversations import MIXES, conversation
@@ -43,8 +42,12 @@ class Settings:
     """Everything that decides the weights. A step sees `tokens_per_step` tokens, in short rows or in long ones."""
 
     stages: tuple[Stage, ...] = (
-        Stage(steps=2_100, learning_rate=3e-3, falls_from=1_900, ends_at=3_600),
-        Stage(steps=1_500, learning_rate=3e-3, falls_from=-200, ends_at=1_500),
+        Stage(steps=1_600, learning_rate=3e-3, falls_from=960, ends_at=2_400),
+        Stage(steps=900, learning_rate=2e-3, falls_from=400, ends_at=1_200),
+        Stage(steps=900, learning_rate=1e-3, falls_from=0, ends_at=1_000),
+        Stage(steps=700, learning_rate=1e-3, falls_from=200, ends_at=700),
+        Stage(steps=450, learning_rate=1e-3, falls_from=100, ends_at=450),
+        Stage(steps=600, learning_rate=1.5e-3, falls_from=150, ends_at=600),
     )
     tokens_per_step: int = 4_096
     short_row: int = 512
@@ -54,9 +57,7 @@ class Settings:
     weight_decay: float = 0.05
     clip: float = 1.0
     seed: int = 1
-    workers: int = 2
-    """Processes with one thread each, among which the rows of a step are divided: faster than threads, since most
-    operators are too small to be divided."""
+    threads: int = 2
     checkpoint_every: int = 100
     tokenizer_conversations: int = 20_000
     vocab_size: int = 1_024
@@ -131,14 +132,13 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
 
 
-def step_loss(model: LlamaForCausalLM, batch: torch.Tensor, rows: slice = slice(None)) -> torch.Tensor:
-    """What these rows add to the mean cross-entropy over the assistant's tokens of a batch (rows, 2, width + 1)."""
-    ids, learnt = batch[rows, 0], batch[rows, 1, 1:].bool()
+def step_loss(model: LlamaForCausalLM, batch: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy over the assistant's tokens of a batch (rows, 2, width + 1)."""
+    ids, learnt = batch[:, 0], batch[:, 1, 1:].bool()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
         logits = model.lm_head(hidden[learnt])
-    summed = nn.functional.cross_entropy(logits.float(), ids[:, 1:][learnt], reduction="sum")
-    return summed / batch[:, 1, 1:].sum()
+    return nn.functional.cross_entropy(logits.float(), ids[:, 1:][learnt])
 
 
 def prepare(settings: Settings, folder: Path) -> tuple[PreTrainedTokenizerBase, Packed]:
@@ -205,79 +205,6 @@ class Run:
         torch.set_rng_state(state["rng"])
 
 
-class Team:
-    """The workers of a training: this process is the first of them, the others are its children while it trains."""
-
-    def __init__(self, settings: Settings, folder: Path):
-        self._size = settings.workers
-        self._meeting = folder / "meeting"
-        children = range(1, settings.workers)
-        context = multiprocessing.get_context("spawn")
-        self._children = [
-            context.Process(target=follow, args=(settings, folder, rank), daemon=True) for rank in children
-        ]
-
-    def __enter__(self) -> Team:
-        self._meeting.unlink(missing_ok=True)
-        for child in self._children:
-            child.start()
-        join(self._meeting, 0, self._size)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for child in self._children:
-            child.terminate()
-            child.join()
-        if self._size > 1:
-            distributed.destroy_process_group()
-
-
-def join(meeting: Path, rank: int, size: int) -> None:
-    """Become one of the workers that meet at a file."""
-    torch.set_num_threads(1)
-    if size > 1:
-        distributed.init_process_group("gloo", init_method=f"file://{meeting.resolve()}", rank=rank, world_size=size)
-
-
-def follow(settings: Settings, folder: Path, rank: int) -> None:
-    """A worker that is not the first: computes its share of every step."""
-    join(folder / "meeting", rank, settings.workers)
-    tokenizer, packed = prepare(settings, folder)
-    run = begin(settings, folder, tokenizer)
-    while run.step < settings.steps:
-        take_step(settings, run, packed, rank)
-
-
-def begin(settings: Settings, folder: Path, tokenizer: PreTrainedTokenizerBase) -> Run:
-    """The run at its newest checkpoint, or at its start."""
-    model = build_model(settings, tokenizer)
-    run = Run(model, Optimizers(model, settings))
-    if (folder / "checkpoint.pt").exists():
-        run.load(folder / "checkpoint.pt")
-    model.train()
-    return run
-
-
-def take_step(settings: Settings, run: Run, packed: Packed, rank: int) -> float:
-    """One step of this worker: gradients of its rows, summed over the workers, who all move alike. The loss."""
-    batch = batch_at(settings, packed, run.step)
-    share = len(batch) // settings.workers
-    loss = step_loss(run.model, batch, slice(rank * share, (rank + 1) * share))
-    loss.backward()
-    loss = loss.detach()
-    if settings.workers > 1:
-        gradients = [parameter.grad for parameter in run.model.parameters() if parameter.grad is not None]
-        joined = torch.cat([loss.view(1), *(gradient.view(-1) for gradient in gradients)])
-        distributed.all_reduce(joined)
-        loss, *summed = joined.split([1, *(gradient.numel() for gradient in gradients)])
-        for gradient, total in zip(gradients, summed, strict=True):
-            gradient.copy_(total.view_as(gradient))
-    nn.utils.clip_grad_norm_(run.model.parameters(), settings.clip)
-    run.optimizers.step(learning_rate(settings, run.step))
-    run.step += 1
-    return loss.item()
-
-
 def train(settings: Settings, folder: Path, report: Callable[[str], None] = print) -> Trained:
     """Train up to the last step, from the newest checkpoint in `folder` if there is one.
 
@@ -285,26 +212,28 @@ def train(settings: Settings, folder: Path, report: Callable[[str], None] = prin
     that was stopped and started again ends with the same bits.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(settings.threads)
     described = json.dumps(asdict(settings), indent=2)
-    recorded = folder / "settings.json"
+    recorded, checkpoint = folder / "settings.json", folder / "checkpoint.pt"
     if recorded.exists() and recorded.read_text() != described:
         raise SystemExit(f"{folder} was made with other settings; remove it, then run this again")
     recorded.write_text(described)
     tokenizer, packed = prepare(settings, folder)
-    run = begin(settings, folder, tokenizer)
-    if run.step < settings.steps:
-        with Team(settings, folder):
-            lead(settings, folder, run, packed, report)
-    return Trained(run.model.eval(), run.seconds)
-
-
-def lead(settings: Settings, folder: Path, run: Run, packed: Packed, report: Callable[[str], None]) -> None:
-    """The first worker: takes the steps that are left, tells of them and keeps checkpoints."""
+    model = build_model(settings, tokenizer)
+    run = Run(model, Optimizers(model, settings))
+    if checkpoint.exists():
+        run.load(checkpoint)
+    model.train()
     while run.step < settings.steps:
         begun = time.perf_counter()
-        loss = take_step(settings, run, packed, rank=0)
+        loss = step_loss(model, batch_at(settings, packed, run.step))
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        run.optimizers.step(learning_rate(settings, run.step))
+        run.step += 1
         run.seconds += time.perf_counter() - begun
         if run.step % REPORT_EVERY == 0:
-            report(f"step {run.step}/{settings.steps}  loss {loss:.4f}  {run.seconds / 60:.1f} min")
+            report(f"step {run.step}/{settings.steps}  loss {loss.item():.4f}  {run.seconds / 60:.1f} min")
         if run.step % settings.checkpoint_every == 0 or run.step == settings.steps:
-            run.save(folder / "checkpoint.pt")
+            run.save(checkpoint)
+    return Trained(model.eval(), run.seconds)
