@@ -227,7 +227,7 @@ def test_the_model_card_reports_every_skill() -> None:
 
 
 def test_fresh_questions_are_answered(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The card's 94% over all and at least 85% in each skill, less what a sample of 24 conversations a skill may miss."""
+    """The card says 94% over all and 85% in each skill at least; a sample of 24 conversations a skill may miss some."""
     shares = accuracy(evaluate(model, tokenizer, per_skill=24))
     assert shares.pop("all") >= 0.91
     assert min(shares.values()) >= 0.7, shares
