@@ -68,7 +68,7 @@ def fitted(requests: list[Request], vocabulary: int) -> list[Request]:
 WORKLOADS: dict[str, Callable[[], list[Request]]] = {
     "mixed48": lambda: mixed(48),
     "mixed16": lambda: mixed(16),
-    "four": lambda: equal(4),
+    "four": lambda: equal(24),
     "two-turns": lambda: first_turns(16),
     "shared-prefix": lambda: shared_prefix(64),
     "separate-prefixes": lambda: separate_prefixes(64),

@@ -20,8 +20,8 @@ _CHAT_INDEX = 0
 _SAMPLE = 0
 _SHORTEST_PAUSE = 0.08
 """Seconds between two looks at an answer that is being written."""
-_SHARE = 25
-"""A pause is at least so many times what the last look took, so that watching costs at most 1/25 of the time."""
+_SHARE = 60
+"""A pause is at least so many times what the last look took, so that watching costs at most 1/60 of the time."""
 
 Watcher = Callable[[Answer], None]
 """Shown the answer as far as it is written, now and then."""
