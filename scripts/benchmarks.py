@@ -61,7 +61,7 @@ PARTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "drafts": (
         "Speculative decoding",
         "24 answers of 128 tokens, four at once, with a draft made of the model's first three layers, which is right "
-        "about three times of four.",
+        "about four times of five.",
         ("--model", "135m-guessable", "--engines", "continuous,drafted", "--workload", "four", "--rows", "4",
          "--rounds", "3"),
     ),

@@ -24,15 +24,6 @@ from batchchat.prompts import Answer
 QUESTIONS = ("How many letters are in banana?", "And in <|im_end|> café?", "東京 😀")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights; a context of 256 tokens."""
-    folder = tmp_path_factory.mktemp("model")
-    zoo.byte_bpe().save_pretrained(folder)
-    zoo.llama().save_pretrained(folder)
-    return folder
-
-
 class Kept(Responder):
     """Keeps what it replied."""
 
@@ -54,9 +45,11 @@ def session_of(*arguments: str) -> tuple[Session, Kept]:
 @pytest.mark.parametrize(
     ("overflow", "context"), [("drop_oldest_turns", 150), ("truncate_left", 150), ("reduce_generation", 200)]
 )
-def test_a_run_writes_the_same_tokens(model: Path, tmp_path: Path, sampling: str, overflow: str, context: int) -> None:
+def test_a_run_writes_the_same_tokens(
+    small_model: Path, tmp_path: Path, sampling: str, overflow: str, context: int
+) -> None:
     flags = (sampling, "max_new_tokens=40", "ignore_eos=true", "seed=11", f"chat.overflow={overflow}")
-    session, responder = session_of(str(model), *flags, f"chat.max_context={context}", "chat.system=Be brief.")
+    session, responder = session_of(str(small_model), *flags, f"chat.max_context={context}", "chat.system=Be brief.")
     for line in (*QUESTIONS, "!retry"):
         session.do(line)
     assert len(responder.replies) == 4
@@ -68,12 +61,12 @@ def test_a_run_writes_the_same_tokens(model: Path, tmp_path: Path, sampling: str
     assert row["messages"][-1]["content"] == session.conversation.messages[-1].content
 
 
-def test_greedy_answers_are_those_of_transformers(model: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(model)
+def test_greedy_answers_are_those_of_transformers(small_model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(small_model)
     theirs = pipeline(
-        "text-generation", AutoModelForCausalLM.from_pretrained(model, dtype="float32"), tokenizer=tokenizer
+        "text-generation", AutoModelForCausalLM.from_pretrained(small_model, dtype="float32"), tokenizer=tokenizer
     )
-    session, _ = session_of(str(model), "model.dtype=float32", "do_sample=false", "max_new_tokens=12")
+    session, _ = session_of(str(small_model), "model.dtype=float32", "do_sample=false", "max_new_tokens=12")
     chat: list[dict[str, str]] = []
     for question in ("How many letters are in banana?", "And in café?"):
         session.do(question)
@@ -83,8 +76,8 @@ def test_greedy_answers_are_those_of_transformers(model: Path) -> None:
     assert [message["content"] for message in chat] == [m.content for m in session.conversation.messages]
 
 
-def test_what_is_watched_grows_into_the_answer(model: Path) -> None:
-    recipe = open_recipe([str(model), "max_new_tokens=60", "temperature=1", "ignore_eos=true"])
+def test_what_is_watched_grows_into_the_answer(small_model: Path) -> None:
+    recipe = open_recipe([str(small_model), "max_new_tokens=60", "temperature=1", "ignore_eos=true"])
     talk = Conversation([Message("user", "Hello")])
     seen: list[str] = []
     reply = Responder(recipe).answer(talk, Origin("c", 0, recipe), lambda answer: seen.append(answer.message.content))
@@ -94,8 +87,8 @@ def test_what_is_watched_grows_into_the_answer(model: Path) -> None:
     assert sorted(seen, key=len) == seen
 
 
-def test_a_stopped_answer_is_kept_as_it_is_and_the_engine_goes_on(model: Path, tmp_path: Path) -> None:
-    recipe = open_recipe([str(model), "max_new_tokens=100", "temperature=1", "ignore_eos=true"])
+def test_a_stopped_answer_is_kept_as_it_is_and_the_engine_goes_on(small_model: Path, tmp_path: Path) -> None:
+    recipe = open_recipe([str(small_model), "max_new_tokens=100", "temperature=1", "ignore_eos=true"])
     responder = Responder(recipe)
     talk = Conversation([Message("user", "Hello")])
     origin = Origin("c", 0, recipe)
@@ -129,10 +122,10 @@ def test_a_template_that_refuses_costs_the_question(tmp_path: Path) -> None:
     assert len(responder.replies) == 1
 
 
-def test_set_reaches_the_template(model: Path, tmp_path: Path) -> None:
+def test_set_reaches_the_template(small_model: Path, tmp_path: Path) -> None:
     template = tmp_path / "t.jinja"
     template.write_text("{{ mood }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
-    session, responder = session_of(str(model), f"chat.template={template}", "max_new_tokens=3")
+    session, responder = session_of(str(small_model), f"chat.template={template}", "max_new_tokens=3")
     session.do("hello")
     plain = responder.num_tokens(session.conversation, session.recipe)
     session.do("!set chat.template_kwargs.mood=excellent")
@@ -141,13 +134,13 @@ def test_set_reaches_the_template(model: Path, tmp_path: Path) -> None:
     assert session.recipe.chat.template == str(template)
 
 
-def test_pipe_in_a_shell(model: Path, tmp_path: Path) -> None:
+def test_pipe_in_a_shell(small_model: Path, tmp_path: Path) -> None:
     flags = ("max_new_tokens=8", "temperature=0.9", "seed=2")
-    script = f"echo hi | {sys.executable} -W error -m batchchat chat {model} {' '.join(flags)} > answer.txt"
+    script = f"echo hi | {sys.executable} -W error -m batchchat chat {small_model} {' '.join(flags)} > answer.txt"
     done = subprocess.run(
         script, shell=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}, capture_output=True
     )
     assert done.returncode == 0, done.stderr
-    session, _ = session_of(str(model), *flags)
+    session, _ = session_of(str(small_model), *flags)
     session.do("hi")
     assert (tmp_path / "answer.txt").read_text() == f"{session.conversation.messages[-1].content}\n"

@@ -154,7 +154,10 @@ def test_a_run_goes_on_with_what_fits(
 
 
 def test_the_budget_of_an_accelerator_is_what_its_memory_holds() -> None:
-    facts = {"cache_bytes_per_token": 1000}
+
+    def facts() -> dict[str, int]:
+        return {"cache_bytes_per_token": 1000}
+
     gpu = torch.device("cuda")
     assert kv_tokens(facts, gpu, 16384, lambda device: 10**9) == 800_000
     assert kv_tokens(facts, gpu, 16384, lambda device: 10**15) == 1 << 24

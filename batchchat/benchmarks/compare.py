@@ -8,14 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median_low
 from typing import Any
 
 from batchchat.benchmarks.peers import scratch, vllm_command
+from batchchat.benchmarks.results import Result, add_ratios, markdown, middle
 from batchchat.benchmarks.worker import MARK
 from batchchat.errors import EnvironmentFault, UsageError
-
-Result = dict[str, Any]
 
 _COLUMNS = (
     "engine",
@@ -54,23 +52,21 @@ def compare(
             progress(f"round {number + 1} of {rounds}: {engine}")
             job = {"engine": engine, "model": model, "dtype": dtype, "rows": rows, "workload": workload}
             found[engine].append(_measured(job, vllm_python))
-    middle = [_middle(found[engine]) for engine in engines]
-    known = next(result for result in middle if "least_seconds" in result)
-    for result in middle:
+    chosen = [middle(found[engine], "seconds") for engine in engines]
+    known = next(result for result in chosen if "least_seconds" in result)
+    for result in chosen:
         for what in ("least_seconds", "flops_per_second", "bytes_per_second"):
             result.setdefault(what, known[what])
         result["tokens_per_second"] = result["generated_tokens"] / result["seconds"]
         result["share_of_limit"] = result["least_seconds"] / result["seconds"]
-    for result in middle:
-        result["ratio"] = result["tokens_per_second"] / middle[0]["tokens_per_second"]
-    return middle
+    add_ratios(chosen)
+    return chosen
 
 
 def table(results: Sequence[Result]) -> str:
     """The results as Markdown."""
-    lines = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
-    for result in results:
-        cells = (
+    rows = (
+        (
             result["engine"],
             f"{result['seconds']:.1f}",
             f"{result['tokens_per_second']:.0f}",
@@ -80,7 +76,9 @@ def table(results: Sequence[Result]) -> str:
             f"{result['host_peak_bytes'] / 1e9:.1f} GB",
             f"{result['share_of_limit']:.0%}",
         )
-        lines.append(f"| {' | '.join(cells)} |")
+        for result in results
+    )
+    lines = markdown(_COLUMNS, rows)
     first = results[0]
     counts = f"{first['requests']} answers, {first['prompt_tokens']} prompt and {first['generated_tokens']} new tokens"
     flops, read = first["flops_per_second"] / 1e9, first["bytes_per_second"] / 1e9
@@ -104,8 +102,3 @@ def _measured(job: dict[str, Any], vllm_python: str | None) -> Result:
             return {**job, **json.loads(line[len(MARK) :])}
     last = (done.stderr.strip().splitlines() or ["no message"])[-1]
     raise EnvironmentFault(f"the measurement of {job['engine']} ended with {done.returncode} ({last}); leave it out")
-
-
-def _middle(results: Sequence[Result]) -> Result:
-    wanted = median_low([result["seconds"] for result in results])
-    return next(result for result in results if result["seconds"] == wanted)

@@ -7,10 +7,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import median_low
-from typing import Any
 
 from batchchat.benchmarks.peers import scratch
+from batchchat.benchmarks.results import Result, add_ratios, markdown, middle
 from batchchat.errors import EnvironmentFault, UsageError
 
 RUN_ENGINES: dict[str, tuple[str, ...]] = {
@@ -38,26 +37,25 @@ def compare_runs(
     rounds: int,
     limit: int | None,
     progress: Callable[[str], None],
-) -> list[dict[str, Any]]:
+) -> list[Result]:
     """Per variant (a name, and overrides of the recipe) the report of the middle one of `rounds` runs, by tokens per
     second; `ratio` is to the first variant. Only the first `limit` rows are answered. Nothing is left behind.
     """
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
+    found: dict[str, list[Result]] = {name: [] for name in variants}
     with scratch() as folder:
         for number in range(rounds):
             for place, (name, overrides) in enumerate(variants.items()):
                 progress(f"round {number + 1} of {rounds}: {name}")
-                chosen = [*overrides, *([] if limit is None else [f"source.limit={limit}"])]
-                found[name].append(_run(recipe, name, chosen, Path(folder) / f"{place}-{number}"))
-    middle = [_middle(found[name]) for name in variants]
-    for result in middle:
-        result["ratio"] = result["tokens_per_second"] / middle[0]["tokens_per_second"]
-    return middle
+                given = [*overrides, *([] if limit is None else [f"source.limit={limit}"])]
+                found[name].append(_run(recipe, name, given, Path(folder) / f"{place}-{number}"))
+    chosen = [middle(found[name], "tokens_per_second") for name in variants]
+    add_ratios(chosen)
+    return chosen
 
 
-def runs_table(results: Sequence[dict[str, Any]]) -> str:
+def runs_table(results: Sequence[Result]) -> str:
     """The results as Markdown."""
-    lines = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
+    rows = []
     for result in results:
         report = result["report"]
         footprint = report["memory"]["model_footprint_bytes"]
@@ -72,11 +70,11 @@ def runs_table(results: Sequence[dict[str, Any]]) -> str:
             "–" if footprint is None else f"{footprint / 1e6:,.0f} MB",
             f"{report['memory']['host_peak_bytes'] / 1e9:.1f} GB",
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return "\n".join(markdown(_COLUMNS, rows))
 
 
-def _run(recipe: str, name: str, overrides: Sequence[str], directory: Path) -> dict[str, Any]:
+def _run(recipe: str, name: str, overrides: Sequence[str], directory: Path) -> Result:
     place = f"sink.directory={json.dumps(str(directory))}"
     command = [sys.executable, "-m", "batchchat", "run", recipe, "--json", *overrides, place]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -88,8 +86,3 @@ def _run(recipe: str, name: str, overrides: Sequence[str], directory: Path) -> d
     if not speed:
         raise EnvironmentFault(f"the run of {name} generated nothing; run the recipe itself first")
     return {"run": name, "tokens_per_second": speed, "report": report}
-
-
-def _middle(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    wanted = median_low([result["tokens_per_second"] for result in results])
-    return next(result for result in results if result["tokens_per_second"] == wanted)

@@ -35,7 +35,7 @@ SHAPES[GUESSABLE] = SHAPES["135m"]
 
 _DRAFT_LAYERS = 3
 _LATER_WEIGHT = 0.1
-"""What the later layers' outputs count: chosen so that the first ones alone are right four times of five."""
+"""What the later layers' outputs count: chosen so that the first ones alone are right about four times of five."""
 
 
 def shape_model(name: str, dtype: str) -> Any:

@@ -42,7 +42,8 @@ def try_build(model: Any, context: EngineContext) -> tuple[ContinuousEngine | No
     drafter = _drafter(model, context)
     budget = section.max_batch_tokens
     if budget is None:
-        budget = kv_tokens(model_facts(model), model.get_input_embeddings().weight.device, section.batch_tokens)
+        device = model.get_input_embeddings().weight.device
+        budget = kv_tokens(lambda: model_facts(model), device, section.batch_tokens)
     if found.difference is not None:
         context.meter.event(
             "self_check", f"logits differ from the plain forward by {found.difference:.2g} standard deviations"

@@ -56,12 +56,12 @@ class KVCache:
         """Tokens that the rows in use could hold."""
         return sum(pool.active * pool.length for pool in self.pools.values())
 
-    def could_place(self, room: int, growing: bool = False) -> bool:
-        """Whether a slot for `room` tokens could be had now, if need be for everything that is kept for reuse.
-        `growing`: for a sequence that has a slot already."""
-        return self.active_tokens + bucket(room) <= self._ceiling(growing)
+    def could_place(self, room: int) -> bool:
+        """Whether a slot for `room` tokens could be had now, if need be for everything that is kept for reuse."""
+        return self.active_tokens + bucket(room) <= self._ceiling(growing=False)
 
     def _ceiling(self, growing: bool) -> int:
+        """Tokens that may be held with one more slot; `growing` where it is for a sequence that has one already."""
         others = sum(pool.active for pool in self.pools.values()) - growing
         return self.budget if others > 0 else self.limit
 

@@ -103,6 +103,10 @@ class _Shadow:
     def placed(self) -> Slot:
         return self.slot
 
+    def pending(self) -> Span[_Shadow]:
+        """What is not computed yet, with the logits of its last token."""
+        return Span(self, self.slot.computed, len(self.tokens) - self.slot.computed, True)
+
     def catch_up(self, tokens: list[int]) -> None:
         """Take over what the sequence became. Its keys and values hold as far as the drafts were right."""
         agreed = self.known
@@ -181,12 +185,7 @@ class ModelDrafts:
         self, writing: list[Sequence], live: Ordered[Sequence], sampler: SamplerRows, ahead: int
     ) -> dict[Sequence, int]:
         """The next token of each of `writing`, after one pass over what the draft model has not computed yet."""
-        shadows = [self._shadows[sequence] for sequence in writing]
-        spans = [
-            Span(shadow, slot.computed, len(shadow.tokens) - slot.computed, True)
-            for shadow in shadows
-            for slot in [shadow.slot]
-        ]
+        spans = [self._shadows[sequence].pending() for sequence in writing]
         logits = self._fitted(self._runner.forward(build_pass(spans, self._runner.device)))
         for span in spans:
             span.slot.computed = span.slot.reusable = span.end

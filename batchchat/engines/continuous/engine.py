@@ -61,7 +61,6 @@ class ContinuousEngine:
         """The request for which memory ran out just now, with nothing left to give up."""
         self._runner = ModelRunner(model, self._cache, record, lambda why: meter.event("not_recorded", why))
         self._scheduler = Scheduler(self._cache, max_rows, _CHUNK, self._exact)
-        self._facts = model_facts(model)
         self._work = Work()
         self._codec = codec
         self._meter = meter
@@ -102,7 +101,7 @@ class ContinuousEngine:
         return {
             "engine": "continuous",
             "reproducible": "strict" if self._exact else "fast",
-            **self._facts,
+            **model_facts(self._runner.model),
             "work": self._work.as_dict(),
             "max_rows": self._scheduler.max_rows,
             "kv_budget_tokens": self._cache.budget,

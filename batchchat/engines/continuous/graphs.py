@@ -23,6 +23,8 @@ Record = Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]]
 
 _SIGHTINGS = 4
 """How often a layout must come before it is recorded: that takes as long as many steps."""
+_REMEMBERED = 10_000
+"""Layouts whose sightings are counted at a time: a long run has ever new ones."""
 _MOST = 96
 """Recordings that are kept, those used last."""
 
@@ -62,6 +64,8 @@ class Recorder:
 
     def _begin(self, layout: Any, work: Pass) -> _Recorded | None:
         """A recording of this layout, once it has come often enough."""
+        if len(self._seen) > _REMEMBERED:
+            self._seen.clear()
         self._seen[layout] += 1
         if self._seen[layout] < _SIGHTINGS or self._record is None:
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,10 +21,13 @@ def free_bytes(device: torch.device) -> int:
 
 
 def kv_tokens(
-    facts: dict[str, Any], device: torch.device, otherwise: int, free: Callable[[torch.device], int] = free_bytes
+    facts: Callable[[], Mapping[str, Any]],
+    device: torch.device,
+    otherwise: int,
+    free: Callable[[torch.device], int] = free_bytes,
 ) -> int:
     """The KV budget for a model that is loaded: `otherwise` on the CPU, on an accelerator what its memory holds beside
-    the weights. `facts` are those of `models.facts`."""
+    the weights. `facts` gives those of `models.facts`, which take their time: only an accelerator asks for them."""
     if device.type == "cpu":
         return otherwise
-    return max(1, min(_MOST, int(free(device) * _SHARE) // facts["cache_bytes_per_token"]))
+    return max(1, min(_MOST, int(free(device) * _SHARE) // facts()["cache_bytes_per_token"]))
