@@ -49,15 +49,20 @@ class EngineArm:
         return dict(self.engine.describe())
 
 
-def continuous(model: Any, codec: Any, rows: int, reproducible: str = "fast") -> EngineArm:
+def continuous(model: Any, codec: Any, rows: int) -> EngineArm:
     from batchchat.engines.continuous.engine import ContinuousEngine
 
-    mode: Any = reproducible
-    return EngineArm(ContinuousEngine(model, codec, Silent(), rows, rows * 1024, mode))
+    return EngineArm(ContinuousEngine(model, codec, Silent(), rows, rows * 1024))
 
 
 def strict(model: Any, codec: Any, rows: int) -> EngineArm:
-    return continuous(model, codec, rows, "strict")
+    from batchchat.engines.continuous.engine import ContinuousEngine, pass_sizes
+    from batchchat.engines.continuous.invariance import rows_are_independent
+
+    any_size = rows_are_independent(model, codec, pass_sizes(rows))
+    return EngineArm(
+        ContinuousEngine(model, codec, Silent(), rows, rows * 1024, "strict", any_size=any_size),
+    )
 
 
 def drafted(model: Any, codec: Any, rows: int) -> EngineArm:

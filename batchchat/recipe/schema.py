@@ -115,8 +115,9 @@ class EngineSection(Section):
     )
     reproducible: Literal["fast", "strict"] = Field(
         default="fast",
-        description="strict gives every forward pass of the continuous engine a fixed shape, so that an answer is bit "
-        "for bit the same whatever else is computed with it; fast is faster.",
+        description="With strict an answer of the continuous engine is bit for bit the same whatever else is computed "
+        "with it: its passes have fixed shapes, except where a trial at load shows that the shape changes no bit. fast "
+        "makes no such promise.",
     )
     max_batch_rows: int = Field(
         default=32,

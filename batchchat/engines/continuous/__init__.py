@@ -6,8 +6,9 @@ from typing import Any
 
 from batchchat.engines.base import EngineContext
 from batchchat.engines.continuous.drafting import Drafter, LookUp, ModelDrafts
-from batchchat.engines.continuous.engine import ContinuousEngine
+from batchchat.engines.continuous.engine import ContinuousEngine, pass_sizes
 from batchchat.engines.continuous.graphs import record_cuda
+from batchchat.engines.continuous.invariance import rows_are_independent
 from batchchat.engines.continuous.packing import pack
 from batchchat.engines.continuous.selfcheck import check
 from batchchat.engines.continuous.sizing import kv_tokens
@@ -35,7 +36,8 @@ def try_build(model: Any, context: EngineContext) -> tuple[ContinuousEngine | No
         return None, f"it does not know generation.{flags[0]}"
     unpack = pack(model)
     section = context.recipe.engine
-    found = check(model, context.codec, section.reproducible == "strict")
+    strict = section.reproducible == "strict"
+    found = check(model, context.codec, strict)
     if found.reason is not None:
         unpack()
         return None, found.reason
@@ -60,6 +62,7 @@ def try_build(model: Any, context: EngineContext) -> tuple[ContinuousEngine | No
         drafter is not None and context.recipe.model.draft.force,
         context.budget,
         record_cuda if section.cuda_graphs and _is_on_one_gpu(model) else None,
+        strict and rows_are_independent(model, context.codec, pass_sizes(section.max_batch_rows)),
     )
     return engine, ""
 

@@ -9,44 +9,60 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from batchchat.engines.continuous.kernels import compiled_attention
 from batchchat.engines.continuous.passes import DecodeGroup, Pass, PrefillSpan
-
-
-def store_keys(current: Pass, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-    """Write the pass's new keys and values `[1, heads, tokens, dim]` into their slots."""
-    keys, values = key[0].transpose(0, 1), value[0].transpose(0, 1)
-    for write in current.writes:
-        write.pool.keys[layer][write.rows, :, write.places] = keys[write.tokens]
-        write.pool.values[layer][write.rows, :, write.places] = values[write.tokens]
 
 
 def attend(
     current: Pass,
     layer: int,
     query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
     scaling: float,
     window: int | None = None,
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
+    compiled: bool = False,
 ) -> torch.Tensor:
-    """Attention output `[1, tokens, heads, value_dim]` of `query` `[1, heads, tokens, dim]`.
+    """Keep the pass's new keys and values `[1, heads, tokens, dim]` in their slots, and attend over those.
 
-    `window`: a query sees that many keys, its own included. `softcap`: scores pass through `cap * tanh(x / cap)`
-    (Gemma 2). `sinks` `[heads]`: a score per head that takes part in the softmax and brings no value (GPT-OSS).
+    Returns `[1, tokens, heads, value_dim]` for `query` `[1, heads, tokens, dim]`. `window`: a query sees that many
+    keys, its own included. `softcap`: scores pass through `cap * tanh(x / cap)` (Gemma 2). `sinks` `[heads]`: a score
+    per head that takes part in the softmax and brings no value (GPT-OSS). `compiled`: by a kernel where there is one
+    for this.
     """
+    few = compiled_attention(query, key, value, softcap, sinks) if compiled and current.decoding else None
     queries = query[0].transpose(0, 1)
-    pools = current.decoding or current.prefilling
-    value_dim = pools[0].pool.values[layer].shape[-1]
-    out = queries.new_zeros(queries.shape[0], queries.shape[1], value_dim)
-    for group in current.decoding:
-        out[group.first : group.last] = _decode(current, group, layer, queries, scaling, window, softcap, sinks)
-    plain = softcap is None and sinks is None and not current.exact
+    out = queries.new_empty(*queries.shape[:2], value.shape[3])
+    if few is None:
+        _store(current, layer, key, value)
+        for group in current.decoding:
+            out[group.first : group.last] = _decode(current, group, layer, queries, scaling, window, softcap, sinks)
+    else:
+        few(current, layer, query, key, value, out, scaling, window, sinks)
+        _store_spans(current, layer, key, value)
     for span in current.prefilling:
-        if plain:
-            out[span.first : span.last] = _prefill_fused(span, layer, query, scaling, window)
+        if softcap is None and sinks is None:
+            out[span.first : span.last] = _prefill_fused(current, span, layer, query, scaling, window)
         else:
             out[span.first : span.last] = _prefill(current, span, layer, queries, scaling, window, softcap, sinks)
+    out[current.num_tokens :] = 0  # padding, of which nothing may come that is not finite
     return out[None]
+
+
+def _store(current: Pass, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+    keys, values = key[0].transpose(0, 1), value[0].transpose(0, 1)
+    for write in current.writes:
+        write.pool.keys[layer][write.rows, :, write.places] = keys[write.tokens]
+        write.pool.values[layer][write.rows, :, write.places] = values[write.tokens]
+
+
+def _store_spans(current: Pass, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+    """The same for the spans of many tokens only."""
+    for span in current.prefilling:
+        span.pool.keys[layer][span.row, :, span.start : span.end] = key[0, :, span.first : span.last]
+        span.pool.values[layer][span.row, :, span.start : span.end] = value[0, :, span.first : span.last]
 
 
 def _decode(
@@ -104,11 +120,13 @@ def _prefill(
 
 
 def _prefill_fused(
-    span: PrefillSpan, layer: int, query: torch.Tensor, scaling: float, window: int | None
+    current: Pass, span: PrefillSpan, layer: int, query: torch.Tensor, scaling: float, window: int | None
 ) -> torch.Tensor:
     """The same through torch's own fused kernel: key heads as the batch, so that no key is repeated."""
     keys = span.pool.keys[layer][span.row, :, None, : span.length]
     values = span.pool.values[layer][span.row, :, None, : span.length]
+    if current.exact:
+        keys, values = keys.contiguous(), values.contiguous()
     heads, count = keys.shape[0], span.last - span.first
     own = query[0, :, span.first : span.last]
     own = own.reshape(heads, own.shape[0] // heads, count, -1)

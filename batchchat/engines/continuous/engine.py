@@ -14,6 +14,7 @@ from batchchat.engines.budget import Budget, is_out_of_memory, release_memory, t
 from batchchat.engines.continuous.cache import KVCache
 from batchchat.engines.continuous.drafting import Drafter, Drafts
 from batchchat.engines.continuous.graphs import Record
+from batchchat.engines.continuous.kernels import compiled
 from batchchat.engines.continuous.passes import Span, build_pass
 from batchchat.engines.continuous.pools import bucket
 from batchchat.engines.continuous.runner import ModelRunner
@@ -35,7 +36,8 @@ class ContinuousEngine:
     """Drains a feed through one model with up to `max_rows` requests in flight.
 
     `max_tokens` is the KV budget in tokens. `reproducible="strict"` gives every forward pass a shape that does not
-    depend on what else is in flight, so that a request's tokens are bit for bit the same alone or in a crowd.
+    depend on what else is in flight, so that a request's tokens are bit for bit the same alone or in a crowd; with
+    `any_size` all shapes give the same bits, so that none needs to be kept (see `invariance`).
     `drafter` proposes tokens that are verified several at a time, where that is faster or with `always_draft`.
     """
 
@@ -52,8 +54,10 @@ class ContinuousEngine:
         always_draft: bool = False,
         budget: Budget | None = None,
         record: Record | None = None,
+        any_size: bool = False,
     ):
         self._exact = reproducible == "strict"
+        self._any_size = any_size
         self._budget = budget or Budget()
         self._cache = KVCache(max_tokens, quantum=_EXACT_CHUNK if self._exact else 1)
         self._cache.budget = self._budget.within(max_tokens)
@@ -101,6 +105,8 @@ class ContinuousEngine:
         return {
             "engine": "continuous",
             "reproducible": "strict" if self._exact else "fast",
+            **({"passes": "of any size" if self._any_size else "of fixed size"} if self._exact else {}),
+            "kernels": "compiled" if self._runner.device.type == "cpu" and compiled() else "torch",
             **model_facts(self._runner.model),
             "work": self._work.as_dict(),
             "max_rows": self._scheduler.max_rows,
@@ -200,10 +206,11 @@ class ContinuousEngine:
 
     def _parts(self, spans: list[Span[Sequence]]) -> Iterator[tuple[list[Span[Sequence]], int, int]]:
         """The step's spans in passes, each with its number of tokens and of logits: all in one with a little padding,
-        or in strict mode in passes of fixed size."""
-        if not self._exact:
+        or in strict mode in passes of fixed size, unless they may have any."""
+        if not self._exact or self._any_size:
             tokens, logits = sum(span.count for span in spans), sum(span.num_logits for span in spans)
-            yield spans, _round_up(tokens), _round_up(logits)
+            least = 2 if self._exact else 1  # one row alone is summed up in another way
+            yield spans, max(least, _round_up(tokens)), max(least, _round_up(logits)) if logits else 0
             return
         writing = [span for span in spans if span.sequence.is_writing]
         for first in range(0, len(writing), _EXACT_ROWS):
@@ -339,3 +346,8 @@ def _round_up(count: int) -> int:
     """A number of rows that products see more often: the first one of a shape costs as much as ten later ones."""
     step = 1 if count <= 8 else 4 if count <= 64 else 16
     return -(-count // step) * step
+
+
+def pass_sizes(max_rows: int) -> set[int]:
+    """The numbers of places and of logits that strict passes may have with up to `max_rows` requests in flight."""
+    return {_round_up(count) for count in range(2, max_rows + _CHUNK + 1)}

@@ -2,7 +2,7 @@
 
 torch's compiler packs weights with oneDNN operators that are not public. They are used here where they exist and give
 the numbers of the plain product, and left alone where not. The modules keep their parameters; only the `forward` of
-single linear layers is replaced, and `unpack` gives it back.
+single layers is replaced, and `unpack` gives it back.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 import torch
 from torch import nn
+
+from batchchat.engines.continuous.kernels import compiled
 
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Linear layers that take the same input one after the other, by the names that most decoders give them."""
@@ -25,27 +27,44 @@ _MEMORY_SHARE = 0.5
 
 def pack(model: nn.Module) -> Callable[[], None]:
     """Pack all linear layers of a model on the CPU, where that is possible and there is memory for a second copy of
-    them. Returns what undoes it."""
-    changed: list[nn.Linear] = []
+    them, and compute its norms and gated layers by kernels. Returns what undoes it."""
+    changed: list[nn.Module] = []
+    undoing: list[Callable[[], None]] = []
+
+    def replace(module: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
+        if forward is not None:
+            module.forward = forward
+            changed.append(module)
 
     def unpack() -> None:
-        for linear in changed:
-            del linear.forward  # the instance's; the class's is plain again
+        for module in changed:
+            del module.forward  # the instance's; the class's is plain again
+        for undo in undoing:
+            undo()
 
     linears = [module for module in model.modules() if type(module) is nn.Linear]
     size = sum(linear.weight.nbytes for linear in linears)
     if not _supported(linears) or size > _MEMORY_SHARE * psutil.virtual_memory().available:
         return unpack
+    gates: dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]] = {}
     for module in model.modules():
         for group in _groups(module):
             joined = _Joined(group)
+            if len(group) == 2:
+                gates[module] = joined.product
             for place, linear in enumerate(group):
-                linear.forward = joined.part(place)
-                changed.append(linear)
+                replace(linear, joined.part(place))
     for linear in linears:
-        if "forward" not in vars(linear):
-            linear.forward = _product([linear])
-            changed.append(linear)
+        if not is_packed(linear):
+            replace(linear, _product([linear]))
+    if compiled():
+        from batchchat.engines.continuous.fusing import fuse_rotary, fused_gate, fused_norm
+
+        undoing.append(fuse_rotary(model))
+        for module in model.modules():
+            replace(module, fused_norm(module))
+        for module, product in gates.items():
+            replace(module, fused_gate(module, product))
     return unpack
 
 
@@ -75,12 +94,31 @@ def _groups(module: nn.Module) -> Iterator[list[nn.Linear]]:
                 yield children
 
 
-@torch.inference_mode()
+def is_packed(linear: nn.Linear) -> bool:
+    return "forward" in vars(linear)
+
+
+def product_shapes(model: nn.Module) -> set[tuple[int, int, torch.dtype]]:
+    """Width, outputs and dtype of each product that a packed model computes."""
+    groups = [group for module in model.modules() for group in _groups(module)]
+    joined = {linear for group in groups for linear in group}
+    alone = [[module] for module in model.modules() if type(module) is nn.Linear and module not in joined]
+    return {
+        (group[0].in_features, sum(linear.out_features for linear in group), group[0].weight.dtype)
+        for group in groups + alone
+    }
+
+
 def _product(linears: Sequence[nn.Linear]) -> Callable[[torch.Tensor], torch.Tensor]:
     """The joined product of linear layers with packed weights."""
-    weight = torch.cat([linear.weight for linear in linears]) if len(linears) > 1 else linears[0].weight.detach()
+    weight = torch.cat([linear.weight for linear in linears]) if len(linears) > 1 else linears[0].weight
     biases = [linear.bias for linear in linears if linear.bias is not None]
-    bias = torch.cat(biases) if biases else None
+    return product_of(weight.detach(), torch.cat(biases).detach() if biases else None)
+
+
+@torch.inference_mode()
+def product_of(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The product with a weight `[outputs, width]`, packed."""
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
     product = torch.ops.mkldnn._linear_pointwise.default
 
@@ -94,7 +132,7 @@ class _Joined:
     """Linear layers that are called one after the other with the same tensor: the first call computes for all."""
 
     def __init__(self, linears: Sequence[nn.Linear]):
-        self._product = _product(linears)
+        self.product = _product(linears)
         self._sizes = [linear.out_features for linear in linears]
         self._input: torch.Tensor | None = None
         self._parts: dict[int, torch.Tensor] = {}
@@ -103,7 +141,7 @@ class _Joined:
         def forward(rows: torch.Tensor) -> torch.Tensor:
             if rows is not self._input or place not in self._parts:
                 self._input = rows
-                self._parts = dict(enumerate(self._product(rows).split(self._sizes, dim=-1)))
+                self._parts = dict(enumerate(self.product(rows).split(self._sizes, dim=-1)))
             found = self._parts.pop(place)
             if not self._parts:
                 self._input = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
 
 from batchchat.engines.continuous.pools import Pool, Slot, bucket
@@ -163,10 +164,35 @@ class Pass:
     prefilling: list[PrefillSpan]
     exact: bool
     """Attention must not depend on what else is in flight (strict mode)."""
+    _few: tuple[np.ndarray, list[Pool]] | None = None
 
     @property
     def size(self) -> int:
         return self.input_ids.shape[1]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are no padding."""
+        groups = self.prefilling or self.decoding
+        return groups[-1].last if groups else 0
+
+    @property
+    def few(self) -> tuple[np.ndarray, list[Pool]]:
+        """The decode groups row by row, as compiled attention takes them, and their pools. Int64 `[rows, 6]`: the row's
+        first token in the pass, how many it takes, its row in the pool, the pool's length, how many keys its last token
+        sees, the pool's place in the list. Made once for all layers."""
+        if self._few is None:
+            pools = list(dict.fromkeys(group.pool for group in self.decoding))
+            places = {id(pool): place for place, pool in enumerate(pools)}
+            rows, first, last = [], 0, self.decoding[-1].last if self.decoding else 0
+            for span in self.spans:
+                if first >= last:
+                    break
+                pool = span.slot.pool
+                rows.append((first, span.count, span.slot.row, pool.length, span.end, places[id(pool)]))
+                first += span.count
+            self._few = np.array(rows, dtype=np.int64), pools
+        return self._few
 
 
 def build_pass(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface, Cache
 
-from batchchat.engines.continuous.attention import attend, store_keys
+from batchchat.engines.continuous.attention import attend
 from batchchat.engines.continuous.cache import KVCache
 from batchchat.engines.continuous.graphs import Record, Recorder
 from batchchat.engines.continuous.passes import Pass
@@ -131,9 +131,10 @@ class ModelRunner:
         layer: int = module.layer_idx  # every attention module of a decoder has it
         self.cache.learn(layer, key, value)
         self.windows[layer] = sliding_window
-        store_keys(self.current, layer, key, value)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        return attend(self.current, layer, query, scale, sliding_window, softcap, s_aux), None
+        compiled = self._recorder is None  # a recording repeats torch's operators only
+        out = attend(self.current, layer, query, key, value, scale, sliding_window, softcap, s_aux, compiled)
+        return out, None
 
 
 def _attention(module: torch.nn.Module, *tensors: Any, **settings: Any) -> tuple[torch.Tensor, None]:

@@ -45,11 +45,10 @@ def check(model: Any, codec: Codec, strict: bool = False) -> Check:
     if reason is not None:
         return Check(reason)
     runner = ModelRunner(model, KVCache(budget=1024))
-    prompts = [_prompt(length, model) for length in map(sum, _TAKES)]
-    sequences = [Sequence(_request(prompt), codec, 0.0) for prompt in prompts]
+    sequences = probes(model, codec, list(map(sum, _TAKES)))
     try:
         ours = _through_slots(runner, sequences)
-        plain = [_plainly(model, prompt) for prompt in prompts]
+        plain = [_plainly(model, sequence.tokens) for sequence in sequences]
     except UnsupportedModelError as error:
         return Check(str(error))
     except Exception as error:  # a model may fail in any way on inputs that it does not expect
@@ -107,13 +106,12 @@ def _difference(ours: torch.Tensor, plain: torch.Tensor) -> float:
     return float((ours - plain).pow(2).mean(dim=-1).sqrt().max() / plain.std().clamp_min(1e-6))
 
 
-def _request(prompt: list[int]) -> Request:
-    return Request("self-check", 0, 0, 0, tuple(prompt), Settings(max_new_tokens=1), seed=0)
-
-
-def _prompt(length: int, model: Any) -> list[int]:
+def probes(model: Any, codec: Codec, lengths: list[int]) -> list[Sequence]:
+    """Prompts of these lengths to try a model with."""
     vocabulary = model.config.get_text_config().vocab_size
-    return [(length * 7919 + place * 104729) % vocabulary for place in range(length)]
+    prompts = [[(length * 7919 + place * 104729) % vocabulary for place in range(length)] for length in lengths]
+    settings = Settings(max_new_tokens=1)
+    return [Sequence(Request("probe", 0, 0, 0, tuple(prompt), settings, seed=0), codec, 0.0) for prompt in prompts]
 
 
 def _through_slots(runner: ModelRunner, sequences: list[Sequence]) -> list[torch.Tensor]:

@@ -1,0 +1,37 @@
+"""What torch has no good operator for on the CPU, compiled by numba where that is installed (the extra `cpu`).
+
+Everything here has a form in torch's operators, which is taken where numba or torch's OpenMP runtime is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+
+_NUMBERS = (torch.float32, torch.bfloat16)
+
+
+@cache
+def compiled() -> bool:
+    """Whether kernels can be compiled here."""
+    try:
+        import batchchat.engines.continuous.kernels.ops  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def compiled_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, softcap: float | None, sinks: torch.Tensor | None
+) -> Callable[..., None] | None:
+    """`attend_few` where it can do this."""
+    tensors = [query, key, value, *([] if sinks is None else [sinks])]
+    one_kind = {(tensor.device.type, tensor.dtype) for tensor in tensors}
+    usable = softcap is None and one_kind in ({("cpu", dtype)} for dtype in _NUMBERS)
+    if not usable or not compiled():
+        return None
+    from batchchat.engines.continuous.kernels.ops import attend_few
+
+    return attend_few

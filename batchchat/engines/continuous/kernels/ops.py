@@ -1,0 +1,147 @@
+"""The kernels as functions of tensors: on the CPU, in single precision or bfloat16."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from batchchat.engines.continuous.kernels import code
+from batchchat.engines.continuous.kernels.team import Kernel
+
+if TYPE_CHECKING:
+    from batchchat.engines.continuous.passes import Pass
+
+STORED = {torch.float32: np.float32, torch.bfloat16: np.uint16}
+_NO_WINDOW = 1 << 40
+_WORTH_SHARING = 1 << 14
+"""Numbers from which on a norm or a gate is divided among threads."""
+
+
+@cache
+def _attention(shared: int, key_dim: int, value_dim: int, dtype: torch.dtype, sinks: bool) -> Kernel:
+    return Kernel(code.attention(shared, key_dim, value_dim, STORED[dtype], dtype.itemsize, sinks))
+
+
+@cache
+def _norm(dtype: torch.dtype, form: int) -> Kernel:
+    return Kernel(code.norm(STORED[dtype], dtype.itemsize, form))
+
+
+@cache
+def _gate(dtype: torch.dtype) -> Kernel:
+    return Kernel(code.gate(STORED[dtype], dtype.itemsize))
+
+
+@cache
+def _rotary(dtype: torch.dtype) -> Kernel:
+    return Kernel(code.rotary(STORED[dtype], dtype.itemsize))
+
+
+def _bits(value: float) -> int:
+    return int(np.float32(value).view(np.uint32))
+
+
+def attend_few(
+    current: Pass,
+    layer: int,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    out: torch.Tensor,
+    scaling: float,
+    window: int | None,
+    sinks: torch.Tensor | None,
+) -> None:
+    """Write the keys and values of a pass's decode groups into their slots, and their attention into the first tokens
+    of `out` `[tokens, heads, value_dim]`. `query`, `key` and `value` are `[1, heads, tokens, dim]`."""
+    query, key, value = (tensor if tensor.stride(3) == 1 else tensor.contiguous() for tensor in (query, key, value))
+    heads = key.shape[1]
+    rows, pools = current.few
+    bases = np.array([(pool.keys[layer].data_ptr(), pool.values[layer].data_ptr()) for pool in pools], dtype=np.int64)
+    _attention(query.shape[1] // heads, key.shape[3], value.shape[3], query.dtype, sinks is not None)(
+        len(rows),
+        heads,
+        query.data_ptr(),
+        query.stride(2),
+        query.stride(1),
+        key.data_ptr(),
+        key.stride(2),
+        key.stride(1),
+        value.data_ptr(),
+        value.stride(2),
+        value.stride(1),
+        out.data_ptr(),
+        out.stride(0),
+        _bits(scaling),
+        _NO_WINDOW if window is None else window,
+        rows.ctypes.data,
+        bases.ctypes.data,
+        0 if sinks is None else sinks.data_ptr(),
+    )
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float, form: int) -> torch.Tensor:
+    """`x` `[..., size]` divided by the root of its mean square, times `weight` `[size]`; `form` is one of `code`'s.
+
+    Source: https://arxiv.org/abs/1910.07467
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    if rows.stride(1) != 1:
+        rows = rows.contiguous()
+    out = torch.empty(x.shape, dtype=x.dtype)
+    _norm(x.dtype, form)(
+        rows.shape[0],
+        rows.shape[1],
+        rows.data_ptr(),
+        rows.stride(0),
+        weight.data_ptr(),
+        out.data_ptr(),
+        _bits(epsilon),
+        shared=x.numel() >= _WORTH_SHARING,
+    )
+    return out
+
+
+def gated(joined: torch.Tensor) -> torch.Tensor:
+    """SiLU of the first half of `joined` `[..., 2 * size]`, times its second half.
+
+    Source: https://arxiv.org/abs/2002.05202
+    """
+    joined = joined.contiguous()
+    size = joined.shape[-1] // 2
+    out = joined.new_empty(*joined.shape[:-1], size)
+    rows = joined.numel() // max(1, 2 * size)
+    _gate(joined.dtype)(rows, size, joined.data_ptr(), out.data_ptr(), shared=joined.numel() >= _WORTH_SHARING)
+    return out
+
+
+def rotate(
+    query: torch.Tensor, key: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotary position embedding of `query` and `key` `[1, heads, tokens, dim]` by halves; `cosines` and `sines` are
+    `[1, tokens, dim]`.
+
+    Source: https://arxiv.org/abs/2104.09864
+    """
+    tokens, dim = query.shape[2:]
+    cosines, sines = cosines.contiguous(), sines.contiguous()
+    sources = [tensor if tensor.stride(3) == 1 else tensor.contiguous() for tensor in (query, key)]
+    turned = [tensor.new_empty(1, tokens, tensor.shape[1], dim) for tensor in sources]
+    heads = [
+        (source.shape[1], source.data_ptr(), source.stride(2), source.stride(1), out.data_ptr())
+        for source, out in zip(sources, turned, strict=True)
+    ]
+    _rotary(query.dtype)(
+        tokens,
+        dim // 2,
+        cosines.data_ptr(),
+        sines.data_ptr(),
+        dim,
+        *heads[0],
+        *heads[1],
+        shared=query.numel() + key.numel() >= _WORTH_SHARING,
+    )
+    return turned[0].transpose(1, 2), turned[1].transpose(1, 2)
