@@ -25,6 +25,7 @@ from zoo import Clock, byte_bpe, llama, request
 
 from batchchat.chats import Request
 from batchchat.engines.continuous import attention
+from batchchat.engines.continuous.attention import Scoring
 from batchchat.engines.continuous.engine import ContinuousEngine, pass_sizes
 from batchchat.engines.continuous.fusing import FusedRotary, fused_gate, fused_norm
 from batchchat.engines.continuous.invariance import rows_are_independent
@@ -83,7 +84,7 @@ def cases(draw: st.DrawFn, dtype: torch.dtype | None = None) -> Case:
 def attended(case: Case, rows: np.ndarray | None = None) -> torch.Tensor:
     out = torch.full((case.query.shape[2], case.query.shape[1], case.value.shape[3]), 7.0, dtype=case.query.dtype)
     current: Any = SimpleNamespace(few=(case.rows if rows is None else rows, case.pools))
-    attend_few(current, 0, case.query, case.key, case.value, out, 0.3, case.window, case.sinks)
+    attend_few(current, 0, case.query, case.key, case.value, out, Scoring(0.3, case.window, None, case.sinks))
     return out
 
 

@@ -6,11 +6,25 @@ The heads that share a key head are folded into the query length, `[rows * key h
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch.nn import functional
 
 from batchchat.engines.continuous.kernels import compiled_attention
 from batchchat.engines.continuous.passes import DecodeGroup, Pass, PrefillSpan
+
+
+class Scoring(NamedTuple):
+    """How a layer scores its keys."""
+
+    scaling: float
+    window: int | None = None
+    """A query sees that many keys, its own included."""
+    softcap: float | None = None
+    """Scores pass through `cap * tanh(x / cap)` (Gemma 2)."""
+    sinks: torch.Tensor | None = None
+    """`[heads]`: a score per head that takes part in the softmax and brings no value (GPT-OSS)."""
 
 
 def attend(
@@ -19,34 +33,29 @@ def attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    scaling: float,
-    window: int | None = None,
-    softcap: float | None = None,
-    sinks: torch.Tensor | None = None,
+    scoring: Scoring,
     compiled: bool = False,
 ) -> torch.Tensor:
     """Keep the pass's new keys and values `[1, heads, tokens, dim]` in their slots, and attend over those.
 
-    Returns `[1, tokens, heads, value_dim]` for `query` `[1, heads, tokens, dim]`. `window`: a query sees that many
-    keys, its own included. `softcap`: scores pass through `cap * tanh(x / cap)` (Gemma 2). `sinks` `[heads]`: a score
-    per head that takes part in the softmax and brings no value (GPT-OSS). `compiled`: by a kernel where there is one
-    for this.
+    Returns `[1, tokens, heads, value_dim]` for `query` `[1, heads, tokens, dim]`. `compiled`: by a kernel where there
+    is one for this.
     """
-    few = compiled_attention(query, key, value, softcap, sinks) if compiled and current.decoding else None
+    few = compiled_attention(query, key, value, *scoring[2:]) if compiled and current.decoding else None
     queries = query[0].transpose(0, 1)
     out = queries.new_empty(*queries.shape[:2], value.shape[3])
     if few is None:
         _store(current, layer, key, value)
         for group in current.decoding:
-            out[group.first : group.last] = _decode(current, group, layer, queries, scaling, window, softcap, sinks)
+            out[group.first : group.last] = _decode(current, group, layer, queries, scoring)
     else:
-        few(current, layer, query, key, value, out, scaling, window, sinks)
+        few(current, layer, query, key, value, out, scoring)
         _store_spans(current, layer, key, value)
     for span in current.prefilling:
-        if softcap is None and sinks is None:
-            out[span.first : span.last] = _prefill_fused(current, span, layer, query, scaling, window)
+        if scoring.softcap is None and scoring.sinks is None:
+            out[span.first : span.last] = _prefill_fused(current, span, layer, query, scoring)
         else:
-            out[span.first : span.last] = _prefill(current, span, layer, queries, scaling, window, softcap, sinks)
+            out[span.first : span.last] = _prefill(current, span, layer, queries, scoring)
     out[current.num_tokens :] = 0  # padding, of which nothing may come that is not finite
     return out[None]
 
@@ -70,10 +79,7 @@ def _decode(
     group: DecodeGroup,
     layer: int,
     queries: torch.Tensor,
-    scaling: float,
-    window: int | None,
-    softcap: float | None,
-    sinks: torch.Tensor | None,
+    scoring: Scoring,
 ) -> torch.Tensor:
     keys = group.pool.keys[layer][: group.num_rows, :, : group.length]
     values = group.pool.values[layer][: group.num_rows, :, : group.length]
@@ -87,9 +93,9 @@ def _decode(
         spread[group.rows] = own
         own = spread
     folded = own.permute(0, 2, 3, 1, 4).reshape(rows * heads, shared * count, -1)
-    mask = group.mask(window, heads, shared, queries.dtype)
-    per_query = None if sinks is None else _fold(sinks, heads, rows, count)
-    out = _weigh(folded, keys.flatten(0, 1), values.flatten(0, 1), mask, scaling, softcap, per_query)
+    mask = group.mask(scoring.window, heads, shared, queries.dtype)
+    per_query = None if scoring.sinks is None else _fold(scoring.sinks, heads, rows, count)
+    out = _weigh(folded, keys.flatten(0, 1), values.flatten(0, 1), mask, scoring, per_query)
     out = out.view(rows, heads, shared, count, -1).permute(0, 3, 1, 2, 4)
     out = out if group.rows is None else out[group.rows]
     return out.reshape(-1, heads * shared, out.shape[-1])
@@ -100,10 +106,7 @@ def _prefill(
     span: PrefillSpan,
     layer: int,
     queries: torch.Tensor,
-    scaling: float,
-    window: int | None,
-    softcap: float | None,
-    sinks: torch.Tensor | None,
+    scoring: Scoring,
 ) -> torch.Tensor:
     keys = span.pool.keys[layer][span.row, :, : span.length]
     values = span.pool.values[layer][span.row, :, : span.length]
@@ -113,15 +116,17 @@ def _prefill(
     own = queries[span.first : span.last]
     count, group = own.shape[0], own.shape[1] // heads
     folded = own.view(count, heads, group, -1).permute(1, 2, 0, 3).reshape(heads, group * count, -1)
-    per_query = None if sinks is None else sinks.view(heads, group, 1).expand(-1, -1, count).reshape(heads, -1, 1)
-    mask = span.bias(window, queries.dtype).repeat(group, 1)
-    out = _weigh(folded, keys, values, mask, scaling, softcap, per_query)
+    per_query = (
+        None
+        if scoring.sinks is None
+        else scoring.sinks.view(heads, group, 1).expand(-1, -1, count).reshape(heads, -1, 1)
+    )
+    mask = span.bias(scoring.window, queries.dtype).repeat(group, 1)
+    out = _weigh(folded, keys, values, mask, scoring, per_query)
     return out.view(heads, group, count, -1).permute(2, 0, 1, 3).reshape(count, heads * group, -1)
 
 
-def _prefill_fused(
-    current: Pass, span: PrefillSpan, layer: int, query: torch.Tensor, scaling: float, window: int | None
-) -> torch.Tensor:
+def _prefill_fused(current: Pass, span: PrefillSpan, layer: int, query: torch.Tensor, scoring: Scoring) -> torch.Tensor:
     """The same through torch's own fused kernel: key heads as the batch, so that no key is repeated."""
     keys = span.pool.keys[layer][span.row, :, None, : span.length]
     values = span.pool.values[layer][span.row, :, None, : span.length]
@@ -131,14 +136,14 @@ def _prefill_fused(
     own = query[0, :, span.first : span.last]
     own = own.reshape(heads, own.shape[0] // heads, count, -1)
     group = own.shape[1]
-    simple = span.start == 0 and (window is None or window >= span.end)
+    simple = span.start == 0 and (scoring.window is None or scoring.window >= span.end)
     out = functional.scaled_dot_product_attention(
         own,
         keys.expand(-1, group, -1, -1),
         values.expand(-1, group, -1, -1),
-        attn_mask=None if simple else span.seen(window),
+        attn_mask=None if simple else span.seen(scoring.window),
         is_causal=simple,
-        scale=scaling,
+        scale=scoring.scaling,
     )
     return out.flatten(0, 1).transpose(0, 1)
 
@@ -154,18 +159,18 @@ def _weigh(
     keys: torch.Tensor,
     values: torch.Tensor,
     mask: torch.Tensor,
-    scaling: float,
-    softcap: float | None,
+    scoring: Scoring,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Softmax-weighted values: queries `[batch, n, dim]`, keys and values `[batch, length, dim]`.
+    """Softmax-weighted values: queries `[batch, n, dim]`, keys and values `[batch, length, dim]`; `sinks` as scores
+    `[batch, n, 1]`.
 
     The mask, 0 where a key is seen and -inf where not, is added to the scores."""
-    if softcap is None:
-        scores = torch.baddbmm(mask, queries, keys.transpose(1, 2), alpha=scaling)
+    if scoring.softcap is None:
+        scores = torch.baddbmm(mask, queries, keys.transpose(1, 2), alpha=scoring.scaling)
     else:
-        scores = torch.bmm(queries, keys.transpose(1, 2)) * (scaling / softcap)
-        scores = scores.tanh_().mul_(softcap).add_(mask)
+        scores = torch.bmm(queries, keys.transpose(1, 2)) * (scoring.scaling / scoring.softcap)
+        scores = scores.tanh_().mul_(scoring.softcap).add_(mask)
     if sinks is None:
         weights = torch.softmax(scores, dim=-1)
     else:

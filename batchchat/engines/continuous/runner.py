@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface, Cache
 
-from batchchat.engines.continuous.attention import attend
+from batchchat.engines.continuous.attention import Scoring, attend
 from batchchat.engines.continuous.cache import KVCache
 from batchchat.engines.continuous.graphs import Record, Recorder
 from batchchat.engines.continuous.passes import Pass
@@ -133,8 +133,8 @@ class ModelRunner:
         self.windows[layer] = sliding_window
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         compiled = self._recorder is None  # a recording repeats torch's operators only
-        out = attend(self.current, layer, query, key, value, scale, sliding_window, softcap, s_aux, compiled)
-        return out, None
+        scoring = Scoring(scale, sliding_window, softcap, s_aux)
+        return attend(self.current, layer, query, key, value, scoring, compiled), None
 
 
 def _attention(module: torch.nn.Module, *tensors: Any, **settings: Any) -> tuple[torch.Tensor, None]:

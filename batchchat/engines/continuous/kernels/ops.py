@@ -12,6 +12,7 @@ from batchchat.engines.continuous.kernels import code
 from batchchat.engines.continuous.kernels.team import Kernel
 
 if TYPE_CHECKING:
+    from batchchat.engines.continuous.attention import Scoring
     from batchchat.engines.continuous.passes import Pass
 
 STORED = {torch.float32: np.float32, torch.bfloat16: np.uint16}
@@ -51,9 +52,7 @@ def attend_few(
     key: torch.Tensor,
     value: torch.Tensor,
     out: torch.Tensor,
-    scaling: float,
-    window: int | None,
-    sinks: torch.Tensor | None,
+    scoring: Scoring,
 ) -> None:
     """Write the keys and values of a pass's decode groups into their slots, and their attention into the first tokens
     of `out` `[tokens, heads, value_dim]`. `query`, `key` and `value` are `[1, heads, tokens, dim]`."""
@@ -61,7 +60,7 @@ def attend_few(
     heads = key.shape[1]
     rows, pools = current.few
     bases = np.array([(pool.keys[layer].data_ptr(), pool.values[layer].data_ptr()) for pool in pools], dtype=np.int64)
-    _attention(query.shape[1] // heads, key.shape[3], value.shape[3], query.dtype, sinks is not None)(
+    _attention(query.shape[1] // heads, key.shape[3], value.shape[3], query.dtype, scoring.sinks is not None)(
         len(rows),
         heads,
         query.data_ptr(),
@@ -75,11 +74,11 @@ def attend_few(
         value.stride(1),
         out.data_ptr(),
         out.stride(0),
-        _bits(scaling),
-        _NO_WINDOW if window is None else window,
+        _bits(scoring.scaling),
+        _NO_WINDOW if scoring.window is None else scoring.window,
         rows.ctypes.data,
         bases.ctypes.data,
-        0 if sinks is None else sinks.data_ptr(),
+        0 if scoring.sinks is None else scoring.sinks.data_ptr(),
     )
 
 
