@@ -145,13 +145,22 @@ def attention(shared: int, key_dim: int, value_dim: int, stored: type, width: in
                         queries[j * shared + g, d] = _wide(own[d]) * scaling
             begin = max(0, end - count + 1 - window)
             scores = np.empty((count * shared, end - begin), np.float32)
+            one = np.empty(max(key_dim, value_dim), np.float32)
             for s in range(end - begin):
-                for j in range(count):
+                if count == 1:
                     for g in range(shared):
                         score = float32(0.0)
                         for d in range(key_dim):
-                            score += queries[j * shared + g, d] * _wide(keys[begin + s, d])
-                        scores[j * shared + g, s] = score
+                            score += queries[g, d] * _wide(keys[begin + s, d])
+                        scores[g, s] = score
+                else:
+                    for d in range(key_dim):
+                        one[d] = _wide(keys[begin + s, d])
+                    for n in range(count * shared):
+                        score = float32(0.0)
+                        for d in range(key_dim):
+                            score += queries[n, d] * one[d]
+                        scores[n, s] = score
             for n in range(count * shared):
                 seen = end - count + n // shared + 1
                 low, high = max(0, seen - window) - begin, seen - begin
@@ -179,11 +188,18 @@ def attention(shared: int, key_dim: int, value_dim: int, stored: type, width: in
                     part[s] *= over
             sums = np.zeros((count * shared, value_dim), np.float32)
             for s in range(end - begin):
-                for j in range(count):
+                if count == 1:
                     for g in range(shared):
-                        weight = scores[j * shared + g, s]
+                        weight = scores[g, s]
                         for d in range(value_dim):
-                            sums[j * shared + g, d] += weight * _wide(values[begin + s, d])
+                            sums[g, d] += weight * _wide(values[begin + s, d])
+                else:
+                    for d in range(value_dim):
+                        one[d] = _wide(values[begin + s, d])
+                    for n in range(count * shared):
+                        weight = scores[n, s]
+                        for d in range(value_dim):
+                            sums[n, d] += weight * one[d]
             for j in range(count):
                 for g in range(shared):
                     written = carray(
