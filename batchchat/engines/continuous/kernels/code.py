@@ -101,21 +101,25 @@ def _power(x: Any) -> Any:
     return value * _float_of(uint32(whole + int32(127)) << uint32(23))
 
 
-def attention(shared: int, key_dim: int, value_dim: int, stored: type, width: int, sinks: bool) -> Code:
-    """Attention of rows over their slots: `shared` query heads read a key head. `width`: bytes of a stored number.
+def attention(fixed_key_dim: int, fixed_value_dim: int, stored: type, width: int) -> Code:
+    """Attention of rows over their slots, for heads of these sizes, or of any where they are 0. `width`: bytes of a
+    stored number.
 
     One item of work is a row with one key head. Its new keys and values are written first, then each key is read once
     for all queries of the row. No item depends on another, so a row's numbers do not depend on what else is computed.
     """
 
     def attend(parameters: Any) -> None:
-        given = carray(parameters, (18,), np.int64)
+        given = carray(parameters, (21,), np.int64)
         rows, heads = given[0], given[1]
         query, query_token, query_head = given[2], given[3], given[4]
         key, key_token, key_head = given[5], given[6], given[7]
         value, value_token, value_head = given[8], given[9], given[10]
         out, out_token = given[11], given[12]
-        scaling, window = _float_of(given[13]), given[14]
+        scaling, window, sinks = _float_of(given[13]), given[14], given[17]
+        shared, key_dim, value_dim = given[18], given[19], given[20]
+        if fixed_key_dim:
+            key_dim, value_dim = fixed_key_dim, fixed_value_dim
         plan = carray(_at(given[15]), (rows, 6), np.int64)
         bases = carray(_at(given[16]), (1 << 16, 2), np.int64)
         for item in range(_thread(), rows * heads, _threads()):
@@ -165,14 +169,14 @@ def attention(shared: int, key_dim: int, value_dim: int, stored: type, width: in
                 seen = end - count + n // shared + 1
                 low, high = max(0, seen - window) - begin, seen - begin
                 top = float32(-np.inf)
-                if sinks:
-                    sink = _wide(carray(_at(given[17]), (heads * shared,), stored)[head * shared + n % shared])
-                    top = sink
+                if sinks != 0:
+                    top = _wide(carray(_at(sinks), (heads * shared,), stored)[head * shared + n % shared])
+                sink = top
                 for s in range(low, high):
                     if scores[n, s] > top or scores[n, s] != scores[n, s]:
                         top = scores[n, s]
                 total = float32(0.0)
-                if sinks:
+                if sinks != 0:
                     total = _power(sink - top)
                 scores[n, :low] = float32(0.0)
                 scores[n, high:] = float32(0.0)

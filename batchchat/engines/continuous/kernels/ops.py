@@ -16,14 +16,23 @@ if TYPE_CHECKING:
     from batchchat.engines.continuous.passes import Pass
 
 STORED = {torch.float32: np.float32, torch.bfloat16: np.uint16}
+_COMMON = (64, 80, 96, 128, 256)
+"""Sizes of heads that have attention of their own; all others share one."""
 _NO_WINDOW = 1 << 40
 _WORTH_SHARING = 1 << 14
 """Numbers from which on a norm or a gate is divided among threads."""
 
 
 @cache
-def _attention(shared: int, key_dim: int, value_dim: int, dtype: torch.dtype, sinks: bool) -> Kernel:
-    return Kernel(code.attention(shared, key_dim, value_dim, STORED[dtype], dtype.itemsize, sinks))
+def _attention(key_dim: int, value_dim: int, dtype: torch.dtype) -> Kernel:
+    known = key_dim in _COMMON and value_dim in _COMMON  # worth seconds of compiling
+    sizes = (key_dim, value_dim) if known else (0, 0)
+    return _attention_of(*sizes, dtype)
+
+
+@cache
+def _attention_of(key_dim: int, value_dim: int, dtype: torch.dtype) -> Kernel:
+    return Kernel(code.attention(key_dim, value_dim, STORED[dtype], dtype.itemsize))
 
 
 @cache
@@ -60,7 +69,7 @@ def attend_few(
     heads = key.shape[1]
     rows, pools = current.few
     bases = np.array([(pool.keys[layer].data_ptr(), pool.values[layer].data_ptr()) for pool in pools], dtype=np.int64)
-    _attention(query.shape[1] // heads, key.shape[3], value.shape[3], query.dtype, scoring.sinks is not None)(
+    _attention(key.shape[3], value.shape[3], query.dtype)(
         len(rows),
         heads,
         query.data_ptr(),
@@ -79,6 +88,9 @@ def attend_few(
         rows.ctypes.data,
         bases.ctypes.data,
         0 if scoring.sinks is None else scoring.sinks.data_ptr(),
+        query.shape[1] // heads,
+        key.shape[3],
+        value.shape[3],
     )
 
 
