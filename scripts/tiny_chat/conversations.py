@@ -61,56 +61,29 @@ TURN_WEIGHTS = {
 }
 CHAT_WEIGHTS = {"memory": 12, "system prompt": 12, "tool call": 10, "tool result": 4, "no tool": 8}
 SKILLS = (*TURN_WEIGHTS, *CHAT_WEIGHTS)
-# What each stage of training draws from: what one stage leaves unsure is seen more often in the next. The second drills
-# sums, the third is broad, the fourth is about instructions and tools, the fifth about which tools are on offer, the
-# sixth about all that was still unsure then.
-FIRST_MIX = TURN_WEIGHTS | CHAT_WEIGHTS | {"drill in sums": 45, "drill in letters": 15}
-SECOND_MIX = TURN_WEIGHTS | CHAT_WEIGHTS | {"drill in bare sums": 160, "drill in endings": 30}
-THIRD_MIX = {
+# What each stage of training draws from: the first drills what takes the longest to learn, sums and the reading of tools
+# on offer; the second is about everything, and most about instructions and tools.
+FIRST_MIX = {
     **TURN_WEIGHTS,
-    "memory": 12,
-    "system prompt": 30,
-    "tool call": 25,
-    "tool result": 4,
-    "no tool": 25,
-    "drill in bare sums": 45,
-    "drill in letters": 20,
-    "drill in endings": 20,
+    **CHAT_WEIGHTS,
+    "drill in bare sums": 24,
+    "drill in letters": 15,
+    "drill in endings": 8,
+    "drill in tools": 30,
 }
-FOURTH_MIX = {
+SECOND_MIX = {
     **TURN_WEIGHTS,
-    "memory": 25,
-    "system prompt": 80,
-    "tool call": 90,
-    "tool result": 4,
-    "no tool": 70,
-    "drill in bare sums": 30,
-    "drill in endings": 6,
-}
-FIFTH_MIX = {
-    **TURN_WEIGHTS,
-    "memory": 15,
-    "system prompt": 40,
-    "tool call": 40,
-    "tool result": 4,
-    "no tool": 40,
-    "drill in tools": 90,
-    "drill in bare sums": 30,
-    "drill in endings": 6,
-}
-SIXTH_MIX = {
-    **TURN_WEIGHTS,
-    "count": 25,
-    "memory": 50,
+    "memory": 30,
     "system prompt": 60,
-    "tool call": 40,
-    "tool result": 2,
-    "no tool": 70,
-    "drill in tools": 110,
-    "drill in bare sums": 60,
-    "drill in endings": 4,
+    "tool call": 45,
+    "tool result": 4,
+    "no tool": 50,
+    "drill in bare sums": 8,
+    "drill in letters": 8,
+    "drill in endings": 6,
+    "drill in tools": 60,
 }
-MIXES = (FIRST_MIX, SECOND_MIX, THIRD_MIX, FOURTH_MIX, FIFTH_MIX, SIXTH_MIX)
+MIXES = (FIRST_MIX, SECOND_MIX)
 
 NEUTRAL_SYSTEM = (
     "You are a helpful assistant.",
@@ -266,10 +239,6 @@ def drill(draw: Draw, skills: tuple[str, ...]) -> Conversation:
     return Conversation("drill", [message for pair in turns for message in turn(*pair)])
 
 
-def drill_in_sums(draw: Draw) -> Conversation:
-    return drill(draw, ("sums", "differences"))
-
-
 def drill_in_letters(draw: Draw) -> Conversation:
     return drill(draw, ("reverse", "upper case", "letters", "repeat", "count"))
 
@@ -316,7 +285,6 @@ CHAT_SKILLS: dict[str, Callable[[Draw], Conversation]] = {
     "tool call": tool_call,
     "tool result": tool_result,
     "no tool": no_tool,
-    "drill in sums": drill_in_sums,
     "drill in letters": drill_in_letters,
     "drill in bare sums": drill_in_bare_sums,
     "drill in endings": drill_in_endings,

@@ -8,23 +8,29 @@ from scripts.tiny_chat.draw import Draw, Turn
 from scripts.tiny_chat.facts import NAMES, THINGS
 
 
-def _numbers(draw: Draw, low_first: bool) -> tuple[int, int]:
-    """Two numbers from 0 to 99, mostly of two digits, in ascending order (`low_first`) or in descending order."""
-    a, b = (draw.randint(10, 99) if draw.chance(0.75) else draw.randint(0, 9) for _ in range(2))
-    return (min(a, b), max(a, b)) if low_first else (max(a, b), min(a, b))
+MOST = 100
+"""No operand and no sum is larger."""
+
+
+def _number(draw: Draw) -> int:
+    """Mostly of two digits."""
+    return draw.randint(10, 99) if draw.chance(0.75) else draw.randint(0, 9)
 
 
 def _sum(draw: Draw) -> tuple[int, int]:
     def make() -> tuple[str, tuple[int, int]]:
-        a, b = _numbers(draw, low_first=draw.chance(0.5))
-        return f"sum {min(a, b)} {max(a, b)}", (a, b)
+        a = _number(draw)
+        b = min(_number(draw), draw.randint(0, MOST - a))
+        pair = (a, b) if draw.chance(0.5) else (b, a)
+        return f"sum {min(pair)} {max(pair)}", pair
 
     return draw.until(make)
 
 
 def _difference(draw: Draw) -> tuple[int, int]:
     def make() -> tuple[str, tuple[int, int]]:
-        a, b = _numbers(draw, low_first=draw.chance(0.05))
+        low, high = sorted((_number(draw), _number(draw)))
+        a, b = (low, high) if draw.chance(0.05) else (high, low)
         return f"difference {a} {b}", (a, b)
 
     return draw.until(make)

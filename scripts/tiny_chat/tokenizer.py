@@ -20,15 +20,15 @@ PAD, BEGIN, END = "<|pad|>", "<|begin|>", "<|end|>"
 ROLES = ["<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
 SPECIAL = [PAD, BEGIN, END, *ROLES]
 
-# What may be one token: a capitalised word, or a lower-case word after a space. Digits, words in upper case and
-# lower-case words that follow no space are single characters. So sums line up digit by digit, and a reversed word is
-# letters.
+# What may be one token: a capitalised word, a lower-case word after a space, or a number of two digits, from the right.
+# Words in upper case and lower-case words that follow no space are single characters, so that a reversed word is letters.
 PIECES = (
-    r'</?tool_call>| ?"[a-z_]+":'  # the markers of a tool call and the keys of JSON
+    r'</?tool_call>| ?"[a-z_]+":| ?"(?:string|integer)"'  # the markers of a tool call, keys of JSON, types
     r"| ?\p{Lu}\p{Ll}*| \p{Ll}+|\p{L}"
-    r"|\p{N}"
+    r"|\p{N}{1,2}(?=(?:\p{N}{2})*(?!\p{N}))"
     r"| ?[^\s\p{L}\p{N}]|\s"
 )
+NUMBERS = [f"{number:02}" for number in range(100)]
 
 # How `parse_response` reads an answer back into a message. The leftover text between the calls is the content.
 RESPONSE_TEMPLATE = {
@@ -65,7 +65,7 @@ def _wrap(tokenizer: Tokenizer, context: int) -> PreTrainedTokenizerFast:
 
 
 def train_tokenizer(conversations: Iterable[Conversation], vocab_size: int, context: int) -> PreTrainedTokenizerFast:
-    """At most `vocab_size` tokens: special tokens, bytes, and the commonest whole words of rendered conversations.
+    """At most `vocab_size` tokens: special tokens, bytes, numbers, and the commonest words of rendered conversations.
 
     It is a byte-level BPE without merges: a piece that is in the vocabulary is one token, any other piece is its bytes.
     Words that are spelt, reversed or copied are never whole, so that the model always sees their letters.
@@ -88,9 +88,12 @@ def train_tokenizer(conversations: Iterable[Conversation], vocab_size: int, cont
     common = [
         piece
         for piece, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        if len(piece) > 1 and count >= COMMON * num_conversations and piece.strip(SPACE).lower() not in SPELT
+        if len(piece) > 1
+        and count >= COMMON * num_conversations
+        and piece not in NUMBERS
+        and piece.strip(SPACE).lower() not in SPELT
     ]
-    tokens = [*SPECIAL, *alphabet, *common][:vocab_size]
+    tokens = [*SPECIAL, *alphabet, *NUMBERS, *common][:vocab_size]
     tokenizer.model = models.BPE({token: number for number, token in enumerate(tokens)}, [], ignore_merges=True)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(SPECIAL)

@@ -42,14 +42,10 @@ class Settings:
     """Everything that decides the weights. A step sees `tokens_per_step` tokens, in short rows or in long ones."""
 
     stages: tuple[Stage, ...] = (
-        Stage(steps=1_600, learning_rate=3e-3, falls_from=960, ends_at=2_400),
-        Stage(steps=900, learning_rate=2e-3, falls_from=400, ends_at=1_200),
-        Stage(steps=900, learning_rate=1e-3, falls_from=0, ends_at=1_000),
-        Stage(steps=700, learning_rate=1e-3, falls_from=200, ends_at=700),
-        Stage(steps=450, learning_rate=1e-3, falls_from=100, ends_at=450),
-        Stage(steps=600, learning_rate=1.5e-3, falls_from=150, ends_at=600),
+        Stage(steps=3_500, learning_rate=2.5e-3, falls_from=3_500, ends_at=5_000),
+        Stage(steps=5_500, learning_rate=2.5e-3, falls_from=1_500, ends_at=5_500),
     )
-    tokens_per_step: int = 4_096
+    tokens_per_step: int = 2_048
     short_row: int = 512
     long_row: int = 2_048
     long_every: int = 8
@@ -58,7 +54,8 @@ class Settings:
     clip: float = 1.0
     seed: int = 1
     threads: int = 2
-    checkpoint_every: int = 100
+    compiled: bool = True  # short rows through torch's compiler, which wants a C++ compiler and takes a minute at first
+    checkpoint_every: int = 250
     tokenizer_conversations: int = 20_000
     vocab_size: int = 1_024
     context: int = 2_048
@@ -132,12 +129,27 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
 
 
-def step_loss(model: LlamaForCausalLM, batch: torch.Tensor) -> torch.Tensor:
+class Forward:
+    """The hidden states of a batch: of short rows by compiled code, of long ones by torch's fused attention."""
+
+    def __init__(self, model: LlamaForCausalLM, settings: Settings) -> None:
+        self._model = model.model
+        self._short_row = settings.short_row if settings.compiled else 0
+        self._compiled = torch.compile(model.model, dynamic=False)
+
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        """`[rows, width, hidden]` for `ids` `[rows, width]`."""
+        is_short = ids.shape[1] <= self._short_row
+        self._model.config._attn_implementation = "eager" if is_short else "sdpa"
+        out = (self._compiled if is_short else self._model)(input_ids=ids, use_cache=False)
+        return out.last_hidden_state
+
+
+def step_loss(model: LlamaForCausalLM, forward: Forward, batch: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy over the assistant's tokens of a batch (rows, 2, width + 1)."""
     ids, learnt = batch[:, 0], batch[:, 1, 1:].bool()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-        logits = model.lm_head(hidden[learnt])
+        logits = model.lm_head(forward(ids[:, :-1])[learnt])
     return nn.functional.cross_entropy(logits.float(), ids[:, 1:][learnt])
 
 
@@ -223,10 +235,10 @@ def train(settings: Settings, folder: Path, report: Callable[[str], None] = prin
     run = Run(model, Optimizers(model, settings))
     if checkpoint.exists():
         run.load(checkpoint)
-    model.train()
+    forward = Forward(model.train(), settings)
     while run.step < settings.steps:
         begun = time.perf_counter()
-        loss = step_loss(model, batch_at(settings, packed, run.step))
+        loss = step_loss(model, forward, batch_at(settings, packed, run.step))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         run.optimizers.step(learning_rate(settings, run.step))

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from batchchat.engines.continuous.kernels import code, ops
+from batchchat.engines.continuous.kernels import ops
+from batchchat.engines.continuous.kernels.code import FORMS
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
@@ -22,8 +23,23 @@ _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.04}
 """Largest difference that rounding may explain, in standard deviations."""
 
 
+class FusedNorm:
+    """A root-mean-square norm in one of `code`'s forms; what `plain` does for numbers of another type."""
+
+    def __init__(self, weight: torch.Tensor, epsilon: float, form: int, plain: Forward):
+        self.weight = weight
+        self.epsilon = epsilon
+        self.form = form
+        self._plain = plain
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dtype != self.weight.dtype:
+            return self._plain(x)
+        return ops.rms_norm(x, self.weight, self.epsilon, self.form)
+
+
 @torch.inference_mode()
-def fused_norm(module: nn.Module) -> Forward | None:
+def fused_norm(module: nn.Module) -> FusedNorm | None:
     """A forward for a root-mean-square norm, or None where the module is none or computes something else."""
     parameters = dict(module.named_parameters())
     epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
@@ -32,38 +48,38 @@ def fused_norm(module: nn.Module) -> Forward | None:
     weight = parameters["weight"].detach()
     if weight.dim() != 1 or weight.dtype not in ops.STORED:
         return None
-    plain = module.forward
-
-    def forward_of(form: int) -> Forward:
-        def forward(x: torch.Tensor) -> torch.Tensor:
-            return ops.rms_norm(x, weight, epsilon, form) if x.dtype == weight.dtype else plain(x)
-
-        return forward
-
     sample = _sample(3, len(weight), weight.dtype)
-    wanted = plain(sample)
-    forms = [forward_of(form) for form in (code.ROUND_FIRST, code.ROUND_LAST, code.ONE_MORE)]
+    wanted = module.forward(sample)
+    forms = [FusedNorm(weight, epsilon, form, module.forward) for form in FORMS]
     best = min(forms, key=lambda form: float((form(sample) - wanted).abs().sum()))
     return best if _is_close(best(sample), wanted) else None
 
 
-@torch.inference_mode()
-def fused_gate(module: Any, product: Forward) -> Forward | None:
-    """A forward for a layer `down_proj(silu(gate_proj(x)) * up_proj(x))`, or None where it computes something else.
-    `product` is that of `gate_proj` and `up_proj` joined."""
-    if type(getattr(module, "down_proj", None)) is not nn.Linear or module.gate_proj.weight.dtype not in ops.STORED:
-        return None
+class FusedGate:
+    """A layer `down(silu(gate(x)) * up(x))`; `both` is the product of `gate` and `up` joined."""
 
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        down: torch.Tensor = module.down_proj(ops.gated(product(x)))
+    def __init__(self, both: Forward, down: nn.Linear):
+        self.both = both
+        self.down = down
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        down: torch.Tensor = self.down(ops.gated(self.both(x)))
         return down
 
+
+@torch.inference_mode()
+def fused_gate(module: Any, product: Forward) -> FusedGate | None:
+    """A forward for a gated layer, or None where it computes something else. `product` is that of `gate_proj` and
+    `up_proj` joined."""
+    if type(getattr(module, "down_proj", None)) is not nn.Linear or module.gate_proj.weight.dtype not in ops.STORED:
+        return None
+    fused = FusedGate(product, module.down_proj)
     sample = _sample(3, module.gate_proj.in_features, module.gate_proj.weight.dtype)
     try:
         wanted = module(sample)
     except (TypeError, RuntimeError):  # it takes more than one tensor
         return None
-    return forward if isinstance(wanted, torch.Tensor) and _is_close(forward(sample), wanted) else None
+    return fused if isinstance(wanted, torch.Tensor) and _is_close(fused(sample), wanted) else None
 
 
 class FusedRotary:

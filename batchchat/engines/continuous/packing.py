@@ -14,7 +14,7 @@ import psutil
 import torch
 from torch import nn
 
-from batchchat.engines.continuous.kernels import compiled
+from batchchat.engines.continuous.kernels import compiled, programmable
 
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Linear layers that take the same input one after the other, by the names that most decoders give them."""
@@ -27,7 +27,7 @@ _MEMORY_SHARE = 0.5
 
 def pack(model: nn.Module) -> Callable[[], None]:
     """Pack all linear layers of a model on the CPU, where that is possible and there is memory for a second copy of
-    them, and compute its norms and gated layers by kernels. Returns what undoes it."""
+    them, and compute its norms and gated layers by kernels, or all of it by a program. Returns what undoes it."""
     changed: list[nn.Module] = []
     undoing: list[Callable[[], None]] = []
 
@@ -46,14 +46,14 @@ def pack(model: nn.Module) -> Callable[[], None]:
     size = sum(linear.weight.nbytes for linear in linears)
     if not _supported(linears) or size > _MEMORY_SHARE * psutil.virtual_memory().available:
         return unpack
-    gates: dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]] = {}
+    gates: dict[nn.Module, Product] = {}
     for module in model.modules():
         for group in _groups(module):
-            joined = _Joined(group)
+            joined = Joined(group)
             if len(group) == 2:
                 gates[module] = joined.product
             for place, linear in enumerate(group):
-                replace(linear, joined.part(place))
+                replace(linear, Part(joined, place))
     for linear in linears:
         if not is_packed(linear):
             replace(linear, _product([linear]))
@@ -65,6 +65,10 @@ def pack(model: nn.Module) -> Callable[[], None]:
             replace(module, fused_norm(module))
         for module, product in gates.items():
             replace(module, fused_gate(module, product))
+        if programmable():
+            from batchchat.engines.continuous.lowering import lower
+
+            undoing.append(lower(model))
     return unpack
 
 
@@ -109,42 +113,51 @@ def product_shapes(model: nn.Module) -> set[tuple[int, int, torch.dtype]]:
     }
 
 
-def _product(linears: Sequence[nn.Linear]) -> Callable[[torch.Tensor], torch.Tensor]:
+def _product(linears: Sequence[nn.Linear]) -> Product:
     """The joined product of linear layers with packed weights."""
     weight = torch.cat([linear.weight for linear in linears]) if len(linears) > 1 else linears[0].weight
     biases = [linear.bias for linear in linears if linear.bias is not None]
-    return product_of(weight.detach(), torch.cat(biases).detach() if biases else None)
+    return Product(weight.detach(), torch.cat(biases).detach() if biases else None)
 
 
-@torch.inference_mode()
-def product_of(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
+class Product:
     """The product with a weight `[outputs, width]`, packed."""
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
-    product = torch.ops.mkldnn._linear_pointwise.default
 
-    def forward(rows: torch.Tensor) -> torch.Tensor:
-        return product(rows, packed, bias, "none", [], "")
+    @torch.inference_mode()
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None):
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
+        self.bias = bias
+        self._product = torch.ops.mkldnn._linear_pointwise.default
 
-    return forward
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        return self._product(rows, self.packed, self.bias, "none", [], "")
 
 
-class _Joined:
+class Joined:
     """Linear layers that are called one after the other with the same tensor: the first call computes for all."""
 
     def __init__(self, linears: Sequence[nn.Linear]):
         self.product = _product(linears)
-        self._sizes = [linear.out_features for linear in linears]
+        self.sizes = [linear.out_features for linear in linears]
         self._input: torch.Tensor | None = None
         self._parts: dict[int, torch.Tensor] = {}
 
-    def part(self, place: int) -> Callable[[torch.Tensor], torch.Tensor]:
-        def forward(rows: torch.Tensor) -> torch.Tensor:
-            if rows is not self._input or place not in self._parts:
-                self._input = rows
-                self._parts = dict(enumerate(self.product(rows).split(self._sizes, dim=-1)))
-            found = self._parts.pop(place)
-            if not self._parts:
-                self._input = None
-            return found
+    def take(self, rows: torch.Tensor, place: int) -> torch.Tensor:
+        if rows is not self._input or place not in self._parts:
+            self._input = rows
+            self._parts = dict(enumerate(self.product(rows).split(self.sizes, dim=-1)))
+        found = self._parts.pop(place)
+        if not self._parts:
+            self._input = None
+        return found
 
-        return forward
+
+class Part:
+    """One of the layers that are joined."""
+
+    def __init__(self, joined: Joined, place: int):
+        self.joined = joined
+        self._place = place
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.joined.take(rows, self._place)

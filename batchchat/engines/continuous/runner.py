@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers import AttentionInterface, Cache
@@ -25,6 +26,18 @@ class UnsupportedModelError(Exception):
     """The model's attention asks for something that slots cannot give."""
 
 
+class Lowered(Protocol):
+    """What computes a pass in place of a model's modules."""
+
+    def forward(self, work: Pass, cache: KVCache) -> torch.Tensor:
+        """The last hidden states of a pass `[size, hidden]`, normed; valid until the next pass."""
+        ...
+
+
+PROGRAMS: WeakKeyDictionary[torch.nn.Module, Lowered] = WeakKeyDictionary()
+"""Of the models that have one: see `lowering`."""
+
+
 class PassCache(Cache):
     """What the model takes for its cache: it hands new keys and values back as they came. The attention function gets
     them and puts them into slots, since models with latent attention expand them in between."""
@@ -42,7 +55,8 @@ class PassCache(Cache):
 
 
 class ModelRunner:
-    """A model bound to a KV cache. `record` makes recordings of steps that only decode; `told` hears why it cannot."""
+    """A model bound to a KV cache. `record` makes recordings of steps that only decode; `told` hears why it cannot.
+    `by_modules`: the model's own modules compute, even if it has a program."""
 
     def __init__(
         self,
@@ -50,15 +64,17 @@ class ModelRunner:
         cache: KVCache,
         record: Record | None = None,
         told: Callable[[str], None] = lambda reason: None,
+        by_modules: bool = False,
     ):
         self.model = model
         self.cache = cache
         self.device: torch.device = model.get_input_embeddings().weight.device
-        self.windows: dict[int, int | None] = {}
-        """Per layer that called the attention function: the window that it asked for."""
+        self.scorings: dict[int, Scoring] = {}
+        """Per layer that called the attention function: what it asked for."""
         self._current: Pass | None = None
         self._pass_cache = PassCache()
         self._configs = _configs(model)
+        self._program = None if by_modules else PROGRAMS.get(model)
         self._recorder = None if record is None else Recorder(self._compute, record, told)
 
     @property
@@ -80,6 +96,14 @@ class ModelRunner:
         return 0 if self._recorder is None else self._recorder.num_replayed
 
     def _compute(self, work: Pass, every: bool = False) -> torch.Tensor:
+        if self._program is not None:
+            hidden = self._program.forward(work, self.cache)
+            logits = self.model.get_output_embeddings()(hidden if every else hidden[work.wanted])
+        else:
+            logits = self._by_modules(work, every)
+        return logits if every else logits[: work.num_wanted]
+
+    def _by_modules(self, work: Pass, every: bool) -> torch.Tensor:
         self._current = work
         with self._bound():
             out = self.model(
@@ -90,7 +114,7 @@ class ModelRunner:
                 logits_to_keep=0 if every else work.wanted,
             )
         logits: torch.Tensor = out.logits[0]
-        return logits if every else logits[: work.num_wanted]
+        return logits
 
     @contextmanager
     def _bound(self) -> Iterator[None]:
@@ -130,10 +154,9 @@ class ModelRunner:
             raise UnsupportedModelError("its attention adds a bias of its own")
         layer: int = module.layer_idx  # every attention module of a decoder has it
         self.cache.learn(layer, key, value)
-        self.windows[layer] = sliding_window
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         compiled = self._recorder is None  # a recording repeats torch's operators only
-        scoring = Scoring(scale, sliding_window, softcap, s_aux)
+        scoring = self.scorings[layer] = Scoring(scale, sliding_window, softcap, s_aux)
         return attend(self.current, layer, query, key, value, scoring, compiled), None
 
 

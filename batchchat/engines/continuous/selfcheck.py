@@ -44,7 +44,7 @@ def check(model: Any, codec: Codec, strict: bool = False) -> Check:
         reason = "how many rows its experts compute depends on the other rows, which strict mode rules out"
     if reason is not None:
         return Check(reason)
-    runner = ModelRunner(model, KVCache(budget=1024))
+    runner = ModelRunner(model, KVCache(budget=1024), by_modules=True)
     sequences = probes(model, codec, list(map(sum, _TAKES)))
     try:
         ours = _through_slots(runner, sequences)
@@ -52,7 +52,7 @@ def check(model: Any, codec: Codec, strict: bool = False) -> Check:
     except UnsupportedModelError as error:
         return Check(str(error))
     except Exception as error:  # a model may fail in any way on inputs that it does not expect
-        if not runner.windows:
+        if not runner.scorings:
             return Check("its attention function cannot be replaced")
         return Check(f"a packed pass raised {type(error).__name__}: {' '.join(str(error).split())[:300]}")
     reason = _missed(runner)
@@ -88,15 +88,15 @@ def _missed(runner: ModelRunner) -> str | None:
     """What the attention function was not told of, and a short prompt cannot show."""
     config = runner.model.config.get_text_config()
     layers = config.num_hidden_layers
-    if not runner.windows:
+    if not runner.scorings:
         return "its attention function cannot be replaced"
-    if len(runner.windows) < layers:
-        return f"only {len(runner.windows)} of its {layers} layers use the replaceable attention function"
+    if len(runner.scorings) < layers:
+        return f"only {len(runner.scorings)} of its {layers} layers use the replaceable attention function"
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     if window and kinds:
         slides = [layer for layer, kind in enumerate(kinds) if kind == "sliding_attention"]
-        if any(runner.windows[layer] is None for layer in slides):
+        if any(runner.scorings[layer].window is None for layer in slides):
             return f"its attention function is not told of the sliding window of {window} tokens"
     return None
 

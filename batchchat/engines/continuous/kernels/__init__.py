@@ -23,6 +23,16 @@ def compiled() -> bool:
     return True
 
 
+@cache
+def programmable() -> bool:
+    """Whether whole passes can be run by compiled code here."""
+    try:
+        import batchchat.engines.continuous.kernels.loop  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def compiled_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, softcap: float | None, sinks: torch.Tensor | None
 ) -> Callable[..., None] | None:

@@ -22,7 +22,7 @@ OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "
 THREAD, THREADS = "batchchat_thread_number", "batchchat_thread_count"
 """Names under which the functions of the OpenMP runtime are known to the compiled code."""
 
-ROUND_FIRST, ROUND_LAST, ONE_MORE = range(3)
+FORMS = ROUND_FIRST, ROUND_LAST, ONE_MORE = range(3)
 """How a norm scales: its rounded numbers by the weight, its exact ones, or those by the weight and one."""
 
 Code = Callable[[Any], None]
@@ -218,15 +218,22 @@ def attention(fixed_key_dim: int, fixed_value_dim: int, stored: type, width: int
 
 
 def norm(stored: type, width: int, form: int) -> Code:
-    """Root-mean-square norm of rows, in one of the three forms."""
+    """Root-mean-square norm of rows, in one of the three forms; with something to add first, which stays added. Rows lie
+    in groups of `together`."""
 
     def norm(parameters: Any) -> None:
-        given = carray(parameters, (7,), np.int64)
+        given = carray(parameters, (10,), np.int64)
         rows, size, stride, epsilon = given[0], given[1], given[3], _float_of(given[6])
+        added, together, of_group = given[7], given[8], given[9]
         weight = carray(_at(given[4]), (size,), stored)
         for row in range(_thread(), rows, _threads()):
-            numbers = carray(_at(given[2] + row * stride * width), (size,), stored)
+            place = given[2] + ((row // together) * of_group + (row % together) * stride) * width
+            numbers = carray(_at(place), (size,), stored)
             out = carray(_at(given[5] + row * size * width), (size,), stored)
+            if added != 0:
+                more = carray(_at(added + row * size * width), (size,), stored)
+                for d in range(size):
+                    numbers[d] = _narrow(_wide(numbers[d]) + _wide(more[d]), out[d])
             squares = float32(0.0)
             for d in range(size):
                 squares += _wide(numbers[d]) * _wide(numbers[d])
@@ -264,10 +271,11 @@ def gate(stored: type, width: int) -> Code:
 
 
 def rotary(stored: type, width: int) -> Code:
-    """Rotary position embedding of query and key heads, by halves, each product and their sum rounded."""
+    """Rotary position embedding of query and key heads, by halves, each product and their sum rounded. Heads of values
+    are copied."""
 
     def rotate(parameters: Any) -> None:
-        given = carray(parameters, (15,), np.int64)
+        given = carray(parameters, (21,), np.int64)
         tokens, half = given[0], given[1]
         for token in range(_thread(), tokens, _threads()):
             cosines = carray(_at(given[2] + token * given[4] * width), (2 * half,), stored)
@@ -285,5 +293,11 @@ def rotary(stored: type, width: int) -> Code:
                         straight = _wide(_narrow(other * _wide(cosines[half + d]), out[d]))
                         across = _wide(_narrow(one * _wide(sines[half + d]), out[d]))
                         out[half + d] = _narrow(straight + across, out[d])
+            heads, source, of_token, of_head, target, dim = given[15:21]
+            for head in range(heads):
+                x = carray(_at(source + (token * of_token + head * of_head) * width), (dim,), stored)
+                out = carray(_at(target + (token * heads + head) * dim * width), (dim,), stored)
+                for d in range(dim):
+                    out[d] = x[d]
 
     return rotate

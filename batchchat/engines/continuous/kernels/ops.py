@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 STORED = {torch.float32: np.float32, torch.bfloat16: np.uint16}
 _COMMON = (64, 80, 96, 128, 256)
 """Sizes of heads that have attention of their own; all others share one."""
-_NO_WINDOW = 1 << 40
-_WORTH_SHARING = 1 << 14
+NO_WINDOW = 1 << 40
+WORTH_SHARING = 1 << 14
 """Numbers from which on a norm or a gate is divided among threads."""
+_NO_VALUES = (0, 0, 0, 0, 0, 0)
+"""Beside the heads that are turned."""
 
 
 @cache
-def _attention(key_dim: int, value_dim: int, dtype: torch.dtype) -> Kernel:
+def attention_kernel(key_dim: int, value_dim: int, dtype: torch.dtype) -> Kernel:
     known = key_dim in _COMMON and value_dim in _COMMON  # worth seconds of compiling
     sizes = (key_dim, value_dim) if known else (0, 0)
     return _attention_of(*sizes, dtype)
@@ -36,21 +38,21 @@ def _attention_of(key_dim: int, value_dim: int, dtype: torch.dtype) -> Kernel:
 
 
 @cache
-def _norm(dtype: torch.dtype, form: int) -> Kernel:
+def norm_kernel(dtype: torch.dtype, form: int) -> Kernel:
     return Kernel(code.norm(STORED[dtype], dtype.itemsize, form))
 
 
 @cache
-def _gate(dtype: torch.dtype) -> Kernel:
+def gate_kernel(dtype: torch.dtype) -> Kernel:
     return Kernel(code.gate(STORED[dtype], dtype.itemsize))
 
 
 @cache
-def _rotary(dtype: torch.dtype) -> Kernel:
+def rotary_kernel(dtype: torch.dtype) -> Kernel:
     return Kernel(code.rotary(STORED[dtype], dtype.itemsize))
 
 
-def _bits(value: float) -> int:
+def bits(value: float) -> int:
     return int(np.float32(value).view(np.uint32))
 
 
@@ -69,7 +71,7 @@ def attend_few(
     heads = key.shape[1]
     rows, pools = current.few
     bases = np.array([(pool.keys[layer].data_ptr(), pool.values[layer].data_ptr()) for pool in pools], dtype=np.int64)
-    _attention(key.shape[3], value.shape[3], query.dtype)(
+    attention_kernel(key.shape[3], value.shape[3], query.dtype)(
         len(rows),
         heads,
         query.data_ptr(),
@@ -83,8 +85,8 @@ def attend_few(
         value.stride(1),
         out.data_ptr(),
         out.stride(0),
-        _bits(scoring.scaling),
-        _NO_WINDOW if scoring.window is None else scoring.window,
+        bits(scoring.scaling),
+        NO_WINDOW if scoring.window is None else scoring.window,
         rows.ctypes.data,
         bases.ctypes.data,
         0 if scoring.sinks is None else scoring.sinks.data_ptr(),
@@ -103,15 +105,18 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float, form: int) -
     if rows.stride(1) != 1:
         rows = rows.contiguous()
     out = torch.empty(x.shape, dtype=x.dtype)
-    _norm(x.dtype, form)(
+    norm_kernel(x.dtype, form)(
         rows.shape[0],
         rows.shape[1],
         rows.data_ptr(),
         rows.stride(0),
         weight.data_ptr(),
         out.data_ptr(),
-        _bits(epsilon),
-        shared=x.numel() >= _WORTH_SHARING,
+        bits(epsilon),
+        0,
+        1,
+        rows.stride(0),
+        shared=x.numel() >= WORTH_SHARING,
     )
     return out
 
@@ -125,7 +130,7 @@ def gated(joined: torch.Tensor) -> torch.Tensor:
     size = joined.shape[-1] // 2
     out = joined.new_empty(*joined.shape[:-1], size)
     rows = joined.numel() // max(1, 2 * size)
-    _gate(joined.dtype)(rows, size, joined.data_ptr(), out.data_ptr(), shared=joined.numel() >= _WORTH_SHARING)
+    gate_kernel(joined.dtype)(rows, size, joined.data_ptr(), out.data_ptr(), shared=joined.numel() >= WORTH_SHARING)
     return out
 
 
@@ -145,7 +150,7 @@ def rotate(
         (source.shape[1], source.data_ptr(), source.stride(2), source.stride(1), out.data_ptr())
         for source, out in zip(sources, turned, strict=True)
     ]
-    _rotary(query.dtype)(
+    rotary_kernel(query.dtype)(
         tokens,
         dim // 2,
         cosines.data_ptr(),
@@ -153,6 +158,7 @@ def rotate(
         dim,
         *heads[0],
         *heads[1],
-        shared=query.numel() + key.numel() >= _WORTH_SHARING,
+        *_NO_VALUES,
+        shared=query.numel() + key.numel() >= WORTH_SHARING,
     )
     return turned[0].transpose(1, 2), turned[1].transpose(1, 2)

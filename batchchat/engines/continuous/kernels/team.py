@@ -19,7 +19,7 @@ from batchchat.engines.continuous.kernels.code import OPTIONS, THREAD, THREADS, 
 _SIGNATURE = types.void(types.CPointer(types.int64))
 
 
-def _runtime() -> Any:
+def runtime() -> Any:
     """The OpenMP runtime that torch uses. Raises ImportError where it is not GNU's."""
     for name in ("libgomp.so.1", "libgomp.so.1.0.0"):
         try:
@@ -29,7 +29,7 @@ def _runtime() -> Any:
     raise ImportError("torch computes with threads of another runtime than GNU OpenMP")
 
 
-_gomp = _runtime()
+_gomp = runtime()
 for _name, _function in ((THREAD, _gomp.omp_get_thread_num), (THREADS, _gomp.omp_get_num_threads)):
     llvmlite.binding.add_symbol(_name, ctypes.cast(_function, ctypes.c_void_p).value)
 
@@ -42,7 +42,8 @@ class Kernel:
             self._compiled = cfunc(_SIGNATURE, cache=True, **OPTIONS)(code)
         except RuntimeError:  # there is no folder to keep it in
             self._compiled = cfunc(_SIGNATURE, **OPTIONS)(code)
-        self._address = ctypes.c_void_p(self._compiled.address)
+        self.address: int = self._compiled.address
+        self._address = ctypes.c_void_p(self.address)
         self._alone = self._compiled.ctypes
 
     def __call__(self, *parameters: int, shared: bool = True) -> None:

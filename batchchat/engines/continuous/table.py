@@ -1,0 +1,207 @@
+"""The parts of a decoder, and the table of operations that computes them for passes of one size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from batchchat.engines.continuous.attention import Scoring
+from batchchat.engines.continuous.fusing import FusedNorm
+from batchchat.engines.continuous.kernels import loop, ops
+from batchchat.engines.continuous.packing import Product
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How many heads a layer has, and their sizes."""
+
+    queries: int
+    keys: int
+    key_dim: int
+    value_dim: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The parts of a decoder layer, in the order in which they are computed."""
+
+    norm: FusedNorm
+    joined: Product
+    """Queries, keys and values of a token, side by side."""
+    query_norm: FusedNorm | None
+    key_norm: FusedNorm | None
+    scoring: Scoring
+    out: Product
+    second_norm: FusedNorm
+    gate_up: Product
+    down: Product
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A model in parts. All layers have the same sizes."""
+
+    embed: torch.nn.Module
+    rotary: torch.nn.Module
+    """From a tensor and positions `[1, tokens]` to cosines and sines `[1, tokens, key_dim]`."""
+    layers: tuple[Layer, ...]
+    norm: FusedNorm
+    heads: Heads
+    hidden: int
+    inner: int
+
+
+class Weights:
+    """A product's tensors as C functions take them."""
+
+    def __init__(self, product: Product):
+        self.packed = loop.Handle(product.packed)
+        self._bias = None if product.bias is None else loop.Handle(product.bias)
+        self._word = np.array([0 if self._bias is None else self._bias.address], dtype=np.int64)
+
+    @property
+    def bias(self) -> int:
+        """Address of the bias's handle, 0 if there is none."""
+        return 0 if self._bias is None else self._word.ctypes.data
+
+
+@dataclass
+class Layout:
+    """The table for passes of one size, and where in it each layer attends: rows before are its first half, rows behind
+    its second one and the next layer's first."""
+
+    table: np.ndarray
+    attending: np.ndarray
+    held: list[Any] = field(default_factory=list)
+    """What the table points to."""
+
+
+class Table:
+    """Collects operations over the first `size` rows of the buffers. Results of products are named by their row."""
+
+    def __init__(
+        self,
+        buffers: dict[str, torch.Tensor],
+        size: int,
+        decoder: Decoder,
+        plan: int,
+        weights: dict[Product, Weights],
+    ):
+        self._buffers = buffers
+        self._size = size
+        self._decoder = decoder
+        self._heads = decoder.heads
+        self._plan = plan
+        self._rows: list[list[int]] = []
+        self._wanted: list[tuple[int, int, int, int]] = []
+        """A product's row, and the row and word that want its address, with the bytes beyond it."""
+        self._freed: list[tuple[int, int]] = []
+        self._attending: list[int] = []
+        self._weights = weights
+        self._inputs: dict[str, loop.Handle] = {}
+
+    def norm(self, norm: FusedNorm, added: int | None) -> None:
+        """Norm the hidden states, after adding a product's result to them, which is freed."""
+        hidden = self._buffers["hidden"]
+        kernel = ops.norm_kernel(norm.weight.dtype, norm.form)
+        place = self._pointer("hidden"), hidden.stride(0), norm.weight.data_ptr(), self._pointer("normed")
+        block = [self._size, hidden.shape[1], *place, ops.bits(norm.epsilon), 0, 1, hidden.stride(0)]
+        self._kernel(kernel, block, self._size * hidden.shape[1])
+        if added is not None:
+            self._want(added, 2 + 7, 0)
+            self.free(added)
+
+    def product(self, source: str, product: Product) -> int:
+        if source not in self._inputs:
+            self._inputs[source] = loop.Handle(self._buffers[source][: self._size])
+        if product not in self._weights:
+            self._weights[product] = Weights(product)
+        weights = self._weights[product]
+        self._rows.append([loop.PRODUCT, self._inputs[source].address, weights.packed.address, weights.bias])
+        return len(self._rows) - 1
+
+    def turn(self, layer: Layer, joined: int) -> None:
+        """Rotate queries and keys, normed before where the layer does, and copy values."""
+        heads = self._heads
+        item = self._decoder.norm.weight.dtype.itemsize
+        width = (heads.queries + heads.keys) * heads.key_dim + heads.keys * heads.value_dim
+        parts = []
+        for name, count, norm, first in (
+            ("queries", heads.queries, layer.query_norm, 0),
+            ("keys", heads.keys, layer.key_norm, heads.queries * heads.key_dim),
+        ):
+            if norm is None:
+                parts.append((count, None, width, first))
+                continue
+            target = self._pointer(f"normed {name}")
+            rows = self._size * count
+            place = 0, heads.key_dim, norm.weight.data_ptr(), target
+            kernel = ops.norm_kernel(norm.weight.dtype, norm.form)
+            block = [rows, heads.key_dim, *place, ops.bits(norm.epsilon), 0, count, width]
+            self._kernel(kernel, block, rows * heads.key_dim)
+            self._want(joined, 2 + 2, first * item)
+            parts.append((count, target, count * heads.key_dim, 0))
+        block = [self._size, heads.key_dim // 2, self._pointer("cosines"), self._pointer("sines"), heads.key_dim]
+        for (count, source, stride, _), name in zip(parts, ("queries", "keys"), strict=True):
+            block += [count, source or 0, stride, heads.key_dim, self._pointer(name)]
+        block += [heads.keys, 0, width, heads.value_dim, self._pointer("values"), heads.value_dim]
+        self._kernel(ops.rotary_kernel(self._decoder.norm.weight.dtype), block, self._size * width)
+        for (_, source, _, first), word in zip(parts, (6, 11), strict=True):
+            if source is None:
+                self._want(joined, 2 + word, first * item)
+        self._want(joined, 2 + 16, (heads.queries + heads.keys) * heads.key_dim * item)
+
+    def attend(self, scoring: Scoring, bases: int) -> None:
+        """Attention of all rows of the plan; how many it has is filled in for each pass."""
+        heads = self._heads
+        block = [0, heads.keys]
+        for name, count, dim in (
+            ("queries", heads.queries, heads.key_dim),
+            ("keys", heads.keys, heads.key_dim),
+            ("values", heads.keys, heads.value_dim),
+        ):
+            block += [self._pointer(name), count * dim, dim]
+        block += [self._pointer("attended"), heads.queries * heads.value_dim, ops.bits(scoring.scaling)]
+        block += [ops.NO_WINDOW if scoring.window is None else scoring.window, self._plan, bases]
+        block += [0 if scoring.sinks is None else scoring.sinks.data_ptr(), heads.queries // heads.keys]
+        block += [heads.key_dim, heads.value_dim]
+        self._attending.append(len(self._rows))
+        kernel = ops.attention_kernel(heads.key_dim, heads.value_dim, self._decoder.norm.weight.dtype)
+        self._kernel(kernel, block, ops.WORTH_SHARING)
+
+    def gate(self, both: int) -> None:
+        inner = self._decoder.inner
+        block = [self._size, inner, 0, self._pointer("gated")]
+        self._kernel(ops.gate_kernel(self._decoder.norm.weight.dtype), block, 2 * self._size * inner)
+        self._want(both, 2 + 2, 0)
+        self.free(both)
+
+    def free(self, product: int) -> None:
+        self._freed.append((len(self._rows), product))
+        self._rows.append([loop.FREE, 0])
+
+    def layout(self) -> Layout:
+        table = np.zeros((len(self._rows), loop.WORDS), dtype=np.int64)
+        for number, row in enumerate(self._rows):
+            table[number, : len(row)] = row
+        pairs = dict.fromkeys({product for product, *_ in self._wanted}, loop.PAIRS)
+        for product, row, word, beyond in self._wanted:
+            table[product, pairs[product] : pairs[product] + 2] = table[row, word:].ctypes.data, beyond
+            pairs[product] += 2
+        for row, product in self._freed:
+            table[row, 1] = table[product, loop.RESULT :].ctypes.data
+        return Layout(table, np.array(self._attending), [self._buffers, self._inputs])
+
+    def _kernel(self, kernel: Any, block: list[int], numbers: int) -> None:
+        shared = numbers >= ops.WORTH_SHARING
+        self._rows.append([loop.SHARED if shared else loop.ALONE, kernel.address, *block])
+
+    def _want(self, product: int, word: int, beyond: int) -> None:
+        """The last operation wants a product's address in one of its words."""
+        self._wanted.append((product, len(self._rows) - 1, word, beyond))
+
+    def _pointer(self, name: str) -> int:
+        return self._buffers[name].data_ptr()
