@@ -7,7 +7,6 @@ from collections.abc import Callable
 from scripts.tiny_chat.draw import Draw, Turn
 from scripts.tiny_chat.facts import NAMES, THINGS
 
-
 MOST = 100
 """No operand and no sum is larger."""
 

@@ -20,8 +20,8 @@ PAD, BEGIN, END = "<|pad|>", "<|begin|>", "<|end|>"
 ROLES = ["<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
 SPECIAL = [PAD, BEGIN, END, *ROLES]
 
-# What may be one token: a capitalised word, a lower-case word after a space, or a number of two digits, from the right.
-# Words in upper case and lower-case words that follow no space are single characters, so that a reversed word is letters.
+# What may be one token: a capitalised word, a lower-case word after a space, or two digits of a number, from its end.
+# Words in upper case and lower-case words that follow no space are single characters: a reversed word is letters.
 PIECES = (
     r'</?tool_call>| ?"[a-z_]+":| ?"(?:string|integer)"'  # the markers of a tool call, keys of JSON, types
     r"| ?\p{Lu}\p{Ll}*| \p{Ll}+|\p{L}"

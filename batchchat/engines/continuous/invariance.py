@@ -11,7 +11,7 @@ from torch import nn
 
 from batchchat.engines.continuous.cache import KVCache
 from batchchat.engines.continuous.kernels import compiled
-from batchchat.engines.continuous.packing import Product, is_packed, product_shapes
+from batchchat.engines.continuous.packing import is_packed, product_of, product_shapes
 from batchchat.engines.continuous.passes import Span, build_pass
 from batchchat.engines.continuous.runner import ModelRunner
 from batchchat.engines.continuous.selfcheck import probes
@@ -42,7 +42,7 @@ def _product_is_independent(width: int, outputs: int, dtype: torch.dtype, sizes:
     weight = torch.cat((half, -half[:, order], torch.zeros(outputs, width % 2)), dim=1).to(dtype)
     start = torch.randn(max(sizes), width // 2, generator=generator)
     rows = torch.cat((start, start[:, order], torch.zeros(len(start), width % 2)), dim=1).to(dtype)[None]
-    product = Product(weight)
+    product = product_of(weight)
     whole = product(rows)
     return all(torch.equal(product(rows[:, :size]), whole[:, :size]) for size in sizes)
 

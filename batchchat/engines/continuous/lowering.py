@@ -13,7 +13,7 @@ from torch import nn
 from batchchat.engines.continuous.attention import Scoring
 from batchchat.engines.continuous.cache import KVCache
 from batchchat.engines.continuous.fusing import FusedGate, FusedNorm
-from batchchat.engines.continuous.packing import Part, Product
+from batchchat.engines.continuous.packing import Part, Product, TiledProduct
 from batchchat.engines.continuous.passes import Span, build_pass
 from batchchat.engines.continuous.pools import Slot
 from batchchat.engines.continuous.program import Program
@@ -90,10 +90,10 @@ def _layer(layer: nn.Module, heads: Heads, scoring: Scoring) -> Layer:
         joined.product,
         *norms,
         scoring,
-        _forward(attention["o_proj"], Product),
+        _forward(attention["o_proj"], Product, TiledProduct),
         _forward(parts["post_attention_layernorm"], FusedNorm),
         gated.both,
-        _forward(gated.down, Product),
+        _forward(gated.down, Product, TiledProduct),
     )
 
 
@@ -105,10 +105,10 @@ def _children(module: nn.Module, needed: set[str], others: set[str] = frozenset(
     return children
 
 
-def _forward(module: nn.Module, kind: type) -> Any:
+def _forward(module: nn.Module, *kinds: type) -> Any:
     """What computes a module instead of its own code."""
     found = vars(module).get("forward")
-    if not isinstance(found, kind):
+    if not isinstance(found, kinds):
         raise _OtherFormError
     return found
 

@@ -14,7 +14,7 @@ import psutil
 import torch
 from torch import nn
 
-from batchchat.engines.continuous.kernels import compiled, programmable
+from batchchat.engines.continuous.kernels import compiled, programmable, tiled
 
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Linear layers that take the same input one after the other, by the names that most decoders give them."""
@@ -46,7 +46,7 @@ def pack(model: nn.Module) -> Callable[[], None]:
     size = sum(linear.weight.nbytes for linear in linears)
     if not _supported(linears) or size > _MEMORY_SHARE * psutil.virtual_memory().available:
         return unpack
-    gates: dict[nn.Module, Product] = {}
+    gates: dict[nn.Module, AnyProduct] = {}
     for module in model.modules():
         for group in _groups(module):
             joined = Joined(group)
@@ -113,17 +113,16 @@ def product_shapes(model: nn.Module) -> set[tuple[int, int, torch.dtype]]:
     }
 
 
-def _product(linears: Sequence[nn.Linear]) -> Product:
+def _product(linears: Sequence[nn.Linear]) -> AnyProduct:
     """The joined product of linear layers with packed weights."""
     weight = torch.cat([linear.weight for linear in linears]) if len(linears) > 1 else linears[0].weight
     biases = [linear.bias for linear in linears if linear.bias is not None]
-    return Product(weight.detach(), torch.cat(biases).detach() if biases else None)
+    return product_of(weight.detach(), torch.cat(biases).detach() if biases else None)
 
 
 class Product:
-    """The product with a weight `[outputs, width]`, packed."""
+    """The product with a weight `[outputs, width]`, packed by oneDNN."""
 
-    @torch.inference_mode()
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None):
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
         self.bias = bias
@@ -131,6 +130,35 @@ class Product:
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         return self._product(rows, self.packed, self.bias, "none", [], "")
+
+
+class TiledProduct:
+    """The same by a kernel for matrix units, which reads the weight faster where rows are few."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None):
+        from batchchat.engines.continuous.kernels import ops, tiles
+
+        self.packed = torch.empty_like(weight, memory_format=torch.contiguous_format)
+        tiles.pack(weight, self.packed)
+        self.bias = bias
+        self._product = ops.tiled_product
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        return self._product(rows, self.packed, self.bias)
+
+
+AnyProduct = Product | TiledProduct
+
+
+@torch.inference_mode()
+def product_of(weight: torch.Tensor, bias: torch.Tensor | None = None) -> AnyProduct:
+    """The product with a weight `[outputs, width]`, by what is the fastest here."""
+    if tiled():
+        from batchchat.engines.continuous.kernels import tiles
+
+        if tiles.fits(*weight.shape, weight.dtype):
+            return TiledProduct(weight, bias)
+    return Product(weight, bias)
 
 
 class Joined:

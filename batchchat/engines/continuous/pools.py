@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from batchchat.engines.continuous.memory import zeros
+
 _SHORTEST = 64
 
 
@@ -76,27 +78,29 @@ class Pool:
     def resize(self, capacity: int) -> None:
         """Make room for exactly `capacity` rows, at least those occupied. Where memory runs out all stays usable."""
         assert capacity >= len(self.slots)
-        before, self.capacity = self.capacity, capacity
-        try:
-            for layer in self.shapes:
-                self.materialize(layer)
-        except BaseException:
-            self.capacity = min(before, capacity)
-            raise
+        if capacity != self.capacity:
+            self._hold(capacity, list(self.shapes))
+            self.capacity = capacity
+
+    def materialize(self, layer: int) -> None:
+        """Hold what a layer that was not known before keeps."""
+        self._hold(self.capacity, [layer])
 
     @torch.inference_mode()
-    def materialize(self, layer: int) -> None:
-        """Bring a layer's tensors to the pool's capacity. New rows are zero: what is masked must be finite."""
-        shape = self.shapes[layer]
-        for store, dim in ((self.keys, shape.key_dim), (self.values, shape.value_dim)):
-            old = store.get(layer)
-            if old is not None and len(old) == self.capacity:
-                continue
-            new = torch.zeros(self.capacity, shape.heads, self.length, dim, dtype=shape.dtype, device=shape.device)
-            if old is not None:
-                new[: len(self.slots)] = old[: len(self.slots)]
+    def _hold(self, capacity: int, layers: list[int]) -> None:
+        """New tensors for some layers, with what the old ones held. They are zero: what is masked must be finite."""
+        kept = [
+            (store, layer, (capacity, self.shapes[layer].heads, self.length, dim), self.shapes[layer])
+            for layer in layers
+            for store, dim in ((self.keys, self.shapes[layer].key_dim), (self.values, self.shapes[layer].value_dim))
+        ]
+        news = zeros([(shape, of.dtype, of.device) for _, _, shape, of in kept])
+        for (store, layer, _, _), new in zip(kept, news, strict=True):
+            if layer in store:
+                for row, slot in enumerate(self.slots):
+                    new[row, :, : slot.computed] = store[layer][row, :, : slot.computed]
             store[layer] = new
-            self.version += 1
+        self.version += 1
 
     def tensors(self) -> Iterator[torch.Tensor]:
         yield from self.keys.values()

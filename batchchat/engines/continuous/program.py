@@ -17,9 +17,11 @@ from batchchat.engines.continuous.kernels import compiled_attention, loop
 from batchchat.engines.continuous.packing import Product
 from batchchat.engines.continuous.passes import Pass
 from batchchat.engines.continuous.pools import Pool
-from batchchat.engines.continuous.table import Decoder, Layout, Table, Weights
+from batchchat.engines.continuous.table import Decoder, Layout, Result, Table, Weights
 
 _MOST_POOLS = 64
+_ROUNDED = 16
+"""Products may read rows up to a multiple of this."""
 _POSITIONS = 1024
 """Positions whose cosines and sines are computed at a time."""
 
@@ -109,7 +111,7 @@ class Program:
 
     def _layout(self, size: int) -> Layout:
         if size > self._capacity:
-            self._allocate(max(size, 2 * self._capacity))
+            self._allocate(_ROUNDED * -(-max(size, 2 * self._capacity) // _ROUNDED))
         if size not in self._layouts:
             self._layouts[size] = self._lay_out(size)
         return self._layouts[size]
@@ -120,12 +122,15 @@ class Program:
         widths = {
             "hidden": self._decoder.hidden,
             "normed": self._decoder.hidden,
+            "joined": (heads.queries + heads.keys) * heads.key_dim + heads.keys * heads.value_dim,
             "normed queries": heads.queries * heads.key_dim,
             "normed keys": heads.keys * heads.key_dim,
             "queries": heads.queries * heads.key_dim,
             "keys": heads.keys * heads.key_dim,
             "values": heads.keys * heads.value_dim,
             "attended": heads.queries * heads.value_dim,
+            "result": self._decoder.hidden,
+            "both": 2 * self._decoder.inner,
             "gated": self._decoder.inner,
             "cosines": heads.key_dim,
             "sines": heads.key_dim,
@@ -137,17 +142,17 @@ class Program:
 
     def _lay_out(self, size: int) -> Layout:
         table = Table(self._buffers, size, self._decoder, self._plan.ctypes.data, self._weights)
-        added: int | None = None
+        added: Result | None = None
         for number, layer in enumerate(self._decoder.layers):
             table.norm(layer.norm, added)
-            joined = table.product("normed", layer.joined)
+            joined = table.product("normed", layer.joined, "joined")
             table.turn(layer, joined)
             table.free(joined)
             table.attend(layer.scoring, self._bases[number].ctypes.data)
-            added = table.product("attended", layer.out)
+            added = table.product("attended", layer.out, "result")
             table.norm(layer.second_norm, added)
-            both = table.product("normed", layer.gate_up)
+            both = table.product("normed", layer.gate_up, "both")
             table.gate(both)
-            added = table.product("gated", layer.down)
+            added = table.product("gated", layer.down, "result")
         table.norm(self._decoder.norm, added)
         return table.layout()

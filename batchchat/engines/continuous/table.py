@@ -10,8 +10,8 @@ import torch
 
 from batchchat.engines.continuous.attention import Scoring
 from batchchat.engines.continuous.fusing import FusedNorm
-from batchchat.engines.continuous.kernels import loop, ops
-from batchchat.engines.continuous.packing import Product
+from batchchat.engines.continuous.kernels import loop, ops, tiles
+from batchchat.engines.continuous.packing import AnyProduct, Product, TiledProduct
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Layer:
     """The parts of a decoder layer, in the order in which they are computed."""
 
     norm: FusedNorm
-    joined: Product
+    joined: AnyProduct
     """Queries, keys and values of a token, side by side."""
     query_norm: FusedNorm | None
     key_norm: FusedNorm | None
     scoring: Scoring
-    out: Product
+    out: AnyProduct
     second_norm: FusedNorm
-    gate_up: Product
-    down: Product
+    gate_up: AnyProduct
+    down: AnyProduct
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,12 @@ class Layout:
     """What the table points to."""
 
 
+Result = int | str
+
+
 class Table:
-    """Collects operations over the first `size` rows of the buffers. Results of products are named by their row."""
+    """Collects operations over the first `size` rows of the buffers. The result of a product is named by the buffer that
+    it is written to, or, where the product makes memory of its own, by the product's row."""
 
     def __init__(
         self,
@@ -103,7 +107,7 @@ class Table:
         self._weights = weights
         self._inputs: dict[str, loop.Handle] = {}
 
-    def norm(self, norm: FusedNorm, added: int | None) -> None:
+    def norm(self, norm: FusedNorm, added: Result | None) -> None:
         """Norm the hidden states, after adding a product's result to them, which is freed."""
         hidden = self._buffers["hidden"]
         kernel = ops.norm_kernel(norm.weight.dtype, norm.form)
@@ -114,7 +118,15 @@ class Table:
             self._want(added, 2 + 7, 0)
             self.free(added)
 
-    def product(self, source: str, product: Product) -> int:
+    def product(self, source: str, product: AnyProduct, target: str) -> Result:
+        """A product of the rows of one buffer, for another one."""
+        if isinstance(product, TiledProduct):
+            outputs, size = product.packed.shape
+            bias = 0 if product.bias is None else product.bias.data_ptr()
+            block = [self._size, size, outputs, self._pointer(source), product.packed.data_ptr()]
+            block += [self._pointer(target), bias, tiles.CONFIG.ctypes.data]
+            self._kernel(ops.tiled_kernel(), block, ops.WORTH_SHARING)
+            return target
         if source not in self._inputs:
             self._inputs[source] = loop.Handle(self._buffers[source][: self._size])
         if product not in self._weights:
@@ -123,7 +135,7 @@ class Table:
         self._rows.append([loop.PRODUCT, self._inputs[source].address, weights.packed.address, weights.bias])
         return len(self._rows) - 1
 
-    def turn(self, layer: Layer, joined: int) -> None:
+    def turn(self, layer: Layer, joined: Result) -> None:
         """Rotate queries and keys, normed before where the layer does, and copy values."""
         heads = self._heads
         item = self._decoder.norm.weight.dtype.itemsize
@@ -172,15 +184,18 @@ class Table:
         kernel = ops.attention_kernel(heads.key_dim, heads.value_dim, self._decoder.norm.weight.dtype)
         self._kernel(kernel, block, ops.WORTH_SHARING)
 
-    def gate(self, both: int) -> None:
+    def gate(self, both: Result) -> None:
         inner = self._decoder.inner
         block = [self._size, inner, 0, self._pointer("gated")]
         self._kernel(ops.gate_kernel(self._decoder.norm.weight.dtype), block, 2 * self._size * inner)
         self._want(both, 2 + 2, 0)
         self.free(both)
 
-    def free(self, product: int) -> None:
-        self._freed.append((len(self._rows), product))
+    def free(self, result: Result) -> None:
+        """Give back the memory of a result that no later operation reads."""
+        if isinstance(result, str):
+            return
+        self._freed.append((len(self._rows), result))
         self._rows.append([loop.FREE, 0])
 
     def layout(self) -> Layout:
@@ -199,9 +214,12 @@ class Table:
         shared = numbers >= ops.WORTH_SHARING
         self._rows.append([loop.SHARED if shared else loop.ALONE, kernel.address, *block])
 
-    def _want(self, product: int, word: int, beyond: int) -> None:
-        """The last operation wants a product's address in one of its words."""
-        self._wanted.append((product, len(self._rows) - 1, word, beyond))
+    def _want(self, result: Result, word: int, beyond: int) -> None:
+        """The last operation wants a result's address in one of its words."""
+        if isinstance(result, str):
+            self._rows[-1][word] = self._pointer(result) + beyond
+        else:
+            self._wanted.append((result, len(self._rows) - 1, word, beyond))
 
     def _pointer(self, name: str) -> int:
         return self._buffers[name].data_ptr()

@@ -33,6 +33,17 @@ def programmable() -> bool:
     return True
 
 
+@cache
+def tiled() -> bool:
+    """Whether products can be computed by tiles here."""
+    try:
+        from batchchat.engines.continuous.kernels import ops, tiles  # noqa: F401
+
+        return tiles.available()
+    except (ImportError, AttributeError):  # no numba, or a torch that does not know of tiles
+        return False
+
+
 def compiled_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, softcap: float | None, sinks: torch.Tensor | None
 ) -> Callable[..., None] | None:

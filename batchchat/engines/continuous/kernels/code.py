@@ -1,7 +1,6 @@
 """What is compiled: functions of a block of 64-bit parameters, each of which does one thread's share of the work.
 
-Everything compiled stands in this file, since the compiled code is kept until this file changes. Addresses are given as
-integers and floats as their bits. Arithmetic is in single precision; bfloat16 numbers are seen as their 16 bits.
+Compiled code is kept until the file of its function changes. Addresses are given as integers and floats as their bits. Arithmetic is in single precision; bfloat16 numbers are seen as their 16 bits.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ FORMS = ROUND_FIRST, ROUND_LAST, ONE_MORE = range(3)
 
 Code = Callable[[Any], None]
 
-_thread = types.ExternalFunction(THREAD, types.int32())
-_threads = types.ExternalFunction(THREADS, types.int32())
+thread = types.ExternalFunction(THREAD, types.int32())
+threads = types.ExternalFunction(THREADS, types.int32())
 
 
 @intrinsic
-def _at(_: Any, address: Any) -> Any:
+def at(_: Any, address: Any) -> Any:
     """A pointer of an address."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -42,7 +41,7 @@ def _at(_: Any, address: Any) -> Any:
 
 
 @intrinsic
-def _float_of(_: Any, bits: Any) -> Any:
+def float_of(_: Any, bits: Any) -> Any:
     """The number that the low 32 bits of an integer are."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -55,7 +54,7 @@ def _float_of(_: Any, bits: Any) -> Any:
 
 
 @intrinsic
-def _wide(_: Any, stored: Any) -> Any:
+def wide(_: Any, stored: Any) -> Any:
     """A number as it is computed with, from how it is stored."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -69,7 +68,7 @@ def _wide(_: Any, stored: Any) -> Any:
 
 
 @intrinsic
-def _narrow(_: Any, value: Any, like: Any) -> Any:
+def narrow(_: Any, value: Any, like: Any) -> Any:
     """A number as it is stored, in the type of `like`: to bfloat16 it is rounded to the nearest, ties to even."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -86,7 +85,7 @@ def _narrow(_: Any, value: Any, like: Any) -> Any:
 
 
 @njit(inline="always", **OPTIONS)
-def _power(x: Any) -> Any:
+def power(x: Any) -> Any:
     """e to the power of `x`, which is at most 0, to single precision; in a form that compilers vectorize."""
     twos = max(x, float32(-87.0)) * float32(1.4426950408889634)
     whole = int32(twos - float32(0.5))  # the nearest, since it is negative and the cast cuts off
@@ -98,123 +97,7 @@ def _power(x: Any) -> Any:
     value = value * part + float32(2.402264791363012e-1)
     value = value * part + float32(6.931472028550421e-1)
     value = value * part + float32(1.0)
-    return value * _float_of(uint32(whole + int32(127)) << uint32(23))
-
-
-def attention(fixed_key_dim: int, fixed_value_dim: int, stored: type, width: int) -> Code:
-    """Attention of rows over their slots, for heads of these sizes, or of any where they are 0. `width`: bytes of a
-    stored number.
-
-    One item of work is a row with one key head. Its new keys and values are written first, then each key is read once
-    for all queries of the row. No item depends on another, so a row's numbers do not depend on what else is computed.
-    """
-
-    def attend(parameters: Any) -> None:
-        given = carray(parameters, (21,), np.int64)
-        rows, heads = given[0], given[1]
-        query, query_token, query_head = given[2], given[3], given[4]
-        key, key_token, key_head = given[5], given[6], given[7]
-        value, value_token, value_head = given[8], given[9], given[10]
-        out, out_token = given[11], given[12]
-        scaling, window, sinks = _float_of(given[13]), given[14], given[17]
-        shared, key_dim, value_dim = given[18], given[19], given[20]
-        if fixed_key_dim:
-            key_dim, value_dim = fixed_key_dim, fixed_value_dim
-        plan = carray(_at(given[15]), (rows, 6), np.int64)
-        bases = carray(_at(given[16]), (1 << 16, 2), np.int64)
-        for item in range(_thread(), rows * heads, _threads()):
-            row, head = item // heads, item % heads
-            first, count, slot, length, end, pool = plan[row]
-            place = (slot * heads + head) * length * width
-            keys = carray(_at(bases[pool, 0] + place * key_dim), (end, key_dim), stored)
-            values = carray(_at(bases[pool, 1] + place * value_dim), (end, value_dim), stored)
-            for j in range(count):
-                new = carray(_at(key + ((first + j) * key_token + head * key_head) * width), (key_dim,), stored)
-                for d in range(key_dim):
-                    keys[end - count + j, d] = new[d]
-                other = carray(
-                    _at(value + ((first + j) * value_token + head * value_head) * width), (value_dim,), stored
-                )
-                for d in range(value_dim):
-                    values[end - count + j, d] = other[d]
-            queries = np.empty((count * shared, key_dim), np.float32)
-            for j in range(count):
-                for g in range(shared):
-                    own = carray(
-                        _at(query + ((first + j) * query_token + (head * shared + g) * query_head) * width),
-                        (key_dim,),
-                        stored,
-                    )
-                    for d in range(key_dim):
-                        queries[j * shared + g, d] = _wide(own[d]) * scaling
-            begin = max(0, end - count + 1 - window)
-            scores = np.empty((count * shared, end - begin), np.float32)
-            one = np.empty(max(key_dim, value_dim), np.float32)
-            for s in range(end - begin):
-                if count == 1:
-                    for g in range(shared):
-                        score = float32(0.0)
-                        for d in range(key_dim):
-                            score += queries[g, d] * _wide(keys[begin + s, d])
-                        scores[g, s] = score
-                else:
-                    for d in range(key_dim):
-                        one[d] = _wide(keys[begin + s, d])
-                    for n in range(count * shared):
-                        score = float32(0.0)
-                        for d in range(key_dim):
-                            score += queries[n, d] * one[d]
-                        scores[n, s] = score
-            for n in range(count * shared):
-                seen = end - count + n // shared + 1
-                low, high = max(0, seen - window) - begin, seen - begin
-                top = float32(-np.inf)
-                if sinks != 0:
-                    top = _wide(carray(_at(sinks), (heads * shared,), stored)[head * shared + n % shared])
-                sink = top
-                for s in range(low, high):
-                    if scores[n, s] > top or scores[n, s] != scores[n, s]:
-                        top = scores[n, s]
-                total = float32(0.0)
-                if sinks != 0:
-                    total = _power(sink - top)
-                scores[n, :low] = float32(0.0)
-                scores[n, high:] = float32(0.0)
-                part = scores[n, low:high]
-                for s in range(high - low):
-                    weight = _power(part[s] - top)
-                    part[s] = weight
-                    total += weight
-                if top != top:  # a score was no number: neither is what comes of it
-                    total = top
-                over = float32(1.0) / total
-                for s in range(high - low):
-                    part[s] *= over
-            sums = np.zeros((count * shared, value_dim), np.float32)
-            for s in range(end - begin):
-                if count == 1:
-                    for g in range(shared):
-                        weight = scores[g, s]
-                        for d in range(value_dim):
-                            sums[g, d] += weight * _wide(values[begin + s, d])
-                else:
-                    for d in range(value_dim):
-                        one[d] = _wide(values[begin + s, d])
-                    for n in range(count * shared):
-                        weight = scores[n, s]
-                        for d in range(value_dim):
-                            sums[n, d] += weight * one[d]
-            for j in range(count):
-                for g in range(shared):
-                    written = carray(
-                        _at(out + ((first + j) * out_token + (head * shared + g) * value_dim) * width),
-                        (value_dim,),
-                        stored,
-                    )
-                    for d in range(value_dim):
-                        written[d] = _narrow(sums[j * shared + g, d], written[d])
-
-    return attend
+    return value * float_of(uint32(whole + int32(127)) << uint32(23))
 
 
 def norm(stored: type, width: int, form: int) -> Code:
@@ -223,30 +106,30 @@ def norm(stored: type, width: int, form: int) -> Code:
 
     def norm(parameters: Any) -> None:
         given = carray(parameters, (10,), np.int64)
-        rows, size, stride, epsilon = given[0], given[1], given[3], _float_of(given[6])
+        rows, size, stride, epsilon = given[0], given[1], given[3], float_of(given[6])
         added, together, of_group = given[7], given[8], given[9]
-        weight = carray(_at(given[4]), (size,), stored)
-        for row in range(_thread(), rows, _threads()):
+        weight = carray(at(given[4]), (size,), stored)
+        for row in range(thread(), rows, threads()):
             place = given[2] + ((row // together) * of_group + (row % together) * stride) * width
-            numbers = carray(_at(place), (size,), stored)
-            out = carray(_at(given[5] + row * size * width), (size,), stored)
+            numbers = carray(at(place), (size,), stored)
+            out = carray(at(given[5] + row * size * width), (size,), stored)
             if added != 0:
-                more = carray(_at(added + row * size * width), (size,), stored)
+                more = carray(at(added + row * size * width), (size,), stored)
                 for d in range(size):
-                    numbers[d] = _narrow(_wide(numbers[d]) + _wide(more[d]), out[d])
+                    numbers[d] = narrow(wide(numbers[d]) + wide(more[d]), out[d])
             squares = float32(0.0)
             for d in range(size):
-                squares += _wide(numbers[d]) * _wide(numbers[d])
+                squares += wide(numbers[d]) * wide(numbers[d])
             scale = float32(1.0) / math.sqrt(squares / float32(size) + epsilon)
             for d in range(size):
-                exact = _wide(numbers[d]) * scale
+                exact = wide(numbers[d]) * scale
                 if form == ROUND_FIRST:
-                    exact = _wide(_narrow(exact, out[d])) * _wide(weight[d])
+                    exact = wide(narrow(exact, out[d])) * wide(weight[d])
                 elif form == ROUND_LAST:
-                    exact = exact * _wide(weight[d])
+                    exact = exact * wide(weight[d])
                 else:
-                    exact = exact * (float32(1.0) + _wide(weight[d]))
-                out[d] = _narrow(exact, out[d])
+                    exact = exact * (float32(1.0) + wide(weight[d]))
+                out[d] = narrow(exact, out[d])
 
     return norm
 
@@ -257,15 +140,15 @@ def gate(stored: type, width: int) -> Code:
     def gate(parameters: Any) -> None:
         given = carray(parameters, (4,), np.int64)
         rows, size = given[0], given[1]
-        for row in range(_thread(), rows, _threads()):
-            gates = carray(_at(given[2] + 2 * row * size * width), (size,), stored)
-            others = carray(_at(given[2] + (2 * row + 1) * size * width), (size,), stored)
-            out = carray(_at(given[3] + row * size * width), (size,), stored)
+        for row in range(thread(), rows, threads()):
+            gates = carray(at(given[2] + 2 * row * size * width), (size,), stored)
+            others = carray(at(given[2] + (2 * row + 1) * size * width), (size,), stored)
+            out = carray(at(given[3] + row * size * width), (size,), stored)
             for d in range(size):
-                x = _wide(gates[d])
-                small = _power(-abs(x))
+                x = wide(gates[d])
+                small = power(-abs(x))
                 share = (float32(1.0) if x >= float32(0.0) else small) / (float32(1.0) + small)
-                out[d] = _narrow(_wide(_narrow(x * share, out[d])) * _wide(others[d]), out[d])
+                out[d] = narrow(wide(narrow(x * share, out[d])) * wide(others[d]), out[d])
 
     return gate
 
@@ -277,26 +160,26 @@ def rotary(stored: type, width: int) -> Code:
     def rotate(parameters: Any) -> None:
         given = carray(parameters, (21,), np.int64)
         tokens, half = given[0], given[1]
-        for token in range(_thread(), tokens, _threads()):
-            cosines = carray(_at(given[2] + token * given[4] * width), (2 * half,), stored)
-            sines = carray(_at(given[3] + token * given[4] * width), (2 * half,), stored)
+        for token in range(thread(), tokens, threads()):
+            cosines = carray(at(given[2] + token * given[4] * width), (2 * half,), stored)
+            sines = carray(at(given[3] + token * given[4] * width), (2 * half,), stored)
             for which in range(2):
                 heads, source, of_token, of_head, target = given[5 + 5 * which : 10 + 5 * which]
                 for head in range(heads):
-                    x = carray(_at(source + (token * of_token + head * of_head) * width), (2 * half,), stored)
-                    out = carray(_at(target + (token * heads + head) * 2 * half * width), (2 * half,), stored)
+                    x = carray(at(source + (token * of_token + head * of_head) * width), (2 * half,), stored)
+                    out = carray(at(target + (token * heads + head) * 2 * half * width), (2 * half,), stored)
                     for d in range(half):
-                        one, other = _wide(x[d]), _wide(x[half + d])
-                        straight = _wide(_narrow(one * _wide(cosines[d]), out[d]))
-                        across = _wide(_narrow(-other * _wide(sines[d]), out[d]))
-                        out[d] = _narrow(straight + across, out[d])
-                        straight = _wide(_narrow(other * _wide(cosines[half + d]), out[d]))
-                        across = _wide(_narrow(one * _wide(sines[half + d]), out[d]))
-                        out[half + d] = _narrow(straight + across, out[d])
+                        one, other = wide(x[d]), wide(x[half + d])
+                        straight = wide(narrow(one * wide(cosines[d]), out[d]))
+                        across = wide(narrow(-other * wide(sines[d]), out[d]))
+                        out[d] = narrow(straight + across, out[d])
+                        straight = wide(narrow(other * wide(cosines[half + d]), out[d]))
+                        across = wide(narrow(one * wide(sines[half + d]), out[d]))
+                        out[half + d] = narrow(straight + across, out[d])
             heads, source, of_token, of_head, target, dim = given[15:21]
             for head in range(heads):
-                x = carray(_at(source + (token * of_token + head * of_head) * width), (dim,), stored)
-                out = carray(_at(target + (token * heads + head) * dim * width), (dim,), stored)
+                x = carray(at(source + (token * of_token + head * of_head) * width), (dim,), stored)
+                out = carray(at(target + (token * heads + head) * dim * width), (dim,), stored)
                 for d in range(dim):
                     out[d] = x[d]
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn import functional
 
-from batchchat.engines.continuous.kernels import code
+from batchchat.engines.continuous.kernels import attending, code, tiles
 from batchchat.engines.continuous.kernels.team import Kernel
 
 if TYPE_CHECKING:
@@ -27,14 +28,14 @@ _NO_VALUES = (0, 0, 0, 0, 0, 0)
 
 @cache
 def attention_kernel(key_dim: int, value_dim: int, dtype: torch.dtype) -> Kernel:
-    known = key_dim in _COMMON and value_dim in _COMMON  # worth seconds of compiling
-    sizes = (key_dim, value_dim) if known else (0, 0)
-    return _attention_of(*sizes, dtype)
+    if key_dim in _COMMON and value_dim in _COMMON:  # worth seconds of compiling
+        return Kernel(attending.attention(key_dim, value_dim, STORED[dtype], dtype.itemsize))
+    return _attention_of_any(dtype)
 
 
 @cache
-def _attention_of(key_dim: int, value_dim: int, dtype: torch.dtype) -> Kernel:
-    return Kernel(code.attention(key_dim, value_dim, STORED[dtype], dtype.itemsize))
+def _attention_of_any(dtype: torch.dtype) -> Kernel:
+    return Kernel(attending.attention_of_any(STORED[dtype], dtype.itemsize))
 
 
 @cache
@@ -162,3 +163,28 @@ def rotate(
         shared=query.numel() + key.numel() >= WORTH_SHARING,
     )
     return turned[0].transpose(1, 2), turned[1].transpose(1, 2)
+
+
+@cache
+def tiled_kernel() -> Kernel:
+    return Kernel(tiles.product())
+
+
+def tiled_product(rows: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """`rows` `[..., size]` times a weight `[outputs, size]` that `tiles` packed, plus `bias` `[outputs]`."""
+    outputs, size = packed.shape
+    flat = rows.reshape(-1, size)
+    missing = -len(flat) % tiles.ROWS
+    flat = functional.pad(flat, (0, 0, 0, missing)) if missing else flat.contiguous()
+    out = rows.new_empty(*rows.shape[:-1], outputs)
+    tiled_kernel()(
+        len(flat) - missing,
+        size,
+        outputs,
+        flat.data_ptr(),
+        packed.data_ptr(),
+        out.data_ptr(),
+        0 if bias is None else bias.data_ptr(),
+        tiles.CONFIG.ctypes.data,
+    )
+    return out

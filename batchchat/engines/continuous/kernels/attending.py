@@ -1,0 +1,217 @@
+"""Attention of rows over their slots, as what one thread does of it: see `code`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray, float32, int64
+
+from batchchat.engines.continuous.kernels.code import Code, at, float_of, narrow, power, thread, threads, wide
+from batchchat.engines.continuous.kernels.vectors import LANES, dots, weighted_sum
+
+
+def attention(key_dim: int, value_dim: int, stored: type, width: int) -> Code:
+    """Attention of rows over their slots, for heads of these sizes, which are multiples of 16. `width`: bytes of a
+    stored number.
+
+    One item of work is a row with one key head. Its new keys and values are written first, then each key is read once
+    for all queries of the row, 16 at a time. No item depends on another, so a row's numbers do not depend on what else
+    is computed.
+    """
+    products, weigh = dots(key_dim), weighted_sum(value_dim)
+
+    def attend(parameters: Any) -> None:
+        given = carray(parameters, (21,), np.int64)
+        rows, heads = given[0], given[1]
+        query, query_token, query_head = given[2], given[3], given[4]
+        key, key_token, key_head = given[5], given[6], given[7]
+        value, value_token, value_head = given[8], given[9], given[10]
+        out, out_token = given[11], given[12]
+        scaling, window, sinks, shared = float_of(given[13]), given[14], given[17], given[18]
+        plan = carray(at(given[15]), (rows, 6), np.int64)
+        bases = carray(at(given[16]), (1 << 16, 2), np.int64)
+        sixteen = np.empty(LANES * max(key_dim, value_dim), np.float32)
+        for item in range(thread(), rows * heads, threads()):
+            row, head = item // heads, item % heads
+            first, count, slot, length, end, pool = plan[row]
+            place = (slot * heads + head) * length * width
+            keys = carray(at(bases[pool, 0] + place * key_dim), (end * key_dim,), stored)
+            values = carray(at(bases[pool, 1] + place * value_dim), (end * value_dim,), stored)
+            num = count * shared
+            queries = np.empty(num * key_dim, np.float32)
+            for j in range(count):
+                token = first + j
+                new = carray(at(key + (token * key_token + head * key_head) * width), (key_dim,), stored)
+                for d in range(key_dim):
+                    keys[(end - count + j) * key_dim + d] = new[d]
+                other = carray(at(value + (token * value_token + head * value_head) * width), (value_dim,), stored)
+                for d in range(value_dim):
+                    values[(end - count + j) * value_dim + d] = other[d]
+                for g in range(shared):
+                    own = carray(
+                        at(query + (token * query_token + (head * shared + g) * query_head) * width), (key_dim,), stored
+                    )
+                    for d in range(key_dim):
+                        queries[(j * shared + g) * key_dim + d] = wide(own[d]) * scaling
+            begin = max(0, end - count + 1 - window)
+            blocks = (end - begin + LANES - 1) // LANES
+            scores = np.empty((num, blocks * LANES), np.float32)
+            for block in range(blocks):
+                start = begin + block * LANES
+                have = min(LANES, end - start) * key_dim
+                for d in range(have):
+                    sixteen[d] = wide(keys[start * key_dim + d])
+                for d in range(have, LANES * key_dim):
+                    sixteen[d] = float32(0.0)
+                for n in range(num):
+                    products(
+                        int64(queries.ctypes.data) + n * key_dim * 4,
+                        int64(sixteen.ctypes.data),
+                        int64(scores.ctypes.data) + (n * blocks + block) * LANES * 4,
+                    )
+            for n in range(num):
+                seen = end - count + n // shared + 1
+                low, high = max(0, seen - window) - begin, seen - begin
+                top = float32(-np.inf)
+                if sinks != 0:
+                    top = wide(carray(at(sinks), (heads * shared,), stored)[head * shared + n % shared])
+                sink = top
+                for s in range(low, high):
+                    if scores[n, s] > top or scores[n, s] != scores[n, s]:
+                        top = scores[n, s]
+                total = float32(0.0)
+                if sinks != 0:
+                    total = power(sink - top)
+                scores[n, :low] = float32(0.0)
+                scores[n, high:] = float32(0.0)
+                part = scores[n, low:high]
+                for s in range(high - low):
+                    weight = power(part[s] - top)
+                    part[s] = weight
+                    total += weight
+                if top != top:  # a score was no number: neither is what comes of it
+                    total = top
+                over = float32(1.0) / total
+                for s in range(high - low):
+                    part[s] *= over
+            sums = np.zeros(num * value_dim, np.float32)
+            for block in range(blocks):
+                start = begin + block * LANES
+                have = min(LANES, end - start) * value_dim
+                for d in range(have):
+                    sixteen[d] = wide(values[start * value_dim + d])
+                for d in range(have, LANES * value_dim):
+                    sixteen[d] = float32(0.0)
+                for n in range(num):
+                    weigh(
+                        int64(sums.ctypes.data) + n * value_dim * 4,
+                        int64(scores.ctypes.data) + (n * blocks + block) * LANES * 4,
+                        int64(sixteen.ctypes.data),
+                    )
+            for n in range(num):
+                written = carray(
+                    at(out + ((first + n // shared) * out_token + (head * shared + n % shared) * value_dim) * width),
+                    (value_dim,),
+                    stored,
+                )
+                for d in range(value_dim):
+                    written[d] = narrow(sums[n * value_dim + d], written[d])
+
+    return attend
+
+
+def attention_of_any(stored: type, width: int) -> Code:
+    """The same for heads of any sizes."""
+
+    def attend(parameters: Any) -> None:
+        given = carray(parameters, (21,), np.int64)
+        rows, heads = given[0], given[1]
+        query, query_token, query_head = given[2], given[3], given[4]
+        key, key_token, key_head = given[5], given[6], given[7]
+        value, value_token, value_head = given[8], given[9], given[10]
+        out, out_token = given[11], given[12]
+        scaling, window, sinks = float_of(given[13]), given[14], given[17]
+        shared, key_dim, value_dim = given[18], given[19], given[20]
+        plan = carray(at(given[15]), (rows, 6), np.int64)
+        bases = carray(at(given[16]), (1 << 16, 2), np.int64)
+        for item in range(thread(), rows * heads, threads()):
+            row, head = item // heads, item % heads
+            first, count, slot, length, end, pool = plan[row]
+            place = (slot * heads + head) * length * width
+            keys = carray(at(bases[pool, 0] + place * key_dim), (end, key_dim), stored)
+            values = carray(at(bases[pool, 1] + place * value_dim), (end, value_dim), stored)
+            for j in range(count):
+                new = carray(at(key + ((first + j) * key_token + head * key_head) * width), (key_dim,), stored)
+                for d in range(key_dim):
+                    keys[end - count + j, d] = new[d]
+                other = carray(
+                    at(value + ((first + j) * value_token + head * value_head) * width), (value_dim,), stored
+                )
+                for d in range(value_dim):
+                    values[end - count + j, d] = other[d]
+            queries = np.empty((count * shared, key_dim), np.float32)
+            for j in range(count):
+                for g in range(shared):
+                    own = carray(
+                        at(query + ((first + j) * query_token + (head * shared + g) * query_head) * width),
+                        (key_dim,),
+                        stored,
+                    )
+                    for d in range(key_dim):
+                        queries[j * shared + g, d] = wide(own[d]) * scaling
+            begin = max(0, end - count + 1 - window)
+            scores = np.empty((count * shared, end - begin), np.float32)
+            one = np.empty(max(key_dim, value_dim), np.float32)
+            for s in range(end - begin):
+                for d in range(key_dim):
+                    one[d] = wide(keys[begin + s, d])
+                for n in range(count * shared):
+                    score = float32(0.0)
+                    for d in range(key_dim):
+                        score += queries[n, d] * one[d]
+                    scores[n, s] = score
+            for n in range(count * shared):
+                seen = end - count + n // shared + 1
+                low, high = max(0, seen - window) - begin, seen - begin
+                top = float32(-np.inf)
+                if sinks != 0:
+                    top = wide(carray(at(sinks), (heads * shared,), stored)[head * shared + n % shared])
+                sink = top
+                for s in range(low, high):
+                    if scores[n, s] > top or scores[n, s] != scores[n, s]:
+                        top = scores[n, s]
+                total = float32(0.0)
+                if sinks != 0:
+                    total = power(sink - top)
+                scores[n, :low] = float32(0.0)
+                scores[n, high:] = float32(0.0)
+                part = scores[n, low:high]
+                for s in range(high - low):
+                    weight = power(part[s] - top)
+                    part[s] = weight
+                    total += weight
+                if top != top:  # a score was no number: neither is what comes of it
+                    total = top
+                over = float32(1.0) / total
+                for s in range(high - low):
+                    part[s] *= over
+            sums = np.zeros((count * shared, value_dim), np.float32)
+            for s in range(end - begin):
+                for d in range(value_dim):
+                    one[d] = wide(values[begin + s, d])
+                for n in range(count * shared):
+                    weight = scores[n, s]
+                    for d in range(value_dim):
+                        sums[n, d] += weight * one[d]
+            for j in range(count):
+                for g in range(shared):
+                    written = carray(
+                        at(out + ((first + j) * out_token + (head * shared + g) * value_dim) * width),
+                        (value_dim,),
+                        stored,
+                    )
+                    for d in range(value_dim):
+                        written[d] = narrow(sums[j * shared + g, d], written[d])
+
+    return attend

@@ -1,0 +1,117 @@
+"""Arithmetic on vectors of 16 floats, for the loops in which a compiler alone does not find it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+LANES = 16
+
+_FLOAT = ir.FloatType()
+_VECTOR = ir.VectorType(_FLOAT, LANES)
+_FAST = ("reassoc", "contract", "nsz")
+
+
+def _add(builder: Any, a: Any, b: Any) -> Any:
+    return builder.fadd(a, b, flags=_FAST)
+
+
+def _multiply_add(builder: Any, a: Any, b: Any, total: Any) -> Any:
+    return builder.fadd(builder.fmul(a, b, flags=_FAST), total, flags=_FAST)
+
+
+def _load(builder: Any, base: Any, number: int) -> Any:
+    """Vector `number` behind a pointer to floats."""
+    place = builder.gep(base, [ir.Constant(ir.IntType(64), number * LANES)])
+    return builder.load(builder.bitcast(place, _VECTOR.as_pointer()), align=4)
+
+
+def _store(builder: Any, vector: Any, base: Any, number: int) -> None:
+    place = builder.gep(base, [ir.Constant(ir.IntType(64), number * LANES)])
+    builder.store(vector, builder.bitcast(place, _VECTOR.as_pointer()), align=4)
+
+
+def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), LANES), lanes))
+
+
+def _sums(builder: Any, vectors: list[Any]) -> Any:
+    """Of 16 vectors the sum of each, as one vector."""
+    run = 1
+    while len(vectors) > 1:
+        ones, others = [], []
+        for first in range(0, LANES, 2 * run):
+            own = list(range(first, first + run))
+            ones += own + [lane + LANES for lane in own]
+            others += [lane + run for lane in own] + [lane + run + LANES for lane in own]
+        vectors = [
+            _add(builder, _shuffle(builder, a, b, ones), _shuffle(builder, a, b, others))
+            for a, b in zip(vectors[::2], vectors[1::2], strict=True)
+        ]
+        run *= 2
+    return vectors[0]
+
+
+def _broadcast(builder: Any, value: Any) -> Any:
+    vector = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    return _shuffle(builder, vector, vector, [0] * LANES)
+
+
+def _floats(builder: Any, addresses: Any) -> Iterator[Any]:
+    for address in addresses:
+        yield builder.inttoptr(address, _FLOAT.as_pointer())
+
+
+def dots(dim: int) -> Callable[..., None]:
+    """Products of one vector of `dim` floats with each of 16, which lie one behind the other: `(one, sixteen, out)`,
+    all addresses of floats."""
+
+    @intrinsic
+    def products(_: Any, one: Any, sixteen: Any, out: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            query, keys, result = _floats(builder, arguments)
+            parts = [_load(builder, query, part) for part in range(dim // LANES)]
+            sums = []
+            for key in range(LANES):
+                total = ir.Constant(_VECTOR, [0.0] * LANES)
+                for part, own in enumerate(parts):
+                    total = _multiply_add(builder, own, _load(builder, keys, key * len(parts) + part), total)
+                sums.append(total)
+            _store(builder, _sums(builder, sums), result, 0)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64), generate
+
+    found: Callable[..., None] = products
+    return found
+
+
+def weighted_sum(dim: int) -> Callable[..., None]:
+    """Add to one vector of `dim` floats 16 others, each with its weight: `(sum, weights, sixteen)`, all addresses of
+    floats."""
+
+    @intrinsic
+    def weigh(_: Any, total: Any, weights: Any, sixteen: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            result, shares, values = _floats(builder, arguments)
+            parts = range(dim // LANES)
+            sums = [_load(builder, result, part) for part in parts]
+            for value in range(LANES):
+                place = builder.gep(shares, [ir.Constant(ir.IntType(64), value)])
+                share = _broadcast(builder, builder.load(place))
+                for part in parts:
+                    sums[part] = _multiply_add(
+                        builder, share, _load(builder, values, value * len(parts) + part), sums[part]
+                    )
+            for part in parts:
+                _store(builder, sums[part], result, part)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64), generate
+
+    found: Callable[..., None] = weigh
+    return found
