@@ -30,7 +30,7 @@ from batchchat.engines.continuous.engine import ContinuousEngine, pass_sizes
 from batchchat.engines.continuous.fusing import FusedRotary, fused_gate, fused_norm
 from batchchat.engines.continuous.invariance import rows_are_independent
 from batchchat.engines.continuous.kernels import compiled
-from batchchat.engines.continuous.kernels.ops import attend_few, gated, rotate
+from batchchat.engines.continuous.kernels.ops import attend_rows, gated, keep, rotate
 from batchchat.engines.continuous.packing import pack, product_of
 from batchchat.prompts import TokenizerCodec
 from batchchat.schedule import Feed
@@ -42,7 +42,7 @@ CLOSE = {torch.float32: {"rtol": 1e-4, "atol": 1e-5}, torch.bfloat16: {"rtol": 2
 
 
 class Case(SimpleNamespace):
-    """Rows in slots of two pools, with new keys, values and queries; `rows` are those of `Pass.few`."""
+    """Rows in slots of two pools, with new keys, values and queries; `rows` are a plan."""
 
 
 @st.composite
@@ -83,8 +83,10 @@ def cases(draw: st.DrawFn, dtype: torch.dtype | None = None) -> Case:
 
 def attended(case: Case, rows: np.ndarray | None = None) -> torch.Tensor:
     out = torch.full((case.query.shape[2], case.query.shape[1], case.value.shape[3]), 7.0, dtype=case.query.dtype)
-    current: Any = SimpleNamespace(few=(case.rows if rows is None else rows, case.pools))
-    attend_few(current, 0, case.query, case.key, case.value, out, Scoring(0.3, case.window, None, case.sinks))
+    plan = case.rows if rows is None else rows
+    current: Any = SimpleNamespace(plan=(plan, case.pools), bases={})
+    keep(current, 0, case.key, case.value, len(plan))
+    attend_rows(current, 0, case.query, out, Scoring(0.3, case.window, None, case.sinks), len(plan))
     return out
 
 
@@ -212,7 +214,7 @@ def test_answers_are_the_same_without_kernels(monkeypatch: pytest.MonkeyPatch) -
     with_kernels = answers(model)
     unpack()
     assert modeling_llama.apply_rotary_pos_emb is before
-    monkeypatch.setattr(attention, "compiled_attention", lambda *shape: None)
+    monkeypatch.setattr(attention, "attends", lambda *tensors: False)
     without = answers(model)
     assert {n: ids for n, (ids, _) in with_kernels.items()} == {n: ids for n, (ids, _) in without.items()}
 

@@ -107,16 +107,17 @@ def test_at_random_moments(memory: Callable[[Refuse], None]) -> None:
 def test_where_memory_for_keys_and_values_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     requests = [request(n, tuple(range(5, 40 + n)), max_new_tokens=60) for n in range(10)]
     plain = tokens(answer(requests)[0])
-    materialize = Pool.materialize
+    hold = Pool.hold
     pools: set[Pool] = set()
 
-    def limited(self: Pool, layer: int) -> None:
+    def limited(self: Pool, capacity: int, layers: list[int]) -> None:
         pools.add(self)
-        if sum(pool.capacity * pool.length for pool in pools) > 500:
+        others = sum(pool.capacity * pool.length for pool in pools if pool is not self)
+        if others + capacity * self.length > 500:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        materialize(self, layer)
+        hold(self, capacity, layers)
 
-    monkeypatch.setattr(Pool, "materialize", limited)
+    monkeypatch.setattr(Pool, "hold", limited)
     found, engine, told = answer(requests)
     assert tokens(found) == plain
     assert told["out_of_memory"]

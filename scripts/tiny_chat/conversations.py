@@ -61,8 +61,8 @@ TURN_WEIGHTS = {
 }
 CHAT_WEIGHTS = {"memory": 12, "system prompt": 12, "tool call": 10, "tool result": 4, "no tool": 8}
 SKILLS = (*TURN_WEIGHTS, *CHAT_WEIGHTS)
-# What each stage of training draws from: the first drills what takes the longest to learn, sums and the reading of tools
-# on offer; the second is about everything, and most about instructions and tools.
+# What each stage of training draws from: the first drills what takes the longest to learn, sums and the reading of
+# tools on offer; the second is about everything, and most about instructions and tools.
 FIRST_MIX = {
     **TURN_WEIGHTS,
     **CHAT_WEIGHTS,

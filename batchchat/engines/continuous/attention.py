@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from batchchat.engines.continuous.kernels import compiled_attention
+from batchchat.engines.continuous.kernels import attends
 from batchchat.engines.continuous.passes import DecodeGroup, Pass, PrefillSpan
 
 
@@ -41,17 +41,24 @@ def attend(
     Returns `[1, tokens, heads, value_dim]` for `query` `[1, heads, tokens, dim]`. `compiled`: by a kernel where there
     is one for this.
     """
-    few = compiled_attention(query, key, value, *scoring[2:]) if compiled and current.decoding else None
     queries = query[0].transpose(0, 1)
     out = queries.new_empty(*queries.shape[:2], value.shape[3])
-    if few is None:
+    spans = current.prefilling
+    if compiled and attends(query, key, value, *scoring[2:]):
+        from batchchat.engines.continuous.kernels import ops
+
+        num_rows = current.num_planned
+        if num_rows:
+            ops.keep(current, layer, key, value, num_rows)
+            ops.attend_rows(current, layer, query, out, scoring, num_rows)
+        if current.is_planned:
+            spans = []
+        _store_spans(spans, layer, key, value)
+    else:
         _store(current, layer, key, value)
         for group in current.decoding:
             out[group.first : group.last] = _decode(current, group, layer, queries, scoring)
-    else:
-        few(current, layer, query, key, value, out, scoring)
-        _store_spans(current, layer, key, value)
-    for span in current.prefilling:
+    for span in spans:
         if scoring.softcap is None and scoring.sinks is None:
             out[span.first : span.last] = _prefill_fused(current, span, layer, query, scoring)
         else:
@@ -67,9 +74,9 @@ def _store(current: Pass, layer: int, key: torch.Tensor, value: torch.Tensor) ->
         write.pool.values[layer][write.rows, :, write.places] = values[write.tokens]
 
 
-def _store_spans(current: Pass, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-    """The same for the spans of many tokens only."""
-    for span in current.prefilling:
+def _store_spans(spans: list[PrefillSpan], layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+    """The same for some spans of many tokens."""
+    for span in spans:
         span.pool.keys[layer][span.row, :, span.start : span.end] = key[0, :, span.first : span.last]
         span.pool.values[layer][span.row, :, span.start : span.end] = value[0, :, span.first : span.last]
 

@@ -1,9 +1,9 @@
-"""From a model to a program, where all of it is of the common form: a norm before attention and one before a gated layer,
-rotary embeddings, both results added to the hidden states. Whether a model is, its modules' names and a trial say."""
+"""From a model to a program, where all of it is of the common form: a norm before attention and one before a gated
+layer, rotary embeddings, both results added to the hidden states. Its modules' names and a trial say whether it is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from batchchat.engines.continuous.table import Decoder, Heads, Layer
 _MODEL = {"embed_tokens", "layers", "norm", "rotary_emb"}
 _LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
-_NORMS = {"q_norm", "k_norm"}
+_NORMS = ("q_norm", "k_norm")
 _TRIAL = ((20, 7), (1, 1), (3, 1), (1, 2))
 """How many tokens of each of two prompts the passes of the trial take."""
 
@@ -48,7 +48,11 @@ def lower(model: Any) -> Callable[[], None]:
         is_right = False
     if not is_right:
         del PROGRAMS[model]
-    return lambda: PROGRAMS.pop(model, None) and None
+
+    def undo() -> None:
+        PROGRAMS.pop(model, None)
+
+    return undo
 
 
 def _heads(model: Any) -> Heads:
@@ -82,13 +86,14 @@ def _layer(layer: nn.Module, heads: Heads, scoring: Scoring) -> Layer:
     if scoring.softcap is not None or joined.sizes != sizes:
         raise _OtherFormError
     gated = _forward(parts["mlp"], FusedGate)
-    norms = [_forward(attention[name], FusedNorm) if name in attention else None for name in ("q_norm", "k_norm")]
-    if any(norm is not None and len(norm.weight) != heads.key_dim for norm in norms):
+    query_norm, key_norm = (_forward(attention[name], FusedNorm) if name in attention else None for name in _NORMS)
+    if any(norm is not None and len(norm.weight) != heads.key_dim for norm in (query_norm, key_norm)):
         raise _OtherFormError
     return Layer(
         _forward(parts["input_layernorm"], FusedNorm),
         joined.product,
-        *norms,
+        query_norm,
+        key_norm,
         scoring,
         _forward(attention["o_proj"], Product, TiledProduct),
         _forward(parts["post_attention_layernorm"], FusedNorm),
@@ -97,10 +102,10 @@ def _layer(layer: nn.Module, heads: Heads, scoring: Scoring) -> Layer:
     )
 
 
-def _children(module: nn.Module, needed: set[str], others: set[str] = frozenset()) -> dict[str, Any]:
+def _children(module: nn.Module, needed: set[str], others: Collection[str] = ()) -> dict[str, Any]:
     """The modules in a module, which are all of `needed` and may be some of `others`."""
     children = dict(module.named_children())
-    if not needed <= set(children) <= needed | others:
+    if not needed <= set(children) <= needed | set(others):
         raise _OtherFormError
     return children
 

@@ -156,7 +156,8 @@ def product_of(weight: torch.Tensor, bias: torch.Tensor | None = None) -> AnyPro
     if tiled():
         from batchchat.engines.continuous.kernels import tiles
 
-        if tiles.fits(*weight.shape, weight.dtype):
+        outputs, width = weight.shape
+        if tiles.fits(outputs, width, weight.dtype):
             return TiledProduct(weight, bias)
     return Product(weight, bias)
 

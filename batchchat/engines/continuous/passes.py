@@ -17,6 +17,10 @@ FEW_TOKENS = 16
 the beginnings of prompts each for itself."""
 
 
+_LONG = 1024
+"""Keys that a token of a prompt sees from which on torch's attention is faster than the compiled one."""
+
+
 class InSlot(Protocol):
     """Tokens with a slot: a sequence, or what a draft model keeps of it."""
 
@@ -164,7 +168,9 @@ class Pass:
     prefilling: list[PrefillSpan]
     exact: bool
     """Attention must not depend on what else is in flight (strict mode)."""
-    _few: tuple[np.ndarray, list[Pool]] | None = None
+    bases: dict[int, np.ndarray] = field(default_factory=dict)
+    """Where each layer's keys and values lie, pool by pool of the plan: kept by who computes it."""
+    _plan: tuple[np.ndarray, list[Pool]] | None = None
 
     @property
     def size(self) -> int:
@@ -177,22 +183,36 @@ class Pass:
         return groups[-1].last if groups else 0
 
     @property
-    def few(self) -> tuple[np.ndarray, list[Pool]]:
-        """The decode groups row by row, as compiled attention takes them, and their pools. Int64 `[rows, 6]`: the row's
-        first token in the pass, how many it takes, its row in the pool, the pool's length, how many keys its last token
-        sees, the pool's place in the list. Made once for all layers."""
-        if self._few is None:
-            pools = list(dict.fromkeys(group.pool for group in self.decoding))
+    def plan(self) -> tuple[np.ndarray, list[Pool]]:
+        """All spans in pieces of few tokens, as compiled attention takes them, and their pools. Int64 `[rows, 6]`: the
+        piece's first token in the pass, how many it has, its row in the pool, the pool's length, how many keys its last
+        token sees, the pool's place in the list. Made once for all layers."""
+        if self._plan is None:
+            pools = list(dict.fromkeys(span.slot.pool for span in self.spans))
             places = {id(pool): place for place, pool in enumerate(pools)}
-            rows, first, last = [], 0, self.decoding[-1].last if self.decoding else 0
+            rows, first = [], 0
             for span in self.spans:
-                if first >= last:
-                    break
-                pool = span.slot.pool
-                rows.append((first, span.count, span.slot.row, pool.length, span.end, places[id(pool)]))
-                first += span.count
-            self._few = np.array(rows, dtype=np.int64), pools
-        return self._few
+                slot = span.slot
+                place = places[id(slot.pool)]
+                for start in range(span.start, span.end, FEW_TOKENS):
+                    end = min(start + FEW_TOKENS, span.end)
+                    rows.append((first, end - start, slot.row, slot.pool.length, end, place))
+                    first += end - start
+            self._plan = np.array(rows, dtype=np.int64).reshape(-1, 6), pools
+        return self._plan
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether compiled attention does all of the pass: torch's own is better where a prompt is long."""
+        return all(span.end <= _LONG for span in self.prefilling)
+
+    @property
+    def num_planned(self) -> int:
+        """How many rows of the plan compiled attention does."""
+        if self.is_planned:
+            return len(self.plan[0])
+        few = self.decoding[-1].last if self.decoding else 0
+        return int(np.searchsorted(self.plan[0][:, 0], few))
 
 
 def build_pass(

@@ -79,15 +79,15 @@ class Pool:
         """Make room for exactly `capacity` rows, at least those occupied. Where memory runs out all stays usable."""
         assert capacity >= len(self.slots)
         if capacity != self.capacity:
-            self._hold(capacity, list(self.shapes))
+            self.hold(capacity, list(self.shapes))
             self.capacity = capacity
 
     def materialize(self, layer: int) -> None:
         """Hold what a layer that was not known before keeps."""
-        self._hold(self.capacity, [layer])
+        self.hold(self.capacity, [layer])
 
     @torch.inference_mode()
-    def _hold(self, capacity: int, layers: list[int]) -> None:
+    def hold(self, capacity: int, layers: list[int]) -> None:
         """New tensors for some layers, with what the old ones held. They are zero: what is masked must be finite."""
         kept = [
             (store, layer, (capacity, self.shapes[layer].heads, self.length, dim), self.shapes[layer])

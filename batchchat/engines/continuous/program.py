@@ -13,7 +13,7 @@ import torch
 
 from batchchat.engines.continuous.attention import attend
 from batchchat.engines.continuous.cache import KVCache
-from batchchat.engines.continuous.kernels import compiled_attention, loop
+from batchchat.engines.continuous.kernels import loop
 from batchchat.engines.continuous.packing import Product
 from batchchat.engines.continuous.passes import Pass
 from batchchat.engines.continuous.pools import Pool
@@ -50,14 +50,14 @@ class Program:
         self._learn(cache, work.size)
         if work.num_tokens < work.size:
             buffer["attended"][work.num_tokens : work.size] = 0  # padding, of which nothing may come that is not finite
-        if work.prefilling or not self._is_compiled(work.size):
-            self._run_by_layers(layout, work)
-        else:
-            rows, pools = work.few
+        if work.is_planned:
+            rows, pools = work.plan
             self._plan[: len(rows)] = rows
             self._base(pools)
-            layout.table[layout.attending, 2] = len(rows)
+            layout.table[layout.planned, 2] = len(rows)
             loop.run(layout.table, 0, len(layout.table))
+        else:
+            self._run_by_layers(layout, work)
         return buffer["normed"][: work.size]
 
     def _run_by_layers(self, layout: Layout, work: Pass) -> None:
@@ -65,9 +65,10 @@ class Program:
         begun = 0
         out = self._buffers["attended"][: work.size]
         for number, layer in enumerate(self._decoder.layers):
-            attending = int(layout.attending[number])
-            loop.run(layout.table, begun, attending)
-            found = attend(work, number, *self._views(work.size), layer.scoring, compiled=True)
+            keeping, attending = map(int, layout.planned[2 * number : 2 * number + 2])
+            loop.run(layout.table, begun, keeping)
+            queries, keys, values = self._views(work.size)
+            found = attend(work, number, queries, keys, values, layer.scoring, compiled=True)
             out.copy_(found[0].flatten(1))
             begun = attending + 1
         loop.run(layout.table, begun, len(layout.table))
@@ -77,10 +78,6 @@ class Program:
         heads = self._decoder.heads
         for name, count in (("queries", heads.queries), ("keys", heads.keys), ("values", heads.keys)):
             yield self._buffers[name][:size].view(1, size, count, -1).transpose(1, 2)
-
-    def _is_compiled(self, size: int) -> bool:
-        views = list(self._views(size))
-        return all(compiled_attention(*views, *layer.scoring[2:]) for layer in self._decoder.layers[:1])
 
     def _learn(self, cache: KVCache, size: int) -> None:
         if len(cache.shapes) < len(self._decoder.layers):
@@ -148,6 +145,7 @@ class Program:
             joined = table.product("normed", layer.joined, "joined")
             table.turn(layer, joined)
             table.free(joined)
+            table.keep(self._bases[number].ctypes.data)
             table.attend(layer.scoring, self._bases[number].ctypes.data)
             added = table.product("attended", layer.out, "result")
             table.norm(layer.second_norm, added)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -70,12 +70,11 @@ class Weights:
 
 @dataclass
 class Layout:
-    """The table for passes of one size, and where in it each layer attends: rows before are its first half, rows behind
-    its second one and the next layer's first."""
+    """The table for passes of one size, and where in it each layer keeps and attends, one behind the other."""
 
     table: np.ndarray
-    attending: np.ndarray
-    held: list[Any] = field(default_factory=list)
+    planned: np.ndarray
+    held: list[Any]
     """What the table points to."""
 
 
@@ -83,8 +82,8 @@ Result = int | str
 
 
 class Table:
-    """Collects operations over the first `size` rows of the buffers. The result of a product is named by the buffer that
-    it is written to, or, where the product makes memory of its own, by the product's row."""
+    """Collects operations over the first `size` rows of the buffers. The result of a product is named by the buffer
+    that it is written to, or, where the product makes memory of its own, by the product's row."""
 
     def __init__(
         self,
@@ -103,7 +102,7 @@ class Table:
         self._wanted: list[tuple[int, int, int, int]] = []
         """A product's row, and the row and word that want its address, with the bytes beyond it."""
         self._freed: list[tuple[int, int]] = []
-        self._attending: list[int] = []
+        self._planned: list[int] = []
         self._weights = weights
         self._inputs: dict[str, loop.Handle] = {}
 
@@ -137,50 +136,55 @@ class Table:
 
     def turn(self, layer: Layer, joined: Result) -> None:
         """Rotate queries and keys, normed before where the layer does, and copy values."""
-        heads = self._heads
-        item = self._decoder.norm.weight.dtype.itemsize
-        width = (heads.queries + heads.keys) * heads.key_dim + heads.keys * heads.value_dim
-        parts = []
+        heads, dtype = self._heads, self._decoder.norm.weight.dtype
+        dim, first_key = heads.key_dim, heads.queries * heads.key_dim
+        first_value = first_key + heads.keys * dim
+        width = first_value + heads.keys * heads.value_dim
+        block = [self._size, dim // 2, self._pointer("cosines"), self._pointer("sines"), dim]
+        wanted = [(2 + 16, first_value)]
         for name, count, norm, first in (
             ("queries", heads.queries, layer.query_norm, 0),
-            ("keys", heads.keys, layer.key_norm, heads.queries * heads.key_dim),
+            ("keys", heads.keys, layer.key_norm, first_key),
         ):
             if norm is None:
-                parts.append((count, None, width, first))
-                continue
-            target = self._pointer(f"normed {name}")
-            rows = self._size * count
-            place = 0, heads.key_dim, norm.weight.data_ptr(), target
-            kernel = ops.norm_kernel(norm.weight.dtype, norm.form)
-            block = [rows, heads.key_dim, *place, ops.bits(norm.epsilon), 0, count, width]
-            self._kernel(kernel, block, rows * heads.key_dim)
-            self._want(joined, 2 + 2, first * item)
-            parts.append((count, target, count * heads.key_dim, 0))
-        block = [self._size, heads.key_dim // 2, self._pointer("cosines"), self._pointer("sines"), heads.key_dim]
-        for (count, source, stride, _), name in zip(parts, ("queries", "keys"), strict=True):
-            block += [count, source or 0, stride, heads.key_dim, self._pointer(name)]
+                wanted.append((2 + len(block) + 1, first))
+                block += [count, 0, width, dim, self._pointer(name)]
+            else:
+                self._norm_heads(name, count, norm, joined, first, width)
+                block += [count, self._pointer(f"normed {name}"), count * dim, dim, self._pointer(name)]
         block += [heads.keys, 0, width, heads.value_dim, self._pointer("values"), heads.value_dim]
-        self._kernel(ops.rotary_kernel(self._decoder.norm.weight.dtype), block, self._size * width)
-        for (_, source, _, first), word in zip(parts, (6, 11), strict=True):
-            if source is None:
-                self._want(joined, 2 + word, first * item)
-        self._want(joined, 2 + 16, (heads.queries + heads.keys) * heads.key_dim * item)
+        self._kernel(ops.rotary_kernel(dtype), block, self._size * width)
+        for word, first in wanted:
+            self._want(joined, word, first * dtype.itemsize)
 
-    def attend(self, scoring: Scoring, bases: int) -> None:
-        """Attention of all rows of the plan; how many it has is filled in for each pass."""
+    def _norm_heads(self, name: str, count: int, norm: FusedNorm, joined: Result, first: int, width: int) -> None:
+        """Norm `count` heads of each token, which begin at number `first` of the `width` joined ones."""
+        dim, rows = self._heads.key_dim, self._size * count
+        block = [rows, dim, 0, dim, norm.weight.data_ptr(), self._pointer(f"normed {name}")]
+        block += [ops.bits(norm.epsilon), 0, count, width]
+        self._kernel(ops.norm_kernel(norm.weight.dtype, norm.form), block, rows * dim)
+        self._want(joined, 2 + 2, first * norm.weight.dtype.itemsize)
+
+    def keep(self, bases: int) -> None:
+        """Write keys and values into the slots of all rows of the plan; how many it has is filled in for each pass."""
         heads = self._heads
         block = [0, heads.keys]
-        for name, count, dim in (
-            ("queries", heads.queries, heads.key_dim),
-            ("keys", heads.keys, heads.key_dim),
-            ("values", heads.keys, heads.value_dim),
-        ):
-            block += [self._pointer(name), count * dim, dim]
+        for name, size in (("keys", heads.key_dim), ("values", heads.value_dim)):
+            block += [self._pointer(name), heads.keys * size, size]
+        block += [self._plan, bases, heads.key_dim, heads.value_dim]
+        self._planned.append(len(self._rows))
+        kernel = ops.keeping_kernel(self._decoder.norm.weight.dtype)
+        self._kernel(kernel, block, self._size * heads.keys * heads.key_dim)
+
+    def attend(self, scoring: Scoring, bases: int) -> None:
+        """Attention of all rows of the plan."""
+        heads = self._heads
+        block = [0, heads.keys, self._pointer("queries"), heads.queries * heads.key_dim, heads.key_dim]
         block += [self._pointer("attended"), heads.queries * heads.value_dim, ops.bits(scoring.scaling)]
         block += [ops.NO_WINDOW if scoring.window is None else scoring.window, self._plan, bases]
         block += [0 if scoring.sinks is None else scoring.sinks.data_ptr(), heads.queries // heads.keys]
         block += [heads.key_dim, heads.value_dim]
-        self._attending.append(len(self._rows))
+        self._planned.append(len(self._rows))
         kernel = ops.attention_kernel(heads.key_dim, heads.value_dim, self._decoder.norm.weight.dtype)
         self._kernel(kernel, block, ops.WORTH_SHARING)
 
@@ -202,13 +206,14 @@ class Table:
         table = np.zeros((len(self._rows), loop.WORDS), dtype=np.int64)
         for number, row in enumerate(self._rows):
             table[number, : len(row)] = row
+        place, words = table.ctypes.data, loop.WORDS
         pairs = dict.fromkeys({product for product, *_ in self._wanted}, loop.PAIRS)
-        for product, row, word, beyond in self._wanted:
-            table[product, pairs[product] : pairs[product] + 2] = table[row, word:].ctypes.data, beyond
+        for product, user, word, beyond in self._wanted:
+            table[product, pairs[product] : pairs[product] + 2] = place + 8 * (user * words + word), beyond
             pairs[product] += 2
-        for row, product in self._freed:
-            table[row, 1] = table[product, loop.RESULT :].ctypes.data
-        return Layout(table, np.array(self._attending), [self._buffers, self._inputs])
+        for user, product in self._freed:
+            table[user, 1] = place + 8 * (product * words + loop.RESULT)
+        return Layout(table, np.array(self._planned), [self._buffers, self._inputs])
 
     def _kernel(self, kernel: Any, block: list[int], numbers: int) -> None:
         shared = numbers >= ops.WORTH_SHARING

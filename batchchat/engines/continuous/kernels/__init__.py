@@ -5,7 +5,6 @@ Everything here has a form in torch's operators, which is taken where numba or t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -44,15 +43,10 @@ def tiled() -> bool:
         return False
 
 
-def compiled_attention(
+def attends(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, softcap: float | None, sinks: torch.Tensor | None
-) -> Callable[..., None] | None:
-    """`attend_few` where it can do this."""
+) -> bool:
+    """Whether a kernel does this attention."""
     tensors = [query, key, value, *([] if sinks is None else [sinks])]
     one_kind = {(tensor.device.type, tensor.dtype) for tensor in tensors}
-    usable = softcap is None and one_kind in ({("cpu", dtype)} for dtype in _NUMBERS)
-    if not usable or not compiled():
-        return None
-    from batchchat.engines.continuous.kernels.ops import attend_few
-
-    return attend_few
+    return softcap is None and one_kind in ({("cpu", dtype)} for dtype in _NUMBERS) and compiled()

@@ -1,6 +1,7 @@
 """What is compiled: functions of a block of 64-bit parameters, each of which does one thread's share of the work.
 
-Compiled code is kept until the file of its function changes. Addresses are given as integers and floats as their bits. Arithmetic is in single precision; bfloat16 numbers are seen as their 16 bits.
+Compiled code is kept until the file of its function changes. Addresses are given as integers and floats as their bits.
+Arithmetic is in single precision; bfloat16 numbers are seen as their 16 bits.
 """
 
 from __future__ import annotations
@@ -101,8 +102,8 @@ def power(x: Any) -> Any:
 
 
 def norm(stored: type, width: int, form: int) -> Code:
-    """Root-mean-square norm of rows, in one of the three forms; with something to add first, which stays added. Rows lie
-    in groups of `together`."""
+    """Root-mean-square norm of rows, in one of the three forms; with something to add first, which stays added. Rows
+    lie in groups of `together`."""
 
     def norm(parameters: Any) -> None:
         given = carray(parameters, (10,), np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,11 @@ def _attention_of_any(dtype: torch.dtype) -> Kernel:
 
 
 @cache
+def keeping_kernel(dtype: torch.dtype) -> Kernel:
+    return Kernel(attending.keeping(STORED[dtype], dtype.itemsize))
+
+
+@cache
 def norm_kernel(dtype: torch.dtype, form: int) -> Kernel:
     return Kernel(code.norm(STORED[dtype], dtype.itemsize, form))
 
@@ -57,44 +63,56 @@ def bits(value: float) -> int:
     return int(np.float32(value).view(np.uint32))
 
 
-def attend_few(
-    current: Pass,
-    layer: int,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    out: torch.Tensor,
-    scoring: Scoring,
+def keep(current: Pass, layer: int, key: torch.Tensor, value: torch.Tensor, num_rows: int) -> None:
+    """Write the keys and values `[1, heads, tokens, dim]` of the first rows of a pass's plan into their slots."""
+    key, value = (tensor if tensor.stride(3) == 1 else tensor.contiguous() for tensor in (key, value))
+    plan, _ = current.plan
+    places = ((tensor.data_ptr(), tensor.stride(2), tensor.stride(1)) for tensor in (key, value))
+    keeping_kernel(key.dtype)(
+        num_rows,
+        key.shape[1],
+        *itertools.chain.from_iterable(places),
+        plan.ctypes.data,
+        _bases(current, layer).ctypes.data,
+        key.shape[3],
+        value.shape[3],
+        shared=key.numel() >= WORTH_SHARING,
+    )
+
+
+def attend_rows(
+    current: Pass, layer: int, query: torch.Tensor, out: torch.Tensor, scoring: Scoring, num_rows: int
 ) -> None:
-    """Write the keys and values of a pass's decode groups into their slots, and their attention into the first tokens
-    of `out` `[tokens, heads, value_dim]`. `query`, `key` and `value` are `[1, heads, tokens, dim]`."""
-    query, key, value = (tensor if tensor.stride(3) == 1 else tensor.contiguous() for tensor in (query, key, value))
-    heads = key.shape[1]
-    rows, pools = current.few
-    bases = np.array([(pool.keys[layer].data_ptr(), pool.values[layer].data_ptr()) for pool in pools], dtype=np.int64)
-    attention_kernel(key.shape[3], value.shape[3], query.dtype)(
-        len(rows),
+    """Write the attention of the first rows of a pass's plan, whose keys and values are in their slots, into the first
+    tokens of `out` `[tokens, heads, value_dim]`. `query` is `[1, heads, tokens, dim]`."""
+    query = query if query.stride(3) == 1 else query.contiguous()
+    plan, pools = current.plan
+    heads, key_dim = pools[0].keys[layer].shape[1], query.shape[3]
+    attention_kernel(key_dim, out.shape[2], query.dtype)(
+        num_rows,
         heads,
         query.data_ptr(),
         query.stride(2),
         query.stride(1),
-        key.data_ptr(),
-        key.stride(2),
-        key.stride(1),
-        value.data_ptr(),
-        value.stride(2),
-        value.stride(1),
         out.data_ptr(),
         out.stride(0),
         bits(scoring.scaling),
         NO_WINDOW if scoring.window is None else scoring.window,
-        rows.ctypes.data,
-        bases.ctypes.data,
+        plan.ctypes.data,
+        _bases(current, layer).ctypes.data,
         0 if scoring.sinks is None else scoring.sinks.data_ptr(),
         query.shape[1] // heads,
-        key.shape[3],
-        value.shape[3],
+        key_dim,
+        out.shape[2],
     )
+
+
+def _bases(current: Pass, layer: int) -> np.ndarray:
+    """Where the keys and values of each of a pass's pools lie."""
+    if layer not in current.bases:
+        places = [(pool.keys[layer].data_ptr(), pool.values[layer].data_ptr()) for pool in current.plan[1]]
+        current.bases[layer] = np.array(places, dtype=np.int64)
+    return current.bases[layer]
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float, form: int) -> torch.Tensor:

@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding
 import numpy as np
 import torch
 from llvmlite import ir
 from numba import carray, int64, types
 from numba.extending import intrinsic
 
-from batchchat.engines.continuous.kernels.code import Code, at, narrow, thread, threads, wide
-
-llvmlite.binding.initialize_native_asmparser()
+from batchchat.engines.continuous.kernels.code import Code, at, thread, threads, wide
 
 ROWS = 16
 """Rows of a tile. A tile of sums has as many outputs."""
@@ -28,6 +25,11 @@ _TILE = 1024
 """Bytes."""
 _AHEAD = 8 * _TILE
 """How far ahead of its use a weight is fetched: less and more of it were slower."""
+_FEW = 64
+"""Rows up to which a weight is read once, for all of them; where there are more, parts of it are read again from a near
+cache."""
+_NEAR = 1 << 20
+"""Bytes of a part."""
 CONFIG = np.zeros(64, dtype=np.uint8)
 """All eight tiles with 16 rows of 64 bytes."""
 CONFIG[0] = 1
@@ -59,7 +61,7 @@ def _assembly(*lines: str) -> Callable[..., None]:
     def run(_: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 7)
-            builder.asm(kind, "\n".join(lines), ",".join(["r"] * 7 + ["~{memory}"]), arguments, True)
+            builder.asm(kind, "\n".join(lines), ",".join(["r"] * 7 + ["~{memory}", "~{zmm16}"]), arguments, True)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 7), generate
@@ -90,6 +92,8 @@ def _keep(count: int) -> Callable[..., None]:
     return _assembly(*(f"tilestored %tmm{tile}, {place}($0,$1,1)" for tile, place in places))
 
 
+_narrow_32 = _assembly("vmovups 64($0), %zmm16", "vcvtne2ps2bf16 ($0), %zmm16, %zmm16", "vmovdqu16 %zmm16, ($1)")
+"""Write 32 floats at $0 in bfloat16 to $1."""
 _configure, _release = _assembly("ldtilecfg ($0)"), _assembly("tilerelease")
 _clear_1, _clear_2 = _clear(1), _clear(2)
 _multiply_1, _multiply_2 = _multiply(1), _multiply(2)
@@ -97,8 +101,8 @@ _keep_1, _keep_2 = _keep(1), _keep(2)
 
 
 def product() -> Code:
-    """Rows `[rows, size]` times a packed weight, plus a bias `[outputs]` if its address is not 0. The rows lie in memory
-    that goes on to a multiple of 16 of them."""
+    """Rows `[rows, size]` times a packed weight, plus a bias `[outputs]` if its address is not 0. The rows lie in
+    memory that goes on to a multiple of 16 of them."""
 
     def multiply(parameters: Any) -> None:
         given = carray(parameters, (8,), np.int64)
@@ -110,37 +114,37 @@ def product() -> Code:
         blocks, chunks, stride = outputs // wide_block, size // DEPTH, size * 2
         share = (blocks + threads() - 1) // threads()
         _configure(config, 0, 0, 0, 0, 0, 0)
-        for block in range(thread() * share, min(blocks, (thread() + 1) * share)):
+        together = 1 if rows <= _FEW else max(1, _NEAR // (chunks * 2 * _TILE))
+        last = min(blocks, (thread() + 1) * share)
+        for group in range(thread() * share, last, together):
             for first in range(0, rows, 2 * ROWS):
-                tile = weight + block * chunks * 2 * _TILE
-                one = source + first * stride
-                have = min(2 * ROWS, rows - first)
-                if have <= ROWS:
-                    _clear_1(0, 0, 0, 0, 0, 0, 0)
-                    for _ in range(chunks):
-                        _multiply_1(tile, 64, stride, one, 0, 0, 0)
-                        tile += 2 * _TILE
-                        one += 64
-                    _keep_1(kept, 128, 0, 0, 0, 0, 0)
-                else:
-                    other = one + ROWS * stride
-                    _clear_2(0, 0, 0, 0, 0, 0, 0)
-                    for _ in range(chunks):
-                        _multiply_2(tile, 64, stride, one, other, 0, 0)
-                        tile += 2 * _TILE
-                        one += 64
-                        other += 64
-                    _keep_2(kept, 128, 0, 0, 0, 0, 0)
-                for row in range(have):
-                    place = out + ((first + row) * outputs + block * wide_block) * 2
-                    written = carray(at(place), (wide_block,), np.uint16)
-                    if bias == 0:
-                        for n in range(wide_block):
-                            written[n] = narrow(sums[row * wide_block + n], written[n])
+                for block in range(group, min(last, group + together)):
+                    tile = weight + block * chunks * 2 * _TILE
+                    one = source + first * stride
+                    have = min(2 * ROWS, rows - first)
+                    if have <= ROWS:
+                        _clear_1(0, 0, 0, 0, 0, 0, 0)
+                        for _ in range(chunks):
+                            _multiply_1(tile, 64, stride, one, 0, 0, 0)
+                            tile += 2 * _TILE
+                            one += 64
+                        _keep_1(kept, 128, 0, 0, 0, 0, 0)
                     else:
-                        more = carray(at(bias + block * wide_block * 2), (wide_block,), np.uint16)
-                        for n in range(wide_block):
-                            written[n] = narrow(sums[row * wide_block + n] + wide(more[n]), written[n])
+                        other = one + ROWS * stride
+                        _clear_2(0, 0, 0, 0, 0, 0, 0)
+                        for _ in range(chunks):
+                            _multiply_2(tile, 64, stride, one, other, 0, 0)
+                            tile += 2 * _TILE
+                            one += 64
+                            other += 64
+                        _keep_2(kept, 128, 0, 0, 0, 0, 0)
+                    for row in range(have):
+                        place = out + ((first + row) * outputs + block * wide_block) * 2
+                        if bias != 0:
+                            more = carray(at(bias + block * wide_block * 2), (wide_block,), np.uint16)
+                            for n in range(wide_block):
+                                sums[row * wide_block + n] += wide(more[n])
+                        _narrow_32(kept + row * wide_block * 4, place, 0, 0, 0, 0, 0)
         _release(0, 0, 0, 0, 0, 0, 0)
 
     return multiply

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import llvmlite.binding
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
+
+llvmlite.binding.initialize_native_asmparser()
 
 LANES = 16
 
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
+_PAIRED = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
 _FAST = ("reassoc", "contract", "nsz")
 
 
@@ -66,20 +71,26 @@ def _floats(builder: Any, addresses: Any) -> Iterator[Any]:
         yield builder.inttoptr(address, _FLOAT.as_pointer())
 
 
-def dots(dim: int) -> Callable[..., None]:
-    """Products of one vector of `dim` floats with each of 16, which lie one behind the other: `(one, sixteen, out)`,
-    all addresses of floats."""
+def dots(dim: int, in_pairs: bool) -> Callable[..., None]:
+    """Products of one vector of `dim` numbers with each of 16, which lie one behind the other: `(one, sixteen, out)`,
+    all addresses. The numbers are floats, or with `in_pairs` in bfloat16, multiplied by an instruction that adds up
+    pairs of them: see `has_pairs`. What comes out are floats."""
+    each = LANES * (2 if in_pairs else 1)
 
     @intrinsic
     def products(_: Any, one: Any, sixteen: Any, out: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             query, keys, result = _floats(builder, arguments)
-            parts = [_load(builder, query, part) for part in range(dim // LANES)]
+            parts = [_load(builder, query, part) for part in range(dim // each)]
             sums = []
             for key in range(LANES):
                 total = ir.Constant(_VECTOR, [0.0] * LANES)
                 for part, own in enumerate(parts):
-                    total = _multiply_add(builder, own, _load(builder, keys, key * len(parts) + part), total)
+                    other = _load(builder, keys, key * len(parts) + part)
+                    if in_pairs:
+                        total = builder.asm(_PAIRED, "vdpbf16ps $2, $1, $0", "=v,v,v,0", [own, other, total], False)
+                    else:
+                        total = _multiply_add(builder, own, other, total)
                 sums.append(total)
             _store(builder, _sums(builder, sums), result, 0)
             return context.get_dummy_value()
@@ -88,6 +99,48 @@ def dots(dim: int) -> Callable[..., None]:
 
     found: Callable[..., None] = products
     return found
+
+
+@intrinsic
+def highest(_: Any, floats: Any, vectors: Any) -> Any:
+    """The highest of `vectors` times 16 floats at an address, at least one time. What is no number does not count."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (source,) = _floats(builder, arguments[:1])
+        top = cgutils.alloca_once(builder, _VECTOR)
+        builder.store(_load(builder, source, 0), top)
+        with cgutils.for_range(builder, arguments[1]) as loop:
+            place = builder.gep(source, [builder.mul(loop.index, ir.Constant(ir.IntType(64), LANES))])
+            before, vector = builder.load(top), _load(builder, place, 0)
+            builder.store(builder.select(builder.fcmp_ordered(">", vector, before), vector, before), top)
+        vector, run = builder.load(top), LANES // 2
+        while run:  # halves onto each other
+            other = _shuffle(builder, vector, vector, [(lane + run) % LANES for lane in range(LANES)])
+            vector = builder.select(builder.fcmp_ordered(">", vector, other), vector, other)
+            run //= 2
+        return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
+
+    return types.float32(types.int64, types.int64), generate
+
+
+def has_pairs() -> bool:
+    """Whether this processor multiplies pairs of numbers in bfloat16."""
+    return bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16"))
+
+
+@intrinsic
+def fetch(_: Any, address: Any) -> Any:
+    """Have the cache line at an address brought nearer."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        to_read, near, data = (ir.Constant(word, number) for number in (0, 3, 1))
+        builder.call(function, [builder.inttoptr(arguments[0], byte), to_read, near, data])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
 
 
 def weighted_sum(dim: int) -> Callable[..., None]:
