@@ -14,7 +14,6 @@ from batchchat.engines.budget import Budget, is_out_of_memory, release_memory, t
 from batchchat.engines.continuous.cache import KVCache
 from batchchat.engines.continuous.drafting import Drafter, Drafts
 from batchchat.engines.continuous.graphs import Record
-from batchchat.engines.continuous.kernels import compiled
 from batchchat.engines.continuous.passes import Span, build_pass
 from batchchat.engines.continuous.pools import bucket
 from batchchat.engines.continuous.runner import ModelRunner
@@ -106,7 +105,7 @@ class ContinuousEngine:
             "engine": "continuous",
             "reproducible": "strict" if self._exact else "fast",
             **({"passes": "of any size" if self._any_size else "of fixed size"} if self._exact else {}),
-            "kernels": "compiled" if self._runner.device.type == "cpu" and compiled() else "torch",
+            "computed_by": self._runner.computed_by,
             **model_facts(self._runner.model),
             "work": self._work.as_dict(),
             "max_rows": self._scheduler.max_rows,

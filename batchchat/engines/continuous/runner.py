@@ -14,6 +14,7 @@ from transformers import AttentionInterface, Cache
 from batchchat.engines.continuous.attention import Scoring, attend
 from batchchat.engines.continuous.cache import KVCache
 from batchchat.engines.continuous.graphs import Record, Recorder
+from batchchat.engines.continuous.kernels import compiled
 from batchchat.engines.continuous.passes import Pass
 
 _NAME = "batchchat_slots"
@@ -89,6 +90,13 @@ class ModelRunner:
         if self._recorder is None or every:
             return self._compute(work, every)
         return self._recorder.forward(work)
+
+    @property
+    def computed_by(self) -> str:
+        """`program`, `kernels` or `torch`: see `packing`."""
+        if self._program is not None:
+            return "program"
+        return "kernels" if self.device.type == "cpu" and compiled() else "torch"
 
     @property
     def num_replayed(self) -> int:
