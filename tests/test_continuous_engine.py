@@ -279,6 +279,25 @@ def test_a_feed_that_is_empty_for_a_while() -> None:
     assert found == [0, 1]
 
 
+@pytest.mark.parametrize("budget", [256, 8192])
+def test_answers_that_are_given_away_during_the_next_step_are_the_same(budget: int) -> None:
+    """As on an accelerator; with second turns, which come a step later then, and where memory is short."""
+
+    def chats(overlap: bool) -> list[Completion]:
+        feed = Feed(iter(mixed()), look_ahead=1000)
+        found = []
+        for done in engine(max_tokens=budget, overlap=overlap).run(feed):
+            found.append(done)
+            if done.request.turn == 0 and done.error is None:
+                following = (*done.request.prompt_ids, *done.token_ids, 9, 8)
+                feed.put(replace(done.request, turn=1, prompt_ids=following))
+        return found
+
+    later, at_once = chats(True), chats(False)
+    assert len(later) == len(at_once)
+    assert {d.request.key: d.token_ids for d in later} == {d.request.key: d.token_ids for d in at_once}
+
+
 def test_the_listener_hears_every_token_once_and_in_order() -> None:
     heard: dict[int, list[int]] = {}
 

@@ -38,6 +38,8 @@ class ContinuousEngine:
     depend on what else is in flight, so that a request's tokens are bit for bit the same alone or in a crowd; with
     `any_size` all shapes give the same bits, so that none needs to be kept (see `invariance`).
     `drafter` proposes tokens that are verified several at a time, where that is faster or with `always_draft`.
+    `overlap`: completions are given away while the next step computes, so that what is done with them (storing them,
+    rendering the chats' next prompts) costs an accelerator no time; on a CPU it would only come later.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class ContinuousEngine:
         budget: Budget | None = None,
         record: Record | None = None,
         any_size: bool = False,
+        overlap: bool | None = None,
     ):
         self._exact = reproducible == "strict"
         self._any_size = any_size
@@ -62,7 +65,10 @@ class ContinuousEngine:
         self._cache.budget = self._budget.within(max_tokens)
         self._needy: Sequence | None = None
         """The request for which memory ran out just now, with nothing left to give up."""
+        self._held: list[Completion] = []
+        """What ended in the last step and was not given away yet."""
         self._runner = ModelRunner(model, self._cache, record, lambda why: meter.event("not_recorded", why))
+        self._overlap = self._runner.device.type != "cpu" if overlap is None else overlap
         self._scheduler = Scheduler(self._cache, max_rows, _CHUNK, self._exact)
         self._work = Work()
         self._codec = codec
@@ -96,6 +102,7 @@ class ContinuousEngine:
             if self._scheduler.running:
                 yield from self._step()
             elif self._scheduler.idle:
+                yield from self._give_away()
                 if feed.exhausted:
                     return
                 feed.wait(_WAIT_SECONDS)
@@ -154,13 +161,15 @@ class ContinuousEngine:
             spans.sort(key=lambda span: place.get(id(span.sequence), len(place)))
             logits, passes = self._compute(spans)
         except Exception as error:  # whatever a model raises is tried again apart, and told where it happens again
+            yield from self._give_away()
             yield from self._relieve() if is_out_of_memory(error) else self._set_apart(error)
             return
+        yield from self._give_away()  # an accelerator is computing now
         self._needy = None
         self._scheduler.advance(spans)
         sampled = [span for span in spans if span.sampled]
         self._begin([span.sequence for span in sampled if id(span.sequence) not in place])
-        ended = self._write(logits, [span.drafts for span in sampled]) if sampled else []
+        self._held = self._write(logits, [span.drafts for span in sampled]) if sampled else []
         for part, size in passes:
             self._count(part, size)
         seconds = self._meter.now() - began
@@ -177,7 +186,12 @@ class ContinuousEngine:
             self._speculation.verified(sampled)
             if len(spans) == len(place):
                 self._speculation.took(spans, drafts is not None, seconds)
-        yield from ended
+        if not self._overlap or not self._scheduler.running:
+            yield from self._give_away()
+
+    def _give_away(self) -> Iterator[Completion]:
+        held, self._held = self._held, []
+        yield from held
 
     def _plan(self, drafts: Drafts) -> list[Span[Sequence]]:
         """The spans of the next step. Sequences that lost their slots for it no longer write."""
