@@ -241,12 +241,29 @@ def test_without_numba_everything_still_runs(tmp_path: Path) -> None:
     assert done.stdout.split()[-1] == "torch"
 
 
+def test_compiled_code_is_kept(tmp_path: Path) -> None:
+    """A second process finds what the first one compiled."""
+    script = (
+        "import torch\n"
+        "from batchchat.engines.continuous.kernels import ops, tiled\n"
+        "ops.attention_kernel(64, 64, torch.bfloat16), ops.norm_kernel(torch.bfloat16, 0)\n"
+        "tiled() and ops.tiled_kernel()\n"
+    )
+    kept = []
+    for _ in range(2):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)}
+        subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
+        kept.append({file.name for file in tmp_path.rglob("*.nbc")})
+    assert len(kept[0]) >= 2
+    assert kept[0] == kept[1]
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_passes_of_any_size_give_the_same_bits(dtype: torch.dtype) -> None:
     """Strict mode without fixed shapes: alone, together, and in another order."""
     model = copy.deepcopy(llama(layers=2)).to(dtype)
     pack(model)
-    assert rows_are_independent(model, CODEC, pass_sizes(9))
+    assert rows_are_independent(model, pass_sizes(9))
     strict: dict[str, Any] = {"reproducible": "strict", "any_size": True}
     requests = [
         request(n, tuple(range(5 + n, 45 + 9 * n)), max_new_tokens=10, temperature=float(n % 2), logprobs=1)
@@ -277,9 +294,9 @@ def test_products_that_depend_on_the_number_of_rows_are_found_out(monkeypatch: p
     model = copy.deepcopy(llama(layers=1)).to(torch.bfloat16)
     pack(model)
     monkeypatch.setattr(invariance, "product_of", uneven)
-    assert not rows_are_independent(model, CODEC, pass_sizes(9))
+    assert not rows_are_independent(model, pass_sizes(9))
 
 
 def test_a_model_that_is_not_packed_keeps_its_shapes() -> None:
-    assert not rows_are_independent(copy.deepcopy(llama(layers=1)), CODEC, pass_sizes(4))
+    assert not rows_are_independent(copy.deepcopy(llama(layers=1)), pass_sizes(4))
     assert compiled(), "the tests need the extra of the name cpu"

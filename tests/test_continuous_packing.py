@@ -57,7 +57,7 @@ def test_products_over_one_input_are_joined(monkeypatch: pytest.MonkeyPatch) -> 
 def test_strict_mode_keeps_its_promise_with_packed_weights() -> None:
     model = copy.deepcopy(llama(layers=2)).to(torch.bfloat16)
     pack(model)
-    assert check(model, CODEC).reason is None
+    assert check(model).reason is None
     requests = [request(n, tuple(range(5 + n, 45 + 3 * n)), max_new_tokens=12, logprobs=1) for n in range(9)]
 
     def answers(rows: int) -> dict[int, object]:

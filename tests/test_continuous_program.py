@@ -11,16 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zoo import Clock, byte_bpe, llama, request
 from zoo_answers import TIE, drain_with_second_turns, first_difference, requests
-from zoo_architectures import ARCHITECTURES, Architecture
+from zoo_architectures import ARCHITECTURES, VOCABULARY, Architecture
 
-from batchchat.engines.continuous import packing
+from batchchat.engines.continuous import packing, trial
 from batchchat.engines.continuous.cache import KVCache
 from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.continuous.kernels import tiled
 from batchchat.engines.continuous.packing import pack
-from batchchat.engines.continuous.passes import Span, build_pass
 from batchchat.engines.continuous.runner import PROGRAMS, ModelRunner
-from batchchat.engines.continuous.selfcheck import probes
 from batchchat.prompts import TokenizerCodec
 from batchchat.schedule import Feed
 
@@ -49,20 +47,8 @@ def test_answers_of_a_program_are_those_of_generate(name: str) -> None:
 def logits(model: Any, by_modules: bool, takes: tuple[tuple[int, ...], ...]) -> torch.Tensor:
     """Of prompts computed together, in passes that take so many tokens of each."""
     runner = ModelRunner(model, KVCache(8192), by_modules=by_modules)
-    sequences = probes(model, CODEC, [sum(counts) for counts in zip(*takes, strict=True)])
-    for sequence in sequences:
-        sequence.slot = runner.cache.place(sequence.tokens, len(sequence.tokens))
-    found = []
-    for counts in takes:
-        spans = [
-            Span(sequence, sequence.placed.computed, count, False)
-            for sequence, count in zip(sequences, counts, strict=True)
-            if count
-        ]
-        found.append(runner.forward(build_pass(spans, runner.device), every=True).clone())
-        for span in spans:
-            span.slot.computed = span.end
-    return torch.cat(found)
+    prompts = trial.prompts(VOCABULARY, [sum(counts) for counts in zip(*takes, strict=True)])
+    return torch.cat(trial.logits(runner, takes, prompts, least=4))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

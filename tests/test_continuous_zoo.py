@@ -22,7 +22,7 @@ def test_greedy_tokens_are_those_of_generate(
 ) -> None:
     model = architecture.model()
     codec = TokenizerCodec(byte_bpe())
-    found = check(model, codec)
+    found = check(model)
     assert found.reason is None
     engine = ContinuousEngine(model, codec, Clock(), max_rows=4, max_tokens=4096)
     done = list(drain_with_second_turns(engine, Feed(iter(requests()), look_ahead=100)))
@@ -40,7 +40,7 @@ def test_greedy_tokens_are_those_of_generate(
     "architecture", [a for a in ARCHITECTURES if a.falls_back is not None], ids=lambda architecture: architecture.name
 )
 def test_what_cannot_be_run_says_why(architecture: Architecture) -> None:
-    found = check(architecture.model(), TokenizerCodec(byte_bpe()))
+    found = check(architecture.model())
     assert architecture.falls_back is not None
     assert found.reason is not None
     assert architecture.falls_back in found.reason
@@ -54,7 +54,7 @@ def test_a_model_that_gives_other_logits_in_a_packed_pass_is_refused() -> None:
     model = RUNNABLE[0].model()
     plain_forward = model.model.norm.forward
     model.model.norm.forward = lambda hidden: plain_forward(hidden - hidden.mean(dim=1, keepdim=True))
-    found = check(model, TokenizerCodec(byte_bpe()))
+    found = check(model)
     assert found.reason is not None
     assert "standard deviations" in found.reason
     assert found.difference is not None

@@ -42,7 +42,7 @@ CALL_MESSAGE: dict[str, Any] = {
     "tool_calls": [{"type": "function", "function": {"name": "get_weather", "arguments": {"city": "Oslo"}}}],
 }
 TINY = Settings(
-    stages=(Stage(steps=6, learning_rate=1e-3, falls_from=3, ends_at=9),) * 2,
+    stages=(Stage(steps=4, learning_rate=1e-3, falls_from=2, ends_at=6),) * 3,
     tokens_per_step=256,
     short_row=64,
     long_row=128,

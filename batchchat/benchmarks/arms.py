@@ -59,7 +59,7 @@ def strict(model: Any, codec: Any, rows: int) -> EngineArm:
     from batchchat.engines.continuous.engine import ContinuousEngine, pass_sizes
     from batchchat.engines.continuous.invariance import rows_are_independent
 
-    any_size = rows_are_independent(model, codec, pass_sizes(rows))
+    any_size = rows_are_independent(model, pass_sizes(rows))
     return EngineArm(
         ContinuousEngine(model, codec, Silent(), rows, rows * 1024, "strict", any_size=any_size),
     )

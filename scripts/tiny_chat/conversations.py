@@ -13,7 +13,7 @@ from typing import Any
 from scripts.tiny_chat import exercises, knowledge
 from scripts.tiny_chat.draw import Draw, Turn
 from scripts.tiny_chat.facts import NAMES
-from scripts.tiny_chat.tools import EVERYDAY, MadeUp, kept, offer, tool_use
+from scripts.tiny_chat.tools import EVERYDAY, MORE_PLACES, MadeUp, kept, offer, tool_use
 
 NO_TOOL = "I have no tool for that."
 
@@ -62,7 +62,8 @@ TURN_WEIGHTS = {
 CHAT_WEIGHTS = {"memory": 12, "system prompt": 12, "tool call": 10, "tool result": 4, "no tool": 8}
 SKILLS = (*TURN_WEIGHTS, *CHAT_WEIGHTS)
 # What each stage of training draws from: the first drills what takes the longest to learn, sums and the reading of
-# tools on offer; the second is about everything, and most about instructions and tools.
+# tools on offer; the second is about everything, and most about instructions and tools; the third is about what was
+# still unsure then.
 FIRST_MIX = {
     **TURN_WEIGHTS,
     **CHAT_WEIGHTS,
@@ -83,7 +84,21 @@ SECOND_MIX = {
     "drill in endings": 6,
     "drill in tools": 60,
 }
-MIXES = (FIRST_MIX, SECOND_MIX)
+THIRD_MIX = {
+    **TURN_WEIGHTS,
+    "sums": 40,
+    "differences": 60,
+    "letters": 16,
+    "memory": 10,
+    "system prompt": 25,
+    "tool call": 90,
+    "tool result": 4,
+    "no tool": 70,
+    "drill in sums": 60,
+    "drill in bare sums": 110,
+    "drill in offers": 110,
+}
+MIXES = (FIRST_MIX, SECOND_MIX, THIRD_MIX)
 
 NEUTRAL_SYSTEM = (
     "You are a helpful assistant.",
@@ -239,6 +254,10 @@ def drill(draw: Draw, skills: tuple[str, ...]) -> Conversation:
     return Conversation("drill", [message for pair in turns for message in turn(*pair)])
 
 
+def drill_in_sums(draw: Draw) -> Conversation:
+    return drill(draw, ("sums", "differences"))
+
+
 def drill_in_letters(draw: Draw) -> Conversation:
     return drill(draw, ("reverse", "upper case", "letters", "repeat", "count"))
 
@@ -279,16 +298,45 @@ def drill_in_tools(draw: Draw) -> Conversation:
     return Conversation("drill", messages, schemas)
 
 
+def drill_in_offers(draw: Draw) -> Conversation:
+    """The same with each tool wanted once, so that nothing can be copied from an earlier call, and with parameters of
+    more names, so that a guess is worth less."""
+    tools = [MadeUp.any(draw, MORE_PLACES) for _ in range(draw.randint(1, 4))]
+    everyday = draw.sample(EVERYDAY, draw.randint(0, 2))
+    offered = {use.name: use.schema for use in (make(draw) for make in (*(tool.use for tool in tools), *everyday))}
+    wanted = [*(tool.use for tool in tools), *everyday]
+    others = [tool.near(draw).use for tool in tools if draw.chance(0.6)]
+    others += draw.sample([make for make in EVERYDAY if make not in everyday], draw.randint(0, 2))
+    makers = [*wanted, *others]
+    draw.shuffle(makers)
+    messages: list[Message] = []
+    for make in makers:
+        use = kept(draw, make)
+        if use.name in offered:
+            schema = offered[use.name]
+            arguments = dict(zip(schema["function"]["parameters"]["properties"], use.arguments.values(), strict=True))
+            messages += call_messages(use.request, use.name, arguments)
+            if draw.chance(0.3):
+                messages += [{"role": "tool", "content": use.result}, {"role": "assistant", "content": use.answer}]
+        else:
+            messages += turn(use.request, NO_TOOL)
+    schemas = list(offered.values())
+    draw.shuffle(schemas)
+    return Conversation("drill", messages, schemas)
+
+
 CHAT_SKILLS: dict[str, Callable[[Draw], Conversation]] = {
     "memory": memory,
     "system prompt": system_prompt,
     "tool call": tool_call,
     "tool result": tool_result,
     "no tool": no_tool,
+    "drill in sums": drill_in_sums,
     "drill in letters": drill_in_letters,
     "drill in bare sums": drill_in_bare_sums,
     "drill in endings": drill_in_endings,
     "drill in tools": drill_in_tools,
+    "drill in offers": drill_in_offers,
 }
 
 

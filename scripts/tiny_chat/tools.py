@@ -9,6 +9,9 @@ from scripts.tiny_chat.draw import Draw
 from scripts.tiny_chat.facts import CITIES, NAMES, NOUNS, VERBS, WORDS
 
 PLACES = ("room", "place", "city", "label", "owner")
+"""What the parameter of a made-up tool is called."""
+MORE_PLACES = (*PLACES, "name", "age", "colour", "text", "minutes", "degrees", "sky")
+"""The same in drills: the more there are, the less a guess is worth."""
 
 
 class ToolUse(NamedTuple):
@@ -95,8 +98,8 @@ class MadeUp(NamedTuple):
         return f"{self.verb}_{self.noun}"
 
     @classmethod
-    def any(cls, draw: Draw) -> MadeUp:
-        return cls(draw.choice(VERBS), draw.choice(NOUNS), draw.choice(PLACES))
+    def any(cls, draw: Draw, places: tuple[str, ...] = PLACES) -> MadeUp:
+        return cls(draw.choice(VERBS), draw.choice(NOUNS), draw.choice(places))
 
     def near(self, draw: Draw) -> MadeUp:
         """Another tool of the same verb or for the same noun."""

@@ -44,6 +44,7 @@ class Settings:
     stages: tuple[Stage, ...] = (
         Stage(steps=3_500, learning_rate=2.5e-3, falls_from=3_500, ends_at=5_000),
         Stage(steps=5_500, learning_rate=2.5e-3, falls_from=1_500, ends_at=5_500),
+        Stage(steps=3_600, learning_rate=2.5e-3, falls_from=1_200, ends_at=3_600),
     )
     tokens_per_step: int = 2_048
     short_row: int = 512

@@ -37,7 +37,7 @@ def try_build(model: Any, context: EngineContext) -> tuple[ContinuousEngine | No
     unpack = pack(model)
     section = context.recipe.engine
     strict = section.reproducible == "strict"
-    found = check(model, context.codec, strict)
+    found = check(model, strict)
     if found.reason is not None:
         unpack()
         return None, found.reason
@@ -62,7 +62,7 @@ def try_build(model: Any, context: EngineContext) -> tuple[ContinuousEngine | No
         drafter is not None and context.recipe.model.draft.force,
         context.budget,
         record_cuda if section.cuda_graphs and _is_on_one_gpu(model) else None,
-        strict and rows_are_independent(model, context.codec, pass_sizes(section.max_batch_rows)),
+        strict and rows_are_independent(model, pass_sizes(section.max_batch_rows)),
     )
     return engine, ""
 

@@ -163,7 +163,7 @@ class KVCache:
             spare = self._reclaim(pool, ceiling)
         if spare < 1:
             return False
-        pool.resize(pool.capacity + min(spare, max(2, pool.capacity // 2)))
+        pool.resize(pool.capacity + min(spare, max(2, pool.capacity)))
         self.peak_tokens = max(self.peak_tokens, self.allocated)
         return True
 

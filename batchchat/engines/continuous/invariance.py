@@ -9,19 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from batchchat.engines.continuous import trial
 from batchchat.engines.continuous.cache import KVCache
 from batchchat.engines.continuous.kernels import compiled
 from batchchat.engines.continuous.packing import is_packed, product_of, product_shapes
-from batchchat.engines.continuous.passes import Span, build_pass
 from batchchat.engines.continuous.runner import ModelRunner
-from batchchat.engines.continuous.selfcheck import probes
-from batchchat.prompts import Codec
 
 _CROWD = ((40, 1, 1), (7, 5, 1), (64, 30, 1), (1, 1, 1))
 """How many tokens of each of four prompts the passes of the trial take."""
 
 
-def rows_are_independent(model: Any, codec: Codec, sizes: Collection[int]) -> bool:
+def rows_are_independent(model: Any, sizes: Collection[int]) -> bool:
     """Whether the model, packed for the CPU, gives a token the same bits in passes of all these sizes (2 or more).
 
     The products of every shape that occurs are tried in every size, and a few prompts alone and together.
@@ -30,7 +28,7 @@ def rows_are_independent(model: Any, codec: Codec, sizes: Collection[int]) -> bo
     if not compiled() or not linears or not all(map(is_packed, linears)):
         return False
     alike = all(_product_is_independent(*shape, sizes) for shape in product_shapes(model))
-    return alike and _crowd_is_independent(model, codec)
+    return alike and _crowd_is_independent(model)
 
 
 @torch.inference_mode()
@@ -47,29 +45,14 @@ def _product_is_independent(width: int, outputs: int, dtype: torch.dtype, sizes:
     return all(torch.equal(product(rows[:, :size]), whole[:, :size]) for size in sizes)
 
 
-def _crowd_is_independent(model: Any, codec: Codec) -> bool:
-    together = _logits(model, codec, range(len(_CROWD)))
-    return all(torch.equal(_logits(model, codec, [number])[0], together[number]) for number in range(len(_CROWD)))
+def _crowd_is_independent(model: Any) -> bool:
+    together = _logits(model, range(len(_CROWD)))
+    return all(torch.equal(_logits(model, [number])[0], together[number]) for number in range(len(_CROWD)))
 
 
-def _logits(model: Any, codec: Codec, chosen: Collection[int]) -> list[torch.Tensor]:
+def _logits(model: Any, chosen: Collection[int]) -> list[torch.Tensor]:
     """Logits `[tokens, vocabulary]` of the chosen ones of the trial's prompts, computed together."""
+    taken = [_CROWD[number] for number in chosen]
+    tokens = trial.prompts(model.config.get_text_config().vocab_size, [sum(counts) for counts in taken])
     runner = ModelRunner(model, KVCache(budget=4096))
-    takes = [_CROWD[number] for number in chosen]
-    sequences = probes(model, codec, [sum(counts) for counts in takes])
-    found: list[list[torch.Tensor]] = [[] for _ in sequences]
-    for sequence in sequences:
-        sequence.slot = runner.cache.place(sequence.tokens, len(sequence.tokens))
-    for step in range(len(_CROWD[0])):
-        spans = [
-            Span(sequence, sequence.placed.computed, counts[step], False)
-            for sequence, counts in zip(sequences, takes, strict=True)
-        ]
-        num_tokens = sum(span.count for span in spans)
-        work = build_pass(spans, runner.device, max(2, num_tokens), exact=True)
-        logits = runner.forward(work, every=True)[:num_tokens].clone()
-        places = {id(sequence): number for number, sequence in enumerate(sequences)}
-        for span, part in zip(work.spans, logits.split([span.count for span in work.spans]), strict=True):
-            found[places[id(span.sequence)]].append(part)
-            span.slot.computed = span.end
-    return [torch.cat(parts) for parts in found]
+    return trial.logits(runner, list(zip(*taken, strict=True)), tokens, least=2, exact=True)

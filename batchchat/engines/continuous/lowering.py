@@ -4,18 +4,16 @@ layer, rotary embeddings, both results added to the hidden states. Its modules' 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from batchchat.engines.continuous import trial
 from batchchat.engines.continuous.attention import Scoring
 from batchchat.engines.continuous.cache import KVCache
 from batchchat.engines.continuous.fusing import FusedGate, FusedNorm
 from batchchat.engines.continuous.packing import Part, Product, TiledProduct
-from batchchat.engines.continuous.passes import Span, build_pass
-from batchchat.engines.continuous.pools import Slot
 from batchchat.engines.continuous.program import Program
 from batchchat.engines.continuous.runner import PROGRAMS, ModelRunner
 from batchchat.engines.continuous.table import Decoder, Heads, Layer
@@ -24,8 +22,10 @@ _MODEL = {"embed_tokens", "layers", "norm", "rotary_emb"}
 _LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 _NORMS = ("q_norm", "k_norm")
-_TRIAL = ((20, 7), (1, 1), (3, 1), (1, 2))
+_TAKES = ((20, 7), (1, 1), (3, 1), (0, 2))
 """How many tokens of each of two prompts the passes of the trial take."""
+_LEAST = 5
+"""Places of a pass: some are padding."""
 
 
 class _OtherFormError(Exception):
@@ -118,27 +118,10 @@ def _forward(module: nn.Module, *kinds: type) -> Any:
     return found
 
 
-@dataclass(eq=False, slots=True)
-class _Prompt:
-    tokens: list[int]
-    placed: Slot
-
-
 def _trial(model: Any) -> tuple[torch.Tensor, dict[int, Scoring]]:
     """Logits `[tokens, vocabulary]` of two prompts, and how each layer scores its keys."""
     runner = ModelRunner(model, KVCache(budget=1024))
-    vocabulary = model.config.get_text_config().vocab_size
-    prompts = []
-    for number in range(2):
-        tokens = [(number * 7919 + place * 104729 + 3) % vocabulary for place in range(64)]
-        slot = runner.cache.place(tokens, len(tokens))
-        assert slot is not None
-        prompts.append(_Prompt(tokens, slot))
-    logits = []
-    for counts in _TRIAL:
-        spans = [Span(prompt, prompt.placed.computed, n, False) for prompt, n in zip(prompts, counts, strict=True)]
-        work = build_pass(spans, runner.device, sum(counts) + 1)
-        logits.append(runner.forward(work, every=True)[: sum(counts)].clone())
-        for span in spans:
-            span.slot.computed = span.end
-    return torch.cat(logits), runner.scorings
+    tokens = trial.prompts(
+        model.config.get_text_config().vocab_size, [sum(counts) for counts in zip(*_TAKES, strict=True)]
+    )
+    return torch.cat(trial.logits(runner, _TAKES, tokens, least=_LEAST)), runner.scorings

@@ -94,11 +94,11 @@ class Pool:
             for layer in layers
             for store, dim in ((self.keys, self.shapes[layer].key_dim), (self.values, self.shapes[layer].value_dim))
         ]
+        rows, used = len(self.slots), max((slot.computed for slot in self.slots), default=0)
         news = zeros([(shape, of.dtype, of.device) for _, _, shape, of in kept])
         for (store, layer, _, _), new in zip(kept, news, strict=True):
             if layer in store:
-                for row, slot in enumerate(self.slots):
-                    new[row, :, : slot.computed] = store[layer][row, :, : slot.computed]
+                new[:rows, :, :used] = store[layer][:rows, :, :used]
             store[layer] = new
         self.version += 1
 

@@ -9,13 +9,10 @@ from typing import Any
 
 import torch
 
-from batchchat.chats import Request, Settings
+from batchchat.engines.continuous import trial
 from batchchat.engines.continuous.cache import KVCache
-from batchchat.engines.continuous.passes import Span, build_pass
 from batchchat.engines.continuous.runner import ModelRunner, UnsupportedModelError
-from batchchat.engines.continuous.sequence import Sequence
 from batchchat.models.shape import has_experts
-from batchchat.prompts import Codec
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.15}
 """Difference of logits that rounding may explain, by dtype: root mean square over the vocabulary at the worst place, in
@@ -36,7 +33,7 @@ class Check:
     difference: float | None = None
 
 
-def check(model: Any, codec: Codec, strict: bool = False) -> Check:
+def check(model: Any, strict: bool = False) -> Check:
     """Try a model. Two prompts run together in chunks and single tokens; every logit is compared."""
     config = model.config.get_text_config()
     reason = _refusal(config)
@@ -45,10 +42,11 @@ def check(model: Any, codec: Codec, strict: bool = False) -> Check:
     if reason is not None:
         return Check(reason)
     runner = ModelRunner(model, KVCache(budget=1024), by_modules=True)
-    sequences = probes(model, codec, list(map(sum, _TAKES)))
+    tokens = trial.prompts(config.vocab_size, list(map(sum, _TAKES)))
     try:
-        ours = _through_slots(runner, sequences)
-        plain = [_plainly(model, sequence.tokens) for sequence in sequences]
+        takes = list(zip_longest(*_TAKES, fillvalue=0))
+        ours = [logits.float().cpu() for logits in trial.logits(runner, takes, tokens)]
+        plain = [_plainly(model, prompt) for prompt in tokens]
     except UnsupportedModelError as error:
         return Check(str(error))
     except Exception as error:  # a model may fail in any way on inputs that it does not expect
@@ -104,33 +102,6 @@ def _missed(runner: ModelRunner) -> str | None:
 def _difference(ours: torch.Tensor, plain: torch.Tensor) -> float:
     """NaN where either holds one."""
     return float((ours - plain).pow(2).mean(dim=-1).sqrt().max() / plain.std().clamp_min(1e-6))
-
-
-def probes(model: Any, codec: Codec, lengths: list[int]) -> list[Sequence]:
-    """Prompts of these lengths to try a model with."""
-    vocabulary = model.config.get_text_config().vocab_size
-    prompts = [[(length * 7919 + place * 104729) % vocabulary for place in range(length)] for length in lengths]
-    settings = Settings(max_new_tokens=1)
-    return [Sequence(Request("probe", 0, 0, 0, tuple(prompt), settings, seed=0), codec, 0.0) for prompt in prompts]
-
-
-def _through_slots(runner: ModelRunner, sequences: list[Sequence]) -> list[torch.Tensor]:
-    """Logits `[tokens, vocabulary]` of each prompt, computed in packed passes of chunks and single tokens."""
-    found: dict[int, list[torch.Tensor]] = {id(sequence): [] for sequence in sequences}
-    for sequence in sequences:
-        sequence.slot = runner.cache.place(sequence.tokens, len(sequence.tokens))
-    for counts in zip_longest(*_TAKES, fillvalue=0):
-        spans = [
-            Span(sequence, sequence.placed.computed, count, False)
-            for sequence, count in zip(sequences, counts, strict=True)
-            if count
-        ]
-        work = build_pass(spans, runner.device)
-        logits = runner.forward(work, every=True).float().cpu()
-        for span, part in zip(work.spans, logits.split([span.count for span in work.spans]), strict=True):
-            found[id(span.sequence)].append(part)
-            span.slot.computed = span.end
-    return [torch.cat(found[id(sequence)]) for sequence in sequences]
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ import numpy as np
 from numba import carray, float32, int64
 
 from batchchat.engines.continuous.kernels.code import Code, at, float_of, narrow, power, thread, threads, wide
-from batchchat.engines.continuous.kernels.vectors import LANES, dots, fetch, has_pairs, highest, weighted_sum
+from batchchat.engines.continuous.kernels.vectors import LANES, add_weighted, dots, fetch, has_pairs, highest
 
 
 def attention(key_dim: int, value_dim: int, stored: type, width: int) -> Code:
@@ -20,7 +20,6 @@ def attention(key_dim: int, value_dim: int, stored: type, width: int) -> Code:
     else is computed.
     """
     in_pairs = width == 2 and key_dim % (2 * LANES) == 0 and has_pairs()
-    products, weigh = dots(key_dim, in_pairs), weighted_sum(value_dim)
     ahead = LANES * max(key_dim, value_dim) * width
 
     def attend(parameters: Any) -> None:
@@ -69,13 +68,19 @@ def attention(key_dim: int, value_dim: int, stored: type, width: int) -> Code:
                         place = int64(few.ctypes.data)
                     for n in range(num):
                         target = int64(scores.ctypes.data) + (n * blocks + block) * LANES * 4
-                        products(int64(paired.ctypes.data) + n * key_dim * width, place, target)
+                        dots(int64(paired.ctypes.data) + n * key_dim * width, place, target, key_dim, in_pairs)
                 else:
                     for d in range(have):
                         sixteen[d] = wide(keys[start * key_dim + d])
                     for n in range(num):
                         target = int64(scores.ctypes.data) + (n * blocks + block) * LANES * 4
-                        products(int64(queries.ctypes.data) + n * key_dim * 4, int64(sixteen.ctypes.data), target)
+                        dots(
+                            int64(queries.ctypes.data) + n * key_dim * 4,
+                            int64(sixteen.ctypes.data),
+                            target,
+                            key_dim,
+                            in_pairs,
+                        )
             for line in range(0, ahead, 64):
                 fetch(int64(values.ctypes.data) + begin * value_dim * width + line)
             for n in range(num):
@@ -112,10 +117,11 @@ def attention(key_dim: int, value_dim: int, stored: type, width: int) -> Code:
                 for d in range(have, LANES * value_dim):
                     sixteen[d] = float32(0.0)
                 for n in range(num):
-                    weigh(
+                    add_weighted(
                         int64(sums.ctypes.data) + n * value_dim * 4,
                         int64(scores.ctypes.data) + (n * blocks + block) * LANES * 4,
                         int64(sixteen.ctypes.data),
+                        value_dim,
                     )
             for n in range(num):
                 written = carray(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import llvmlite.binding
@@ -71,34 +71,53 @@ def _floats(builder: Any, addresses: Any) -> Iterator[Any]:
         yield builder.inttoptr(address, _FLOAT.as_pointer())
 
 
-def dots(dim: int, in_pairs: bool) -> Callable[..., None]:
-    """Products of one vector of `dim` numbers with each of 16, which lie one behind the other: `(one, sixteen, out)`,
-    all addresses. The numbers are floats, or with `in_pairs` in bfloat16, multiplied by an instruction that adds up
-    pairs of them: see `has_pairs`. What comes out are floats."""
-    each = LANES * (2 if in_pairs else 1)
+@intrinsic(prefer_literal=True)
+def dots(_: Any, one: Any, sixteen: Any, out: Any, dim: Any, in_pairs: Any) -> Any:
+    """Products of one vector of `dim` numbers with each of 16, which lie one behind the other; all three are addresses.
+    The numbers are floats, or with `in_pairs` in bfloat16, multiplied by an instruction that adds up pairs of them: see
+    `has_pairs`. What comes out are floats. `dim` and `in_pairs` are constants."""
+    paired = in_pairs.literal_value
+    num_parts = dim.literal_value // (LANES * (2 if paired else 1))
 
-    @intrinsic
-    def products(_: Any, one: Any, sixteen: Any, out: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            query, keys, result = _floats(builder, arguments)
-            parts = [_load(builder, query, part) for part in range(dim // each)]
-            sums = []
-            for key in range(LANES):
-                total = ir.Constant(_VECTOR, [0.0] * LANES)
-                for part, own in enumerate(parts):
-                    other = _load(builder, keys, key * len(parts) + part)
-                    if in_pairs:
-                        total = builder.asm(_PAIRED, "vdpbf16ps $2, $1, $0", "=v,v,v,0", [own, other, total], False)
-                    else:
-                        total = _multiply_add(builder, own, other, total)
-                sums.append(total)
-            _store(builder, _sums(builder, sums), result, 0)
-            return context.get_dummy_value()
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        query, keys, result = _floats(builder, arguments[:3])
+        parts = [_load(builder, query, part) for part in range(num_parts)]
+        sums = []
+        for key in range(LANES):
+            total = ir.Constant(_VECTOR, [0.0] * LANES)
+            for part, own in enumerate(parts):
+                other = _load(builder, keys, key * num_parts + part)
+                if paired:
+                    total = builder.asm(_PAIRED, "vdpbf16ps $2, $1, $0", "=v,v,v,0", [own, other, total], False)
+                else:
+                    total = _multiply_add(builder, own, other, total)
+            sums.append(total)
+        _store(builder, _sums(builder, sums), result, 0)
+        return context.get_dummy_value()
 
-        return types.void(types.int64, types.int64, types.int64), generate
+    return types.void(*[types.int64] * 3, dim, in_pairs), generate
 
-    found: Callable[..., None] = products
-    return found
+
+@intrinsic(prefer_literal=True)
+def add_weighted(_: Any, total: Any, weights: Any, sixteen: Any, dim: Any) -> Any:
+    """Add to one vector of `dim` floats 16 others, each with its weight; all are addresses of floats, and `dim` is a
+    constant."""
+    num_parts = dim.literal_value // LANES
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result, shares, values = _floats(builder, arguments[:3])
+        sums = [_load(builder, result, part) for part in range(num_parts)]
+        for value in range(LANES):
+            place = builder.gep(shares, [ir.Constant(ir.IntType(64), value)])
+            share = _broadcast(builder, builder.load(place))
+            for part in range(num_parts):
+                other = _load(builder, values, value * num_parts + part)
+                sums[part] = _multiply_add(builder, share, other, sums[part])
+        for part, vector in enumerate(sums):
+            _store(builder, vector, result, part)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3, dim), generate
 
 
 @intrinsic
@@ -141,30 +160,3 @@ def fetch(_: Any, address: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
-
-
-def weighted_sum(dim: int) -> Callable[..., None]:
-    """Add to one vector of `dim` floats 16 others, each with its weight: `(sum, weights, sixteen)`, all addresses of
-    floats."""
-
-    @intrinsic
-    def weigh(_: Any, total: Any, weights: Any, sixteen: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            result, shares, values = _floats(builder, arguments)
-            parts = range(dim // LANES)
-            sums = [_load(builder, result, part) for part in parts]
-            for value in range(LANES):
-                place = builder.gep(shares, [ir.Constant(ir.IntType(64), value)])
-                share = _broadcast(builder, builder.load(place))
-                for part in parts:
-                    sums[part] = _multiply_add(
-                        builder, share, _load(builder, values, value * len(parts) + part), sums[part]
-                    )
-            for part in parts:
-                _store(builder, sums[part], result, part)
-            return context.get_dummy_value()
-
-        return types.void(types.int64, types.int64, types.int64), generate
-
-    found: Callable[..., None] = weigh
-    return found
