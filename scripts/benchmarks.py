@@ -30,13 +30,13 @@ PARTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "48 chats of mixed lengths (`mixed48`) on a Llama of 135 million parameters with random weights. `plain` is "
         "`generate` in padded batches of 8 in arrival order; `transformers` is its own continuous batching. All others "
         "have up to 48 requests at once.",
-        ("--engines", "plain,pipeline,transformers,continuous,strict", "--rounds", "3"),
+        ("--engines", "plain,pipeline,transformers,continuous,strict", "--rounds", "2"),
     ),
     "padded": (
         "Padded batches of the same size",
         "The pipeline engine beside the plain pipeline, both with batches of 8. `pipeline` plans by prompt lengths "
         "and each row's own limit; `pipeline-unknown` does not know how long answers become and plans by prompts.",
-        ("--engines", "plain,pipeline-unknown,pipeline", "--rows", "8", "--rounds", "3"),
+        ("--engines", "plain,pipeline-unknown,pipeline", "--rows", "8"),
     ),
     "larger": (
         "A larger model",

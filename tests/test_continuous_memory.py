@@ -110,12 +110,12 @@ def test_where_memory_for_keys_and_values_cannot_be_had(monkeypatch: pytest.Monk
     hold = Pool.hold
     pools: set[Pool] = set()
 
-    def limited(self: Pool, capacity: int, layers: list[int]) -> None:
+    def limited(self: Pool, capacity: int) -> None:
         pools.add(self)
         others = sum(pool.capacity * pool.length for pool in pools if pool is not self)
         if others + capacity * self.length > 500:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        hold(self, capacity, layers)
+        hold(self, capacity)
 
     monkeypatch.setattr(Pool, "hold", limited)
     found, engine, told = answer(requests)

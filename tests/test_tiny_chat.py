@@ -42,7 +42,7 @@ CALL_MESSAGE: dict[str, Any] = {
     "tool_calls": [{"type": "function", "function": {"name": "get_weather", "arguments": {"city": "Oslo"}}}],
 }
 TINY = Settings(
-    stages=(Stage(steps=4, learning_rate=1e-3, falls_from=2, ends_at=6),) * 3,
+    stages=tuple(Stage(steps=3, learning_rate=1e-3, falls_from=2, ends_at=6, apart=n == 3) for n in range(4)),
     tokens_per_step=256,
     short_row=64,
     long_row=128,
@@ -220,7 +220,7 @@ def test_the_model_card_reports_every_skill() -> None:
     assert card.startswith("---\nlicense: apache-2.0\n")
     table = dict(re.findall(r"^\| ([a-z ]+) \| ([\d.]+)%", card, flags=re.MULTILINE))
     assert set(table) == {*SKILLS, "all"}
-    assert float(table["all"]) >= 94
+    assert float(table["all"]) >= 95
     assert min(float(share) for share in table.values()) >= 85
     assert not re.search(r"\{[a-z_]+\}", card)
 
@@ -229,9 +229,9 @@ def test_the_model_card_reports_every_skill() -> None:
 
 
 def test_fresh_questions_are_answered(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The card says 94% over all and 85% in each skill at least; a sample of 24 conversations a skill may miss some."""
+    """The card says 95% over all and 85% in each skill at least; a sample of 24 conversations a skill may miss some."""
     shares = accuracy(evaluate(model, tokenizer, per_skill=24))
-    assert shares.pop("all") >= 0.91
+    assert shares.pop("all") >= 0.92
     assert min(shares.values()) >= 0.7, shares
 
 

@@ -62,8 +62,8 @@ TURN_WEIGHTS = {
 CHAT_WEIGHTS = {"memory": 12, "system prompt": 12, "tool call": 10, "tool result": 4, "no tool": 8}
 SKILLS = (*TURN_WEIGHTS, *CHAT_WEIGHTS)
 # What each stage of training draws from: the first drills what takes the longest to learn, sums and the reading of
-# tools on offer; the second is about everything, and most about instructions and tools; the third is about what was
-# still unsure then.
+# tools on offer; the second is about everything, and most about instructions and tools; the third and
+# the fourth are about what was still unsure then.
 FIRST_MIX = {
     **TURN_WEIGHTS,
     **CHAT_WEIGHTS,
@@ -98,7 +98,21 @@ THIRD_MIX = {
     "drill in bare sums": 110,
     "drill in offers": 110,
 }
-MIXES = (FIRST_MIX, SECOND_MIX, THIRD_MIX)
+FOURTH_MIX = {
+    **TURN_WEIGHTS,
+    "letters": 16,
+    "count": 16,
+    "repeat": 20,
+    "memory": 20,
+    "system prompt": 40,
+    "tool call": 120,
+    "tool result": 4,
+    "no tool": 60,
+    "drill in sums": 8,
+    "drill in bare sums": 12,
+    "drill in offers": 120,
+}
+MIXES = (FIRST_MIX, SECOND_MIX, THIRD_MIX, FOURTH_MIX)
 
 NEUTRAL_SYSTEM = (
     "You are a helpful assistant.",

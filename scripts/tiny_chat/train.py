@@ -35,6 +35,9 @@ class Stage:
     learning_rate: float
     falls_from: int
     ends_at: int
+    apart: bool = False
+    """Whether conversations see nothing of others in their row: where several rows of tools lie side by side, which of
+    them are on offer is hard to learn."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Settings:
         Stage(steps=3_500, learning_rate=2.5e-3, falls_from=3_500, ends_at=5_000),
         Stage(steps=5_500, learning_rate=2.5e-3, falls_from=1_500, ends_at=5_500),
         Stage(steps=3_600, learning_rate=2.5e-3, falls_from=1_200, ends_at=3_600),
+        Stage(steps=1_600, learning_rate=2e-3, falls_from=500, ends_at=1_600, apart=True),
     )
     tokens_per_step: int = 2_048
     short_row: int = 512
@@ -138,19 +142,26 @@ class Forward:
         self._short_row = settings.short_row if settings.compiled else 0
         self._compiled = torch.compile(model.model, dynamic=False)
 
-    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
-        """`[rows, width, hidden]` for `ids` `[rows, width]`."""
+    def __call__(self, ids: torch.Tensor, apart: bool) -> torch.Tensor:
+        """`[rows, width, hidden]` for `ids` `[rows, width]`; `apart`: no conversation sees another."""
         is_short = ids.shape[1] <= self._short_row
         self._model.config._attn_implementation = "eager" if is_short else "sdpa"
-        out = (self._compiled if is_short else self._model)(input_ids=ids, use_cache=False)
+        mask = self._mask(ids) if apart else None
+        out = (self._compiled if is_short else self._model)(input_ids=ids, attention_mask=mask, use_cache=False)
         return out.last_hidden_state
 
+    def _mask(self, ids: torch.Tensor) -> torch.Tensor:
+        """`[rows, 1, width, width]`: 0 where a token sees another one, -inf where not."""
+        number = (ids == self._model.config.bos_token_id).cumsum(1)
+        seen = (number[:, :, None] == number[:, None, :]).tril()
+        return torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))[:, None]
 
-def step_loss(model: LlamaForCausalLM, forward: Forward, batch: torch.Tensor) -> torch.Tensor:
+
+def step_loss(model: LlamaForCausalLM, forward: Forward, batch: torch.Tensor, apart: bool) -> torch.Tensor:
     """Mean cross-entropy over the assistant's tokens of a batch (rows, 2, width + 1)."""
     ids, learnt = batch[:, 0], batch[:, 1, 1:].bool()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = model.lm_head(forward(ids[:, :-1])[learnt])
+        logits = model.lm_head(forward(ids[:, :-1], apart)[learnt])
     return nn.functional.cross_entropy(logits.float(), ids[:, 1:][learnt])
 
 
@@ -239,7 +250,8 @@ def train(settings: Settings, folder: Path, report: Callable[[str], None] = prin
     forward = Forward(model.train(), settings)
     while run.step < settings.steps:
         begun = time.perf_counter()
-        loss = step_loss(model, forward, batch_at(settings, packed, run.step))
+        apart = settings.stages[place(settings, run.step)[0]].apart
+        loss = step_loss(model, forward, batch_at(settings, packed, run.step), apart)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         run.optimizers.step(learning_rate(settings, run.step))

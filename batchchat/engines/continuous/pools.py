@@ -7,7 +7,6 @@ A sequence that outgrows its slot moves to the next longer pool.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -65,6 +64,8 @@ class Pool:
     keys: dict[int, torch.Tensor] = field(default_factory=dict)
     """Per layer `[capacity, heads, length, key_dim]`; values likewise."""
     values: dict[int, torch.Tensor] = field(default_factory=dict)
+    blocks: list[torch.Tensor] = field(default_factory=list)
+    """All of these: `[layers, capacity, heads, length, dim]`, in the same order in each pool."""
     slots: list[Slot] = field(default_factory=list)
     active: int = 0
     capacity: int = 0
@@ -78,33 +79,41 @@ class Pool:
     def resize(self, capacity: int) -> None:
         """Make room for exactly `capacity` rows, at least those occupied. Where memory runs out all stays usable."""
         assert capacity >= len(self.slots)
-        if capacity != self.capacity:
-            self.hold(capacity, list(self.shapes))
-            self.capacity = capacity
+        before, self.capacity = self.capacity, capacity
+        try:
+            if before != capacity:
+                self.hold(capacity)
+        except BaseException:
+            self.capacity = min(before, capacity)
+            raise
 
-    def materialize(self, layer: int) -> None:
-        """Hold what a layer that was not known before keeps."""
-        self.hold(self.capacity, [layer])
+    def learn(self) -> None:
+        """Hold what a layer that was not known before keeps, too."""
+        self.hold(self.capacity)
 
     @torch.inference_mode()
-    def hold(self, capacity: int, layers: list[int]) -> None:
-        """New tensors for some layers, with what the old ones held. They are zero: what is masked must be finite."""
-        kept = [
-            (store, layer, (capacity, self.shapes[layer].heads, self.length, dim), self.shapes[layer])
-            for layer in layers
-            for store, dim in ((self.keys, self.shapes[layer].key_dim), (self.values, self.shapes[layer].value_dim))
-        ]
+    def hold(self, capacity: int) -> None:
+        """New tensors, one block after the other, with what the old ones held. They are zero: what is masked must be
+        finite."""
         rows, used = len(self.slots), max((slot.computed for slot in self.slots), default=0)
-        news = zeros([(shape, of.dtype, of.device) for _, _, shape, of in kept])
-        for (store, layer, _, _), new in zip(kept, news, strict=True):
-            if layer in store:
-                new[:rows, :, :used] = store[layer][:rows, :, :used]
-            store[layer] = new
+        known = set(self.keys)
+        stores = [
+            (store, layers, dim)
+            for layers in _alike(self.shapes)
+            for store, dim in (
+                (self.keys, self.shapes[layers[0]].key_dim),
+                (self.values, self.shapes[layers[0]].value_dim),
+            )
+        ]
+        for number, (store, layers, dim) in enumerate(stores):
+            shape = self.shapes[layers[0]]
+            block = zeros((len(layers), capacity, shape.heads, self.length, dim), shape.dtype, shape.device)
+            for place, layer in enumerate(layers):
+                if layer in known:
+                    block[place, :rows, :, :used] = store[layer][:rows, :, :used]
+                store[layer] = block[place]
+            self.blocks[number : number + 1] = [block]
         self.version += 1
-
-    def tensors(self) -> Iterator[torch.Tensor]:
-        yield from self.keys.values()
-        yield from self.values.values()
 
     def insert(self, slot: Slot) -> None:
         """Give an active slot a row: the first one behind the active rows. The caller has made room."""
@@ -131,8 +140,8 @@ class Pool:
     def remove(self, slot: Slot, scrub: bool = False) -> None:
         """Free a slot's row. `scrub` clears it first, where it may hold numbers that are not finite."""
         if scrub:
-            for tensor in self.tensors():
-                tensor[slot.row].zero_()
+            for block in self.blocks:
+                block[:, slot.row].zero_()
         hole = slot.row
         if hole < self.active:
             self.active -= 1
@@ -154,23 +163,31 @@ class Pool:
             self._copy(other, one.row)
         else:
             used = max(one.computed, other.computed)
-            for tensor in self.tensors():
-                held = tensor[one.row, :, :used].clone()
-                tensor[one.row, :, :used] = tensor[other.row, :, :used]
-                tensor[other.row, :, :used] = held
+            for block in self.blocks:
+                held = block[:, one.row, :, :used].clone()
+                block[:, one.row, :, :used] = block[:, other.row, :, :used]
+                block[:, other.row, :, :used] = held
         self.slots[one.row], self.slots[other.row] = other, one
         one.row, other.row = other.row, one.row
 
     @torch.inference_mode()
     def _copy(self, slot: Slot, row: int) -> None:
-        for tensor in self.tensors():
-            tensor[row, :, : slot.computed] = tensor[slot.row, :, : slot.computed]
+        for block in self.blocks:
+            block[:, row, :, : slot.computed] = block[:, slot.row, :, : slot.computed]
 
 
 @torch.inference_mode()
 def copy_prefix(source: Slot, target: Slot, count: int) -> None:
     """Copy the keys and values of the first `count` tokens, and say so in the target."""
-    for mine, theirs in ((target.pool.keys, source.pool.keys), (target.pool.values, source.pool.values)):
-        for layer, tensor in theirs.items():
-            mine[layer][target.row, :, :count] = tensor[source.row, :, :count]
+    for mine, theirs in zip(target.pool.blocks, source.pool.blocks, strict=True):
+        mine[:, target.row, :, :count] = theirs[:, source.row, :, :count]
     target.computed = count
+
+
+def _alike(shapes: dict[int, LayerShape]) -> list[list[int]]:
+    """Layers whose keys, and whose values, are one tensor: on the CPU those of one shape, so that a slot is moved at
+    once; elsewhere each alone, so that a pool that grows needs little memory on top."""
+    groups: dict[object, list[int]] = {}
+    for layer, shape in shapes.items():
+        groups.setdefault(shape if shape.device.type == "cpu" else layer, []).append(layer)
+    return list(groups.values())

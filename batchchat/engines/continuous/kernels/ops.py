@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from batchchat.engines.continuous.passes import Pass
 
 STORED = {torch.float32: np.float32, torch.bfloat16: np.uint16}
-_COMMON = (64, 80, 96, 128, 256)
+_COMMON = (32, 64, 80, 96, 128, 256)
 """Sizes of heads that have attention of their own; all others share one."""
 NO_WINDOW = 1 << 40
 WORTH_SHARING = 1 << 14
