@@ -140,7 +140,7 @@ class Forward:
     def __init__(self, model: LlamaForCausalLM, settings: Settings) -> None:
         self._model = model.model
         self._short_row = settings.short_row if settings.compiled else 0
-        self._compiled = torch.compile(model.model, dynamic=False)
+        self._compiled = torch.compile(model.model, dynamic=False) if settings.compiled else model.model
 
     def __call__(self, ids: torch.Tensor, apart: bool) -> torch.Tensor:
         """`[rows, width, hidden]` for `ids` `[rows, width]`; `apart`: no conversation sees another."""

@@ -42,7 +42,7 @@ class KVCache:
         if layer not in self.shapes:
             self.shapes[layer] = LayerShape(key.shape[1], key.shape[3], value.shape[3], key.dtype, key.device)
             for pool in self.pools.values():
-                pool.learn()
+                pool.learn(layer)
 
     def slots(self) -> Iterator[Slot]:
         return itertools.chain.from_iterable(pool.slots for pool in self.pools.values())

@@ -65,7 +65,8 @@ class Pool:
     """Per layer `[capacity, heads, length, key_dim]`; values likewise."""
     values: dict[int, torch.Tensor] = field(default_factory=dict)
     blocks: list[torch.Tensor] = field(default_factory=list)
-    """All of these: `[layers, capacity, heads, length, dim]`, in the same order in each pool."""
+    """All of these: for each group of layers keys and values `[layers, capacity, heads, length, dim]`."""
+    groups: list[list[int]] = field(default_factory=list)
     slots: list[Slot] = field(default_factory=list)
     active: int = 0
     capacity: int = 0
@@ -87,32 +88,45 @@ class Pool:
             self.capacity = min(before, capacity)
             raise
 
-    def learn(self) -> None:
+    @torch.inference_mode()
+    def learn(self, layer: int) -> None:
         """Hold what a layer that was not known before keeps, too."""
-        self.hold(self.capacity)
+        self._take(self._blocks([layer], self.capacity), [layer])
+        self.groups.append([layer])
 
     @torch.inference_mode()
     def hold(self, capacity: int) -> None:
-        """New tensors, one block after the other, with what the old ones held. They are zero: what is masked must be
+        """New tensors with what the old ones held, one group of layers after the other."""
+        groups = _alike(self.shapes)
+        if groups == self.groups:
+            for number, layers in enumerate(groups):
+                self._take(self._blocks(layers, capacity), layers, 2 * number)
+            return
+        blocks = [self._blocks(layers, capacity) for layers in groups]
+        self.blocks, self.groups = [], groups
+        for pair, layers in zip(blocks, groups, strict=True):
+            self._take(pair, layers)
+
+    def _blocks(self, layers: list[int], capacity: int) -> list[torch.Tensor]:
+        """Keys and values of some layers alike, as far as there are any. The rest is zero: what is masked must be
         finite."""
         rows, used = len(self.slots), max((slot.computed for slot in self.slots), default=0)
-        known = set(self.keys)
-        stores = [
-            (store, layers, dim)
-            for layers in _alike(self.shapes)
-            for store, dim in (
-                (self.keys, self.shapes[layers[0]].key_dim),
-                (self.values, self.shapes[layers[0]].value_dim),
-            )
-        ]
-        for number, (store, layers, dim) in enumerate(stores):
-            shape = self.shapes[layers[0]]
+        shape = self.shapes[layers[0]]
+        blocks = []
+        for store, dim in ((self.keys, shape.key_dim), (self.values, shape.value_dim)):
             block = zeros((len(layers), capacity, shape.heads, self.length, dim), shape.dtype, shape.device)
             for place, layer in enumerate(layers):
-                if layer in known:
+                if layer in store:
                     block[place, :rows, :, :used] = store[layer][:rows, :, :used]
-                store[layer] = block[place]
-            self.blocks[number : number + 1] = [block]
+            blocks.append(block)
+        return blocks
+
+    def _take(self, blocks: list[torch.Tensor], layers: list[int], number: int | None = None) -> None:
+        """Use the keys and values of some layers, as blocks `number` and the next or behind all others."""
+        first = len(self.blocks) if number is None else number
+        self.blocks[first : first + 2] = blocks
+        for place, layer in enumerate(layers):
+            self.keys[layer], self.values[layer] = (block[place] for block in blocks)
         self.version += 1
 
     def insert(self, slot: Slot) -> None:
@@ -179,8 +193,14 @@ class Pool:
 @torch.inference_mode()
 def copy_prefix(source: Slot, target: Slot, count: int) -> None:
     """Copy the keys and values of the first `count` tokens, and say so in the target."""
-    for mine, theirs in zip(target.pool.blocks, source.pool.blocks, strict=True):
-        mine[:, target.row, :, :count] = theirs[:, source.row, :, :count]
+    one, other = target.pool, source.pool
+    if one.groups == other.groups:
+        for mine, theirs in zip(one.blocks, other.blocks, strict=True):
+            mine[:, target.row, :, :count] = theirs[:, source.row, :, :count]
+    else:  # a pool from the time when the layers were not known yet
+        for mine, theirs in ((one.keys, other.keys), (one.values, other.values)):
+            for layer, tensor in theirs.items():
+                mine[layer][target.row, :, :count] = tensor[source.row, :, :count]
     target.computed = count
 
 
