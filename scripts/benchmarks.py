@@ -41,7 +41,7 @@ PARTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "larger": (
         "A larger model",
         "The same chats on the shape of Qwen2 with half a billion parameters.",
-        ("--model", "0.5b", "--engines", "plain,transformers,continuous"),
+        ("--model", "0.5b", "--engines", "transformers,continuous,strict"),
     ),
     "shared": (
         "A shared system prompt",
