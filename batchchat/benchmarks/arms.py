@@ -75,7 +75,7 @@ def drafted(model: Any, codec: Any, rows: int) -> EngineArm:
     small = first_layers(model)
     pack(small)
     vocab_size = int(model.get_output_embeddings().weight.shape[0])
-    drafter = ModelDrafts(small, "the first layers", 4, rows * 1024, vocab_size)
+    drafter = ModelDrafts(small, "the first layers", 3, rows * 1024, vocab_size)
     return EngineArm(ContinuousEngine(model, codec, Silent(), rows, rows * 1024, drafter=drafter))
 
 

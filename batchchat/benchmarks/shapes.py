@@ -34,7 +34,7 @@ GUESSABLE = "135m-guessable"
 SHAPES[GUESSABLE] = SHAPES["135m"]
 
 _DRAFT_LAYERS = 3
-_LATER_WEIGHT = 0.1
+_LATER_WEIGHT = 0.08
 """What the later layers' outputs count: chosen so that the first ones alone are right about four times of five."""
 
 
