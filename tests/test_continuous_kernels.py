@@ -22,6 +22,7 @@ from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 from zoo import Clock, byte_bpe, llama, request
+from zoo_architectures import ARCHITECTURES
 
 from batchchat.chats import Request
 from batchchat.engines.continuous import attention
@@ -85,8 +86,8 @@ def attended(case: Case, rows: np.ndarray | None = None) -> torch.Tensor:
     out = torch.full((case.query.shape[2], case.query.shape[1], case.value.shape[3]), 7.0, dtype=case.query.dtype)
     plan = case.rows if rows is None else rows
     current: Any = SimpleNamespace(plan=(plan, case.pools), bases={})
-    keep(current, 0, case.key, case.value, len(plan))
-    attend_rows(current, 0, case.query, out, Scoring(0.3, case.window, None, case.sinks), len(plan))
+    keep(current, 0, case.key, case.value)
+    attend_rows(current, 0, case.query, out, Scoring(0.3, case.window, None, case.sinks))
     return out
 
 
@@ -276,6 +277,24 @@ def test_passes_of_any_size_give_the_same_bits(dtype: torch.dtype) -> None:
 
     together = run(requests, 9)
     assert together == run(requests, 1) == run(requests[::-1], 4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_long_prompt_beside_others_does_not_change_their_bits(dtype: torch.dtype) -> None:
+    """Its attention is another one from some length on."""
+    model = next(one for one in ARCHITECTURES if one.name == "llama").model().to(dtype)
+    pack(model)
+    requests = [
+        request(n, tuple(range(5, 5 + length)) * 5, max_new_tokens=6, logprobs=1)
+        for n, length in enumerate((240, 9, 30, 12))
+    ]
+
+    def run(chosen: list[Request], rows: int) -> dict[int, Any]:
+        engine = ContinuousEngine(model, CODEC, Clock(), rows, 8192, reproducible="strict", any_size=True)
+        return {d.request.index: (d.token_ids, d.logprobs) for d in engine.run(Feed(iter(chosen), look_ahead=4))}
+
+    alone = [run([one], 1)[one.index] for one in requests]
+    assert run(requests, 4) == dict(enumerate(alone))
 
 
 def test_products_that_depend_on_the_number_of_rows_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,12 +47,10 @@ def attend(
     if compiled and attends(query, key, value, *scoring[2:]):
         from batchchat.engines.continuous.kernels import ops
 
-        num_rows = current.num_planned
-        if num_rows:
-            ops.keep(current, layer, key, value, num_rows)
-            ops.attend_rows(current, layer, query, out, scoring, num_rows)
-        if current.is_planned:
-            spans = []
+        if len(current.plan[0]):
+            ops.keep(current, layer, key, value)
+            ops.attend_rows(current, layer, query, out, scoring)
+        spans = current.long_spans
         _store_spans(spans, layer, key, value)
     else:
         _store(current, layer, key, value)

@@ -184,15 +184,19 @@ class Pass:
 
     @property
     def plan(self) -> tuple[np.ndarray, list[Pool]]:
-        """All spans in pieces of few tokens, as compiled attention takes them, and their pools. Int64 `[rows, 6]`: the
-        piece's first token in the pass, how many it has, its row in the pool, the pool's length, how many keys its last
-        token sees, the pool's place in the list. Made once for all layers."""
+        """All spans but the long ones in pieces of few tokens, as compiled attention takes them, and their pools. Int64
+        `[rows, 6]`: the piece's first token in the pass, how many it has, its row in the pool, the pool's length, how
+        many keys its last token sees, the pool's place in the list. Made once for all layers."""
         if self._plan is None:
             pools = list(dict.fromkeys(span.slot.pool for span in self.spans))
             places = {id(pool): place for place, pool in enumerate(pools)}
+            long = {span.first for span in self.long_spans}
             rows, first = [], 0
             for span in self.spans:
                 slot = span.slot
+                if first in long:
+                    first += span.count
+                    continue
                 place = places[id(slot.pool)]
                 for start in range(span.start, span.end, FEW_TOKENS):
                     end = min(start + FEW_TOKENS, span.end)
@@ -202,17 +206,10 @@ class Pass:
         return self._plan
 
     @property
-    def is_planned(self) -> bool:
-        """Whether compiled attention does all of the pass: torch's own is better where a prompt is long."""
-        return all(span.end <= _LONG for span in self.prefilling)
-
-    @property
-    def num_planned(self) -> int:
-        """How many rows of the plan compiled attention does."""
-        if self.is_planned:
-            return len(self.plan[0])
-        few = self.decoding[-1].last if self.decoding else 0
-        return int(np.searchsorted(self.plan[0][:, 0], few))
+    def long_spans(self) -> list[PrefillSpan]:
+        """Those for which torch's attention is better than the compiled one. A span's own length says it, and nothing
+        else in the pass, so that its numbers do not depend on the others."""
+        return [span for span in self.prefilling if span.end > _LONG]
 
 
 def build_pass(

@@ -50,7 +50,7 @@ class Program:
         self._learn(cache, work.size)
         if work.num_tokens < work.size:
             buffer["attended"][work.num_tokens : work.size] = 0  # padding, of which nothing may come that is not finite
-        if work.is_planned:
+        if not work.long_spans:
             rows, pools = work.plan
             self._plan[: len(rows)] = rows
             self._base(pools)

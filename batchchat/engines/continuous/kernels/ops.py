@@ -63,13 +63,13 @@ def bits(value: float) -> int:
     return int(np.float32(value).view(np.uint32))
 
 
-def keep(current: Pass, layer: int, key: torch.Tensor, value: torch.Tensor, num_rows: int) -> None:
-    """Write the keys and values `[1, heads, tokens, dim]` of the first rows of a pass's plan into their slots."""
+def keep(current: Pass, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+    """Write the keys and values `[1, heads, tokens, dim]` of a pass's plan into their slots."""
     key, value = (tensor if tensor.stride(3) == 1 else tensor.contiguous() for tensor in (key, value))
     plan, _ = current.plan
     places = ((tensor.data_ptr(), tensor.stride(2), tensor.stride(1)) for tensor in (key, value))
     keeping_kernel(key.dtype)(
-        num_rows,
+        len(plan),
         key.shape[1],
         *itertools.chain.from_iterable(places),
         plan.ctypes.data,
@@ -80,16 +80,14 @@ def keep(current: Pass, layer: int, key: torch.Tensor, value: torch.Tensor, num_
     )
 
 
-def attend_rows(
-    current: Pass, layer: int, query: torch.Tensor, out: torch.Tensor, scoring: Scoring, num_rows: int
-) -> None:
-    """Write the attention of the first rows of a pass's plan, whose keys and values are in their slots, into the first
-    tokens of `out` `[tokens, heads, value_dim]`. `query` is `[1, heads, tokens, dim]`."""
+def attend_rows(current: Pass, layer: int, query: torch.Tensor, out: torch.Tensor, scoring: Scoring) -> None:
+    """Write the attention of a pass's plan, whose keys and values are in their slots, into its tokens of `out`
+    `[tokens, heads, value_dim]`. `query` is `[1, heads, tokens, dim]`."""
     query = query if query.stride(3) == 1 else query.contiguous()
     plan, pools = current.plan
     heads, key_dim = pools[0].keys[layer].shape[1], query.shape[3]
     attention_kernel(key_dim, out.shape[2], query.dtype)(
-        num_rows,
+        len(plan),
         heads,
         query.data_ptr(),
         query.stride(2),
