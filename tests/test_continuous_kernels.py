@@ -284,17 +284,16 @@ def test_a_long_prompt_beside_others_does_not_change_their_bits(dtype: torch.dty
     """Its attention is another one from some length on."""
     model = next(one for one in ARCHITECTURES if one.name == "llama").model().to(dtype)
     pack(model)
-    requests = [
-        request(n, tuple(range(5, 5 + length)) * 5, max_new_tokens=6, logprobs=1)
-        for n, length in enumerate((240, 9, 30, 12))
-    ]
+    long = request(0, tuple(range(5, 245)) * 5, max_new_tokens=6, logprobs=1)
+    short = [request(n, tuple(range(5, 25 + n)), max_new_tokens=2, logprobs=1) for n in range(1, 40)]
+    requests = [long, *short]  # one short prompt after the other is read while the long one is
 
     def run(chosen: list[Request], rows: int) -> dict[int, Any]:
         engine = ContinuousEngine(model, CODEC, Clock(), rows, 8192, reproducible="strict", any_size=True)
         return {d.request.index: (d.token_ids, d.logprobs) for d in engine.run(Feed(iter(chosen), look_ahead=4))}
 
     alone = [run([one], 1)[one.index] for one in requests]
-    assert run(requests, 4) == dict(enumerate(alone))
+    assert run(requests, 2) == dict(enumerate(alone))
 
 
 def test_products_that_depend_on_the_number_of_rows_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
