@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba import carray, cfunc, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from batchchat.engines.continuous.kernels.code import at
 from batchchat.engines.continuous.kernels.team import runtime
 
 WORDS = 40
@@ -66,16 +66,6 @@ _free = _external("free", _word)
 
 
 @intrinsic
-def _at(_: Any, address: Any) -> Any:
-    """A pointer of an address."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.int64), generate
-
-
-@intrinsic
 def _call(_: Any, address: Any, block: Any) -> Any:
     """Call the kernel at an address."""
 
@@ -96,7 +86,7 @@ def _run(parameters: Any) -> None:
     table, first, last, threads, none, algorithm = given[0], given[1], given[2], given[3], given[4], given[5]
     for number in range(first, last):
         row = table + number * WORDS * 8
-        op = carray(_at(row), (WORDS,), np.int64)
+        op = carray(at(row), (WORDS,), np.int64)
         if op[0] == ALONE:
             _call(op[1], row + 16)
         elif op[0] == SHARED:
@@ -109,10 +99,10 @@ def _run(parameters: Any) -> None:
             _place(op[4], row + 40)
             pair = PAIRS
             while op[pair] != 0:
-                carray(_at(op[pair]), (1,), np.int64)[0] = op[5] + op[pair + 1]
+                carray(at(op[pair]), (1,), np.int64)[0] = op[5] + op[pair + 1]
                 pair += 2
         else:
-            _free(carray(_at(op[1]), (1,), np.int64)[0])
+            _free(carray(at(op[1]), (1,), np.int64)[0])
 
 
 def _compile() -> Callable[[Any], None]:
