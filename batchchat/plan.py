@@ -17,6 +17,7 @@ from batchchat.models.draft import draft_section
 from batchchat.models.memory import (
     DTYPE_BYTES,
     KV_BYTES,
+    PACKED_SHARE,
     Batch,
     Memory,
     batch_memory,
@@ -77,6 +78,8 @@ class Plan:
     """Of the longest prompt in the sample, earlier turns at their full length included."""
     answer_tokens: int
     weights: int
+    packed: int
+    """Of the copy of the linear layers that the continuous engine lays out for a CPU; 0 where it makes none."""
     cache_per_token: int
     cache_per_row: int
     draft: DraftCost | None
@@ -118,19 +121,21 @@ def make_plan(recipe: Recipe, devices: Sequence[Device], rows: int = 100) -> Pla
     double = section.bitsandbytes.double_quantization
 
     draft = _draft_cost(section)
+    packed = _packed_bytes(recipe, shape, dtype, devices)
 
     def fitting(quantization: str) -> tuple[int, int, list[OnDevice], int]:
         """(rows that fit, bytes of weights, what lies where, bytes that fit nowhere)."""
         weights = weight_bytes(shape, size, quantization, double)
         usable = [Device(device.name, int(device.bytes * USABLE)) for device in devices]
-        if draft is not None and usable:
-            usable[0] = Device(usable[0].name, max(0, usable[0].bytes - draft.weights))
+        beside = (0 if draft is None else draft.weights) + (packed if quantization == "none" else 0)
+        if beside and usable:
+            usable[0] = Device(usable[0].name, max(0, usable[0].bytes - beside))
         placed, left_over = place_weights(model, usable, weights)
         parts = []
         for device, whole, (held, share) in zip(usable, devices, placed, strict=True):
             room = int((device.bytes - held) / share) if share else 0
-            beside = 0 if draft is None else draft.cache_per_token * (prompt + answer)
-            fit = rows_that_fit(shape, prompt, answer, room, size, eager, beside) if share else 0
+            drafting = 0 if draft is None else draft.cache_per_token * (prompt + answer)
+            fit = rows_that_fit(shape, prompt, answer, room, size, eager, drafting) if share else 0
             parts.append(OnDevice(device.name, whole.bytes, device.bytes, held, round(share, 4), fit))
         used = [part.rows for part in parts if part.share]
         return (min(used) if used and not left_over else 0), weights, parts, left_over
@@ -159,6 +164,7 @@ def make_plan(recipe: Recipe, devices: Sequence[Device], rows: int = 100) -> Pla
         prompt_tokens=prompt,
         answer_tokens=answer,
         weights=weights,
+        packed=packed if section.quantization == "none" else 0,
         cache_per_token=cache_bytes(shape, 1, size),
         cache_per_row=cache_bytes(shape, prompt + answer, size),
         draft=draft,
@@ -183,6 +189,17 @@ def _draft_cost(section: ModelSection) -> DraftCost | None:
     shape = shape_of(empty_model(config, own.trust_remote_code))
     size = DTYPE_BYTES[checkpoint_dtype(config) if own.dtype == "auto" else own.dtype]
     return DraftCost(own.name, weight_bytes(shape, size, "none", double=False), cache_bytes(shape, 1, size))
+
+
+def _packed_bytes(recipe: Recipe, shape: ModelShape, dtype: str, devices: Sequence[Device]) -> int:
+    """What the copy takes that is laid out for a CPU's matrix units; it is left out where it would take too much."""
+    if recipe.engine.kind not in ("auto", "continuous") or dtype not in ("float32", "bfloat16"):
+        return 0
+    if [device.name for device in devices] != ["cpu"]:
+        return 0
+    size = DTYPE_BYTES[dtype]
+    copy = (shape.linear_parameters + shape.hidden * shape.vocabulary) * size
+    return copy if copy <= PACKED_SHARE * (devices[0].bytes - weight_bytes(shape, size)) else 0
 
 
 def plain(plan: Plan) -> dict[str, Any]:

@@ -127,3 +127,15 @@ def test_a_draft_takes_its_weights_and_its_cache(tmp_path: Path, recipe: Path, b
     assert (looked_up["draft"], looked_up["rows"]) == (None, alone["rows"])
     shown = batchchat("plan", recipe, "--memory", "24GiB", f"model.draft.name={small}")
     assert "on the first device" in " ".join(shown.out.split())
+
+
+def test_the_copy_for_a_processor_takes_memory_from_the_rows(recipe: Path, batchchat: Command) -> None:
+    cpu = ("model.name=builtin:tiny-chat", "model.device_map=cpu", "model.max_memory={cpu: 64MiB}")
+    packed, plain = (planned(batchchat, recipe, *cpu, f"engine.kind={kind}") for kind in ("continuous", "pipeline"))
+    norms = 13 * 192
+    assert packed["packed"] == packed["weights"] - 2 * norms  # the embedding is the output layer too
+    assert plain["packed"] == 0
+    assert 0 < packed["rows"] < plain["rows"]
+    assert "packed weights" in batchchat("plan", recipe, *cpu).out
+    assert planned(batchchat, recipe, *cpu[:2], "model.max_memory={cpu: 12MiB}")["packed"] == 0
+    assert planned(batchchat, recipe, *cpu, "model.quantization=4bit")["packed"] == 0

@@ -17,8 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from scripts.tiny_chat import train as training
 from scripts.tiny_chat.conversations import SKILLS, conversation
 from scripts.tiny_chat.evaluate import MODEL_FOLDER, accuracy, evaluate
+from scripts.tiny_chat.muon import Muon
+from scripts.tiny_chat.team import Team, run_team
 from scripts.tiny_chat.tokenizer import SPECIAL, TEMPLATE_FILE
-from scripts.tiny_chat.train import Settings, Stage, train
+from scripts.tiny_chat.train import Settings, Stage, train, trained
 
 WEATHER = {
     "type": "function",
@@ -42,12 +44,13 @@ CALL_MESSAGE: dict[str, Any] = {
     "tool_calls": [{"type": "function", "function": {"name": "get_weather", "arguments": {"city": "Oslo"}}}],
 }
 TINY = Settings(
-    stages=tuple(Stage(steps=3, learning_rate=1e-3, falls_from=2, ends_at=6, apart=n == 3) for n in range(4)),
+    stages=tuple(Stage(steps=6, learning_rate=1e-3, falls_from=2, ends_at=8) for _ in range(2)),
     tokens_per_step=256,
     short_row=64,
     long_row=128,
     long_every=2,
     warmup=2,
+    processes=1,
     compiled=False,
     checkpoint_every=2,
     tokenizer_conversations=60,
@@ -298,22 +301,75 @@ def test_a_resumed_training_ends_with_the_same_bits(tmp_path: Path, monkeypatch:
         if line.startswith("step 7/"):
             raise KilledError
 
-    train(TINY, tmp_path / "whole", report=lambda line: None)
+    train(Team(), TINY, tmp_path / "whole", report=lambda line: None)
     with pytest.raises(KilledError):
-        train(TINY, tmp_path / "stopped", report=kill_at_step_7)
+        train(Team(), TINY, tmp_path / "stopped", report=kill_at_step_7)
     before = weights(tmp_path / "stopped")
     resumed: list[str] = []
-    train(TINY, tmp_path / "stopped", report=resumed.append)
+    train(Team(), TINY, tmp_path / "stopped", report=resumed.append)
     assert [line.split()[1] for line in resumed] == [f"{step}/12" for step in range(7, 13)]
     whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
     assert not all(torch.equal(before[name], stopped[name]) for name in whole)
     again: list[str] = []
-    train(TINY, tmp_path / "stopped", report=again.append)
+    train(Team(), TINY, tmp_path / "stopped", report=again.append)
     assert again == []
 
 
+def test_no_conversation_sees_another_in_its_row(tokenizer: PreTrainedTokenizerBase) -> None:
+    settings = replace(TINY, layers=2)
+    model = training.build_model(settings, tokenizer).eval()
+    forward = training.Forward(model, settings)
+    first, second, other = (tokenizer(f"<|begin|>{text}")["input_ids"] for text in ("What is", " 12 + 3?", " 98 + 7?"))
+    row, other_row = (torch.tensor([[*before, *first, *second]]) for before in (second, other))
+    with torch.no_grad():
+        states, other_states = forward(row), forward(other_row)
+    assert torch.equal(states[:, len(second) :], other_states[:, len(second) :])
+    assert not torch.equal(states[:, : len(second)], other_states[:, : len(second)])
+
+
+def test_the_optimizer_computes_what_torch_computes_one_matrix_at_a_time() -> None:
+    shapes = [(8, 8), (24, 8), (8, 24), (8, 8)]
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = ([torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
+    optimizers = (
+        Muon(ours, lr=0.01, weight_decay=0.05),
+        torch.optim.Muon(theirs, lr=0.01, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(4):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+
+
+def train_until(team: Team, settings: Settings, folder: Path, last: int) -> None:
+    def report(line: str) -> None:
+        if line.startswith(f"step {last}/"):
+            raise KilledError
+
+    training.REPORT_EVERY = 1
+    train(team, settings, folder, report)
+
+
+def test_two_processes_train_the_model_of_one(tmp_path: Path) -> None:
+    two = replace(TINY, processes=2)
+    train(Team(), TINY, tmp_path / "alone", report=lambda line: None)
+    run_team(2, train_until, two, tmp_path / "whole", 0)
+    with pytest.raises(Exception, match="KilledError"):
+        run_team(2, train_until, two, tmp_path / "stopped", 7)
+    run_team(2, train_until, two, tmp_path / "stopped", 0)
+    alone, whole, stopped = (weights(tmp_path / name) for name in ("alone", "whole", "stopped"))
+    for name, weight in whole.items():
+        assert torch.equal(weight, stopped[name])
+        torch.testing.assert_close(weight, alone[name], rtol=0, atol=2e-3)
+    assert sum(p.numel() for p in trained(two, tmp_path / "whole").model.parameters()) < 50_000
+
+
 def test_other_settings_do_not_continue_a_run(tmp_path: Path) -> None:
-    train(TINY, tmp_path, report=lambda line: None)
+    train(Team(), TINY, tmp_path, report=lambda line: None)
     with pytest.raises(SystemExit, match="other settings"):
-        train(replace(TINY, seed=2), tmp_path, report=lambda line: None)
+        train(Team(), replace(TINY, seed=2), tmp_path, report=lambda line: None)

@@ -81,6 +81,8 @@ def _model(plan: Plan) -> _Rows:
             )
         ]
     )
+    if plan.packed:
+        beside.append(("packed weights", f"{bytes_text(plan.packed)} (a copy of the linear layers for the processor)"))
     formats = ", ".join(f"{name} {bytes_text(size)}" for name, size in plan.cache_formats.items())
     return [
         *lines,

@@ -15,6 +15,9 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 KV_BYTES = {"float32": 4.0, "bfloat16": 2.0, "8bit": 1.0, "4bit": 0.5}
 """Bytes per number of the cache."""
 
+PACKED_SHARE = 0.5
+"""Of the memory that is free beside the weights, what their copy for a CPU's matrix units may take."""
+
 _BLOCK = 64
 """Weights of 4-bit blocks that share a scale; double quantization packs these scales in blocks of 256."""
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from scripts.tiny_chat.evaluate import MODEL_FOLDER, accuracy, evaluate, load
 from scripts.tiny_chat.export import export, write_card
 from scripts.tiny_chat.facts import CAPITALS, COLOURS
-from scripts.tiny_chat.train import Settings, train
+from scripts.tiny_chat.team import run_team
+from scripts.tiny_chat.train import Settings, train, trained
 
 BUILD = Path(__file__).resolve().parents[2] / "build" / "tiny_chat"
 PER_SKILL = 200
@@ -22,7 +23,8 @@ def main() -> None:
         print(f"{MODEL_FOLDER} is finished; remove {BUILD} to make it anew")
         return
     settings = Settings()
-    model, seconds = train(settings, run)
+    run_team(settings.processes, train, settings, run)
+    model, seconds = trained(settings, run)
     export(model, run / "tokenizer", MODEL_FOLDER)
     shares = {
         name: accuracy(evaluate(*load(MODEL_FOLDER, dtype), PER_SKILL))

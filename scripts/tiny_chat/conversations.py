@@ -62,57 +62,35 @@ TURN_WEIGHTS = {
 CHAT_WEIGHTS = {"memory": 12, "system prompt": 12, "tool call": 10, "tool result": 4, "no tool": 8}
 SKILLS = (*TURN_WEIGHTS, *CHAT_WEIGHTS)
 # What each stage of training draws from: the first drills what takes the longest to learn, sums and the reading of
-# tools on offer; the second is about everything, and most about instructions and tools; the third and
-# the fourth are about what was still unsure then.
+# tools on offer; the second is about everything, and most about instructions and tools.
 FIRST_MIX = {
     **TURN_WEIGHTS,
     **CHAT_WEIGHTS,
-    "drill in bare sums": 24,
-    "drill in letters": 15,
-    "drill in endings": 8,
-    "drill in tools": 30,
+    "drill in sums": 10,
+    "drill in bare sums": 70,
+    "drill in letters": 12,
+    "drill in endings": 6,
+    "drill in tools": 20,
+    "drill in offers": 30,
 }
 SECOND_MIX = {
     **TURN_WEIGHTS,
-    "memory": 30,
-    "system prompt": 60,
-    "tool call": 45,
-    "tool result": 4,
-    "no tool": 50,
-    "drill in bare sums": 8,
-    "drill in letters": 8,
-    "drill in endings": 6,
-    "drill in tools": 60,
-}
-THIRD_MIX = {
-    **TURN_WEIGHTS,
-    "sums": 40,
-    "differences": 60,
-    "letters": 16,
-    "memory": 10,
-    "system prompt": 25,
-    "tool call": 90,
-    "tool result": 4,
-    "no tool": 70,
-    "drill in sums": 60,
-    "drill in bare sums": 110,
-    "drill in offers": 110,
-}
-FOURTH_MIX = {
-    **TURN_WEIGHTS,
-    "letters": 16,
-    "count": 16,
-    "repeat": 20,
+    "sums": 30,
+    "differences": 40,
+    "letters": 14,
+    "identity": 6,
     "memory": 20,
-    "system prompt": 40,
-    "tool call": 120,
-    "tool result": 4,
-    "no tool": 60,
-    "drill in sums": 8,
-    "drill in bare sums": 12,
-    "drill in offers": 120,
+    "system prompt": 50,
+    "tool call": 60,
+    "tool result": 6,
+    "no tool": 50,
+    "drill in sums": 25,
+    "drill in bare sums": 40,
+    "drill in letters": 6,
+    "drill in endings": 5,
+    "drill in offers": 45,
 }
-MIXES = (FIRST_MIX, SECOND_MIX, THIRD_MIX, FOURTH_MIX)
+MIXES = (FIRST_MIX, SECOND_MIX)
 
 NEUTRAL_SYSTEM = (
     "You are a helpful assistant.",
@@ -264,7 +242,7 @@ def no_tool(draw: Draw) -> Conversation:
 
 def drill(draw: Draw, skills: tuple[str, ...]) -> Conversation:
     """Many turns of the skills that take the longest to learn: most answers for the tokens."""
-    turns = [TURN_SKILLS[draw.choice(skills)](draw) for _ in range(draw.randint(6, 24))]
+    turns = [TURN_SKILLS[draw.choice(skills)](draw) for _ in range(draw.randint(4, 12))]
     return Conversation("drill", [message for pair in turns for message in turn(*pair)])
 
 
@@ -282,19 +260,19 @@ def drill_in_bare_sums(draw: Draw) -> Conversation:
 
 def drill_in_endings(draw: Draw) -> Conversation:
     """Short counts and repetitions: when to stop is what is hard about them."""
-    pairs = [TURN_SKILLS[draw.choice(("count", "count", "repeat"))](draw) for _ in range(24)]
+    pairs = [TURN_SKILLS[draw.choice(("count", "count", "repeat"))](draw) for _ in range(14)]
     return Conversation("drill", [message for pair in pairs if len(pair[1]) < 30 for message in turn(*pair)])
 
 
 def drill_in_tools(draw: Draw) -> Conversation:
     """Many requests under one offer, half of which it fits: what a tool is called, what its parameter is called and
     whether it is there can only be read. Those that it does not fit are nearly the same as others."""
-    tools = [MadeUp.any(draw) for _ in range(draw.randint(1, 3))]
-    everyday = draw.sample(EVERYDAY, draw.randint(0, 2))
+    tools = [MadeUp.any(draw) for _ in range(draw.randint(1, 2))]
+    everyday = draw.sample(EVERYDAY, draw.randint(0, 1))
     fitting = [*(tool.use for tool in tools), *everyday]
     offered = {use.name: use.schema for use in (make(draw) for make in fitting)}
     messages: list[Message] = []
-    for _ in range(draw.randint(5, 10)):
+    for _ in range(draw.randint(2, 5)):
         if draw.chance(0.55):
             use = kept(draw, draw.choice(fitting))
         else:
@@ -315,12 +293,12 @@ def drill_in_tools(draw: Draw) -> Conversation:
 def drill_in_offers(draw: Draw) -> Conversation:
     """The same with each tool wanted once, so that nothing can be copied from an earlier call, and with parameters of
     more names, so that a guess is worth less."""
-    tools = [MadeUp.any(draw, MORE_PLACES) for _ in range(draw.randint(1, 4))]
-    everyday = draw.sample(EVERYDAY, draw.randint(0, 2))
+    tools = [MadeUp.any(draw, MORE_PLACES) for _ in range(draw.randint(1, 3))]
+    everyday = draw.sample(EVERYDAY, draw.randint(0, 1))
     offered = {use.name: use.schema for use in (make(draw) for make in (*(tool.use for tool in tools), *everyday))}
     wanted = [*(tool.use for tool in tools), *everyday]
-    others = [tool.near(draw).use for tool in tools if draw.chance(0.6)]
-    others += draw.sample([make for make in EVERYDAY if make not in everyday], draw.randint(0, 2))
+    others = [tool.near(draw).use for tool in tools if draw.chance(0.4)]
+    others += draw.sample([make for make in EVERYDAY if make not in everyday], draw.randint(0, 1))
     makers = [*wanted, *others]
     draw.shuffle(makers)
     messages: list[Message] = []

@@ -17,6 +17,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 
 from scripts.tiny_chat.conversations import MIXES, conversation
 from scripts.tiny_chat.data import Rows, pack
+from scripts.tiny_chat.muon import Muon
+from scripts.tiny_chat.team import Team
 from scripts.tiny_chat.tokenizer import train_tokenizer
 
 ROWS_APART = 100_000_000  # rows of each stage and width take their conversations from numbers of their own
@@ -35,30 +37,26 @@ class Stage:
     learning_rate: float
     falls_from: int
     ends_at: int
-    apart: bool = False
-    """Whether conversations see nothing of others in their row: where several rows of tools lie side by side, which of
-    them are on offer is hard to learn."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the weights. A step sees `tokens_per_step` tokens, in short rows or in long ones."""
+    """Everything that decides the weights. A step sees `tokens_per_step` tokens in short rows, or one long row for each
+    process."""
 
     stages: tuple[Stage, ...] = (
-        Stage(steps=3_500, learning_rate=2.5e-3, falls_from=3_500, ends_at=5_000),
-        Stage(steps=5_500, learning_rate=2.5e-3, falls_from=1_500, ends_at=5_500),
-        Stage(steps=3_600, learning_rate=2.5e-3, falls_from=1_200, ends_at=3_600),
-        Stage(steps=1_600, learning_rate=2e-3, falls_from=500, ends_at=1_600, apart=True),
+        Stage(steps=3_000, learning_rate=2.5e-3, falls_from=3_000, ends_at=5_000),
+        Stage(steps=6_400, learning_rate=2.5e-3, falls_from=1_900, ends_at=6_400),
     )
     tokens_per_step: int = 2_048
-    short_row: int = 512
+    short_row: int = 256
     long_row: int = 2_048
-    long_every: int = 8
+    long_every: int = 24
     warmup: int = 100
     weight_decay: float = 0.05
     clip: float = 1.0
     seed: int = 1
-    threads: int = 2
+    processes: int = 2  # of one thread each
     compiled: bool = True  # short rows through torch's compiler, which wants a C++ compiler and takes a minute at first
     checkpoint_every: int = 250
     tokenizer_conversations: int = 20_000
@@ -72,6 +70,9 @@ class Settings:
     @property
     def steps(self) -> int:
         return sum(stage.steps for stage in self.stages)
+
+    def rows_per_step(self, width: int) -> int:
+        return max(self.processes, self.tokens_per_step // width)
 
 
 def build_model(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
@@ -117,12 +118,7 @@ class Optimizers:
         inner = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
         other = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
         self.all: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(
-                inner,
-                lr=0.0,
-                weight_decay=settings.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            ),
+            Muon(inner, lr=0.0, weight_decay=settings.weight_decay),
             torch.optim.AdamW(other, lr=0.0, weight_decay=0.0, betas=(0.9, 0.98)),
         ]
 
@@ -135,20 +131,23 @@ class Optimizers:
 
 
 class Forward:
-    """The hidden states of a batch: of short rows by compiled code, of long ones by torch's fused attention."""
+    """The hidden states of a batch: of short rows by compiled code, of long ones by torch's fused attention.
+
+    The conversations of a row see nothing of each other: where several offers of tools lie side by side, which of them
+    holds is hard to learn.
+    """
 
     def __init__(self, model: LlamaForCausalLM, settings: Settings) -> None:
         self._model = model.model
         self._short_row = settings.short_row if settings.compiled else 0
         self._compiled = torch.compile(model.model, dynamic=False) if settings.compiled else model.model
 
-    def __call__(self, ids: torch.Tensor, apart: bool) -> torch.Tensor:
-        """`[rows, width, hidden]` for `ids` `[rows, width]`; `apart`: no conversation sees another."""
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        """`[rows, width, hidden]` for `ids` `[rows, width]`."""
         is_short = ids.shape[1] <= self._short_row
         self._model.config._attn_implementation = "eager" if is_short else "sdpa"
-        mask = self._mask(ids) if apart else None
-        out = (self._compiled if is_short else self._model)(input_ids=ids, attention_mask=mask, use_cache=False)
-        return out.last_hidden_state
+        model = self._compiled if is_short else self._model
+        return model(input_ids=ids, attention_mask=self._mask(ids), use_cache=False).last_hidden_state
 
     def _mask(self, ids: torch.Tensor) -> torch.Tensor:
         """`[rows, 1, width, width]`: 0 where a token sees another one, -inf where not."""
@@ -157,12 +156,14 @@ class Forward:
         return torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))[:, None]
 
 
-def step_loss(model: LlamaForCausalLM, forward: Forward, batch: torch.Tensor, apart: bool) -> torch.Tensor:
-    """Mean cross-entropy over the assistant's tokens of a batch (rows, 2, width + 1)."""
-    ids, learnt = batch[:, 0], batch[:, 1, 1:].bool()
+def step_loss(model: LlamaForCausalLM, forward: Forward, batch: torch.Tensor, team: Team) -> torch.Tensor:
+    """This process's part of the mean cross-entropy over the assistant's tokens of a batch (rows, 2, width + 1)."""
+    num_learnt = batch[:, 1, 1:].sum()
+    own = batch[team.rank :: team.size]
+    ids, learnt = own[:, 0], own[:, 1, 1:].bool()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = model.lm_head(forward(ids[:, :-1], apart)[learnt])
-    return nn.functional.cross_entropy(logits.float(), ids[:, 1:][learnt])
+        logits = model.lm_head(forward(ids[:, :-1])[learnt])
+    return nn.functional.cross_entropy(logits.float(), ids[:, 1:][learnt], reduction="sum") / num_learnt
 
 
 def prepare(settings: Settings, folder: Path) -> tuple[PreTrainedTokenizerBase, Packed]:
@@ -178,7 +179,7 @@ def prepare(settings: Settings, folder: Path) -> tuple[PreTrainedTokenizerBase, 
             file = folder / f"rows-{index}-{width}.npy"
             if not file.exists():
                 start = ROWS_APART * (2 * index + (width == settings.long_row))
-                rows = pack(tokenizer, start, width, mix, num_steps * (settings.tokens_per_step // width))
+                rows = pack(tokenizer, start, width, mix, num_steps * settings.rows_per_step(width))
                 np.save(folder / "unfinished.npy", rows)
                 (folder / "unfinished.npy").replace(file)
             packed[index, width] = np.load(file, mmap_mode="r")
@@ -191,7 +192,7 @@ def batch_at(settings: Settings, packed: Packed, step: int) -> torch.Tensor:
     num_long, phase = divmod(step, settings.long_every)
     is_long = phase == settings.long_every - 1
     width, first = (settings.long_row, num_long) if is_long else (settings.short_row, step - num_long)
-    size = settings.tokens_per_step // width
+    size = settings.rows_per_step(width)
     return torch.from_numpy(packed[index, width][first * size : (first + 1) * size].astype(np.int64))
 
 
@@ -229,19 +230,22 @@ class Run:
         torch.set_rng_state(state["rng"])
 
 
-def train(settings: Settings, folder: Path, report: Callable[[str], None] = print) -> Trained:
+def train(team: Team, settings: Settings, folder: Path, report: Callable[[str], None] = print) -> None:
     """Train up to the last step, from the newest checkpoint in `folder` if there is one.
 
-    The weights depend on the settings, the versions of the libraries and the kind of CPU, and on nothing else: a run
-    that was stopped and started again ends with the same bits.
+    Every process of a team calls this; the first one writes and reports. The weights depend on the settings, the
+    versions of the libraries and the kind of CPU, and on nothing else: a run that was stopped and started again ends
+    with the same bits.
     """
+    if team.size != settings.processes:
+        raise ValueError(f"the settings are for {settings.processes} processes, and these are {team.size}")
     folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(settings.threads)
-    described = json.dumps(asdict(settings), indent=2)
-    recorded, checkpoint = folder / "settings.json", folder / "checkpoint.pt"
-    if recorded.exists() and recorded.read_text() != described:
-        raise SystemExit(f"{folder} was made with other settings; remove it, then run this again")
-    recorded.write_text(described)
+    torch.set_num_threads(1)
+    checkpoint = folder / "checkpoint.pt"
+    if team.rank == 0:
+        record(settings, folder)
+        prepare(settings, folder)
+    team.wait()
     tokenizer, packed = prepare(settings, folder)
     model = build_model(settings, tokenizer)
     run = Run(model, Optimizers(model, settings))
@@ -250,15 +254,30 @@ def train(settings: Settings, folder: Path, report: Callable[[str], None] = prin
     forward = Forward(model.train(), settings)
     while run.step < settings.steps:
         begun = time.perf_counter()
-        apart = settings.stages[place(settings, run.step)[0]].apart
-        loss = step_loss(model, forward, batch_at(settings, packed, run.step), apart)
+        loss = step_loss(model, forward, batch_at(settings, packed, run.step), team)
         loss.backward()
+        team.add_up(model.parameters())
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         run.optimizers.step(learning_rate(settings, run.step))
         run.step += 1
         run.seconds += time.perf_counter() - begun
-        if run.step % REPORT_EVERY == 0:
-            report(f"step {run.step}/{settings.steps}  loss {loss.item():.4f}  {run.seconds / 60:.1f} min")
-        if run.step % settings.checkpoint_every == 0 or run.step == settings.steps:
+        if team.rank == 0 and run.step % REPORT_EVERY == 0:
+            report(f"step {run.step}/{settings.steps}  loss {team.size * loss:.4f}  {run.seconds / 60:.1f} min")
+        if team.rank == 0 and (run.step % settings.checkpoint_every == 0 or run.step == settings.steps):
             run.save(checkpoint)
+
+
+def trained(settings: Settings, folder: Path) -> Trained:
+    """What was trained so far."""
+    model = build_model(settings, AutoTokenizer.from_pretrained(folder / "tokenizer"))
+    run = Run(model, Optimizers(model, settings))
+    run.load(folder / "checkpoint.pt")
     return Trained(model.eval(), run.seconds)
+
+
+def record(settings: Settings, folder: Path) -> None:
+    """Keep the settings beside what is made with them. Raises SystemExit where others are kept there."""
+    described, recorded = json.dumps(asdict(settings), indent=2), folder / "settings.json"
+    if recorded.exists() and recorded.read_text() != described:
+        raise SystemExit(f"{folder} was made with other settings; remove it, then run this again")
+    recorded.write_text(described)

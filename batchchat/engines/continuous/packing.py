@@ -15,14 +15,13 @@ import torch
 from torch import nn
 
 from batchchat.engines.continuous.kernels import compiled, programmable, tiled
+from batchchat.models.memory import PACKED_SHARE
 
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Linear layers that take the same input one after the other, by the names that most decoders give them."""
 
 _ROWS = 32
 """Rows that the layout is chosen for; all others work."""
-
-_MEMORY_SHARE = 0.5
 
 
 def pack(model: nn.Module) -> Callable[[], None]:
@@ -44,7 +43,7 @@ def pack(model: nn.Module) -> Callable[[], None]:
 
     linears = [module for module in model.modules() if type(module) is nn.Linear]
     size = sum(linear.weight.nbytes for linear in linears)
-    if not _supported(linears) or size > _MEMORY_SHARE * psutil.virtual_memory().available:
+    if not _supported(linears) or size > PACKED_SHARE * psutil.virtual_memory().available:
         return unpack
     gates: dict[nn.Module, AnyProduct] = {}
     for module in model.modules():

@@ -27,16 +27,14 @@ _NO_VALUES = (0, 0, 0, 0, 0, 0)
 """Beside the heads that are turned."""
 
 
-@cache
 def attention_kernel(key_dim: int, value_dim: int, dtype: torch.dtype) -> Kernel:
-    if key_dim in _COMMON and value_dim in _COMMON:  # worth seconds of compiling
-        return Kernel(attending.attention(key_dim, value_dim, STORED[dtype], dtype.itemsize))
-    return _attention_of_any(dtype)
+    common = key_dim in _COMMON and value_dim in _COMMON  # worth seconds of compiling
+    return _attention_kernel(dtype, (key_dim, value_dim) if common else None)
 
 
 @cache
-def _attention_of_any(dtype: torch.dtype) -> Kernel:
-    return Kernel(attending.attention_of_any(STORED[dtype], dtype.itemsize))
+def _attention_kernel(dtype: torch.dtype, sizes: tuple[int, int] | None) -> Kernel:
+    return Kernel(attending.attention(STORED[dtype], dtype.itemsize, sizes))
 
 
 @cache
