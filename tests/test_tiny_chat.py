@@ -44,7 +44,7 @@ CALL_MESSAGE: dict[str, Any] = {
     "tool_calls": [{"type": "function", "function": {"name": "get_weather", "arguments": {"city": "Oslo"}}}],
 }
 TINY = Settings(
-    stages=tuple(Stage(steps=6, learning_rate=1e-3, falls_from=2, ends_at=8) for _ in range(2)),
+    stages=tuple(Stage(steps=4, learning_rate=1e-3, falls_from=2, ends_at=6) for _ in range(3)),
     tokens_per_step=256,
     short_row=64,
     long_row=128,

@@ -62,7 +62,8 @@ TURN_WEIGHTS = {
 CHAT_WEIGHTS = {"memory": 12, "system prompt": 12, "tool call": 10, "tool result": 4, "no tool": 8}
 SKILLS = (*TURN_WEIGHTS, *CHAT_WEIGHTS)
 # What each stage of training draws from: the first drills what takes the longest to learn, sums and the reading of
-# tools on offer; the second is about everything, and most about instructions and tools.
+# tools on offer; the second is about everything, and most about instructions and tools; the third is about what was
+# still unsure then: long counts, and requests that no tool fits.
 FIRST_MIX = {
     **TURN_WEIGHTS,
     **CHAT_WEIGHTS,
@@ -90,7 +91,21 @@ SECOND_MIX = {
     "drill in endings": 5,
     "drill in offers": 45,
 }
-MIXES = (FIRST_MIX, SECOND_MIX)
+THIRD_MIX = {
+    **TURN_WEIGHTS,
+    "differences": 30,
+    "count": 60,
+    "memory": 12,
+    "system prompt": 25,
+    "tool call": 40,
+    "tool result": 4,
+    "no tool": 110,
+    "drill in sums": 12,
+    "drill in bare sums": 12,
+    "drill in counts": 30,
+    "drill in offers": 30,
+}
+MIXES = (FIRST_MIX, SECOND_MIX, THIRD_MIX)
 
 NEUTRAL_SYSTEM = (
     "You are a helpful assistant.",
@@ -264,6 +279,10 @@ def drill_in_endings(draw: Draw) -> Conversation:
     return Conversation("drill", [message for pair in pairs if len(pair[1]) < 30 for message in turn(*pair)])
 
 
+def drill_in_counts(draw: Draw) -> Conversation:
+    return Conversation("drill", [m for _ in range(draw.randint(2, 5)) for m in turn(*exercises.count(draw))])
+
+
 def drill_in_tools(draw: Draw) -> Conversation:
     """Many requests under one offer, half of which it fits: what a tool is called, what its parameter is called and
     whether it is there can only be read. Those that it does not fit are nearly the same as others."""
@@ -327,6 +346,7 @@ CHAT_SKILLS: dict[str, Callable[[Draw], Conversation]] = {
     "drill in letters": drill_in_letters,
     "drill in bare sums": drill_in_bare_sums,
     "drill in endings": drill_in_endings,
+    "drill in counts": drill_in_counts,
     "drill in tools": drill_in_tools,
     "drill in offers": drill_in_offers,
 }

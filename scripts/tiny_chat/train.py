@@ -47,6 +47,7 @@ class Settings:
     stages: tuple[Stage, ...] = (
         Stage(steps=3_000, learning_rate=2.5e-3, falls_from=3_000, ends_at=5_000),
         Stage(steps=6_400, learning_rate=2.5e-3, falls_from=1_900, ends_at=6_400),
+        Stage(steps=1_100, learning_rate=1.5e-3, falls_from=300, ends_at=1_100),
     )
     tokens_per_step: int = 2_048
     short_row: int = 256
