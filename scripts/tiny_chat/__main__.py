@@ -33,7 +33,7 @@ def main() -> None:
     facts = {
         "parameters": f"{model.num_parameters():,}",
         "megabytes": f"{(MODEL_FOLDER / 'model.safetensors').stat().st_size / 1e6:.1f}",
-        "tokens": f"{settings.steps * settings.tokens_per_step / 1e6:.1f}",
+        "tokens": f"{settings.tokens / 1e6:.1f}",
         "minutes": f"{seconds / 60:.0f}",
         "countries": str(len(CAPITALS)),
         "things": str(len(COLOURS)),

@@ -72,6 +72,13 @@ class Settings:
     def steps(self) -> int:
         return sum(stage.steps for stage in self.stages)
 
+    @property
+    def tokens(self) -> int:
+        """Places of all rows that are trained on."""
+        long = sum(stage.steps // self.long_every for stage in self.stages)
+        parts = ((self.short_row, self.steps - long), (self.long_row, long))
+        return sum(steps * self.rows_per_step(width) * width for width, steps in parts)
+
     def rows_per_step(self, width: int) -> int:
         return max(self.processes, self.tokens_per_step // width)
 
