@@ -121,13 +121,13 @@ def make_plan(recipe: Recipe, devices: Sequence[Device], rows: int = 100) -> Pla
     double = section.bitsandbytes.double_quantization
 
     draft = _draft_cost(section)
-    packed = _packed_bytes(recipe, shape, dtype, devices)
+    packed = {"none": _packed_bytes(recipe, shape, dtype, devices)}  # quantized weights are not laid out anew
 
     def fitting(quantization: str) -> tuple[int, int, list[OnDevice], int]:
         """(rows that fit, bytes of weights, what lies where, bytes that fit nowhere)."""
         weights = weight_bytes(shape, size, quantization, double)
         usable = [Device(device.name, int(device.bytes * USABLE)) for device in devices]
-        beside = (0 if draft is None else draft.weights) + (packed if quantization == "none" else 0)
+        beside = (0 if draft is None else draft.weights) + packed.get(quantization, 0)
         if beside and usable:
             usable[0] = Device(usable[0].name, max(0, usable[0].bytes - beside))
         placed, left_over = place_weights(model, usable, weights)
@@ -164,7 +164,7 @@ def make_plan(recipe: Recipe, devices: Sequence[Device], rows: int = 100) -> Pla
         prompt_tokens=prompt,
         answer_tokens=answer,
         weights=weights,
-        packed=packed if section.quantization == "none" else 0,
+        packed=packed.get(section.quantization, 0),
         cache_per_token=cache_bytes(shape, 1, size),
         cache_per_row=cache_bytes(shape, prompt + answer, size),
         draft=draft,

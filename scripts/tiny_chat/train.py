@@ -75,9 +75,13 @@ class Settings:
     @property
     def tokens(self) -> int:
         """Places of all rows that are trained on."""
-        long = sum(stage.steps // self.long_every for stage in self.stages)
+        long = sum(map(self.long_steps, self.stages))
         parts = ((self.short_row, self.steps - long), (self.long_row, long))
         return sum(steps * self.rows_per_step(width) * width for width, steps in parts)
+
+    def long_steps(self, stage: Stage) -> int:
+        """How many steps of a stage read long rows."""
+        return stage.steps // self.long_every
 
     def rows_per_step(self, width: int) -> int:
         return max(self.processes, self.tokens_per_step // width)
@@ -182,7 +186,7 @@ def prepare(settings: Settings, folder: Path) -> tuple[PreTrainedTokenizerBase, 
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     packed: Packed = {}
     for index, (stage, mix) in enumerate(zip(settings.stages, MIXES, strict=True)):
-        num_long = stage.steps // settings.long_every
+        num_long = settings.long_steps(stage)
         for width, num_steps in ((settings.short_row, stage.steps - num_long), (settings.long_row, num_long)):
             file = folder / f"rows-{index}-{width}.npy"
             if not file.exists():
