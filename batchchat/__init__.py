@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 __all__ = ["Recipe", "load_recipe", "run"]
 
 if TYPE_CHECKING:
+    from batchchat.job.run import run
     from batchchat.recipe import Recipe, load_recipe
-    from batchchat.runner import run
 
 
 def __getattr__(name: str) -> Any:
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(recipe, name)
     if name == "run":
-        from batchchat.runner import run
+        from batchchat.job.run import run
 
         return run
     raise AttributeError(f"module 'batchchat' has no attribute {name!r}")

@@ -1,36 +1,21 @@
-"""What tests share: the command line run in this process, files of rows, and the folder of real input."""
+"""Fixtures: the command line run in this process, small models, and the folder of real input."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
 
+from tests.support.jobs import SHARED_DATA, Command, Finished, write_jsonl
+
 # A busy machine is slow, not wrong. A build tries the same examples every time; developers' machines try new ones.
 hypothesis.settings.register_profile("patient", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("patient")
-
-ROOT = Path(__file__).resolve().parents[1]
-SHARED_DATA = ROOT.parent / "shared" / "data"
-
-
-@dataclass(frozen=True)
-class Finished:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Finished]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -64,7 +49,7 @@ def batchchat(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a Llama of random weights, its tokenizer, and a context of 256 tokens."""
-    import zoo
+    from tests.support import zoo
 
     folder = tmp_path_factory.mktemp("small-model")
     zoo.byte_bpe().save_pretrained(folder)
@@ -75,7 +60,7 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def memory_recipe(tmp_path: Path, small_model: Path) -> Path:
     """14 sampled chats of up to three turns, of very different lengths."""
-    import zoo
+    from tests.support import zoo
 
     rows = [{"question_id": n, "turns": [turn * (1 + n % 3) for turn in zoo.TURNS[: 1 + n % 3]]} for n in range(14)]
     data = {
@@ -98,29 +83,3 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the folder of real input, ../shared/data, is not on this machine")
     return SHARED_DATA
-
-
-def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
-    """Rows as JSON lines; a row that is a string is written as it is."""
-    lines = (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows)
-    path.write_bytes(b"".join(line.encode("utf-8", "surrogatepass") + b"\n" for line in lines))
-    return path
-
-
-def read_jsonl(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
-
-
-def scripted_recipe(path: Path, source: Path | str, **sections: Any) -> Path:
-    """A recipe for the engine without a model, in `path`'s folder; results go to `runs` beside it."""
-    recipe: dict[str, Any] = {
-        "name": "test",
-        "model": {"name": "scripted"},
-        "source": {"path": str(source)},
-        "engine": {"kind": "scripted"},
-        "sink": {"directory": str(path.parent / "runs" / "{name}")},
-    }
-    for section, values in sections.items():
-        recipe[section] = {**recipe.get(section, {}), **values} if isinstance(values, dict) else values
-    path.write_text(json.dumps(recipe), encoding="utf-8")  # JSON is YAML
-    return path

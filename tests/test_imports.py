@@ -6,59 +6,40 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1] / "batchchat"
+from tests.support.jobs import ROOT
 
+PACKAGE = ROOT / "batchchat"
+
+BASE = {"errors", "chats", "recipe", "plugins", "batchchat"}
 TOOLS = {"schedule", "prompts", "models", "sources"}
-COMMANDS = {"printable", "reporting", "runner", "check", "plan", "chat", "benchmarks"}
-EVALUATION = {"evaluation", "rescoring", "scoring"}
-BASE = {"errors", "chats", "recipe", "resources", "batchchat"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "printable": set(),
-    "resources": {"errors"},
+    "plugins": {"errors"},
     "chats": {"errors"},
-    "scoring": {"errors", "resources", "chats"},
-    "recipe": {"errors", "resources", "scoring"},
+    "scoring": {"errors", "plugins", "chats"},
+    "recipe": {"errors", "plugins", "scoring"},
     "schedule": {"chats"},
     "sources": {*BASE},
     "prompts": {*BASE},
     "sampling": {"chats"},
     "models": {*BASE, "prompts"},
-    "evaluation": {*BASE, "scoring", "sources", "intake", "store", "reporting"},
-    "rescoring": {*BASE, "evaluation", "reporting", "runner", "store"},
+    "evaluation": {*BASE, "scoring", "sources", "job", "store", "reporting"},
     "engines": {*BASE, "schedule", "prompts", "models", "sampling"},
     "benchmarks": {*BASE, "schedule", "prompts", "models", "engines", "reporting"},
     "store": {*BASE},
     "reporting": {*BASE, "store"},
-    "intake": {*BASE, "sources", "store"},
-    "dialogues": {*BASE, "schedule", "prompts", "store", "reporting"},
-    "check": {*BASE, *TOOLS, "evaluation", "store", "reporting", "dialogues", "intake"},
-    "plan": {*BASE, "check", "models", "reporting"},
-    "runner": {*BASE, *TOOLS, "engines", "evaluation", "store", "reporting", "dialogues", "intake"},
-    "chat": {*BASE, *TOOLS, "printable", "engines", "reporting", "dialogues", "intake"},
-    "cli": {*BASE, *TOOLS, *COMMANDS, *EVALUATION},
-    "batchchat": {"recipe", "runner"},
+    "job": {*BASE, *TOOLS, "engines", "evaluation", "store", "reporting"},
+    "interactive": {*BASE, *TOOLS, "engines", "reporting", "job"},
+    "cli": {*BASE, *TOOLS, "reporting", "job", "interactive", "benchmarks", "evaluation", "scoring"},
+    "batchchat": {"recipe", "job"},
     "__main__": {"cli"},
 }
 """Room (or top-level module) to the rooms it may import, besides itself. "batchchat" is the package's own top."""
 
 LIGHT = {
-    "errors",
-    "chats",
-    "recipe",
-    "schedule",
-    "store",
-    "sources",
-    "intake",
-    "dialogues",
-    "reporting",
-    "chat",
-    "cli",
-} | {
-    "scoring",
-    "evaluation",
-    "rescoring",
-}
+    "errors", "chats", "recipe", "schedule", "store", "sources", "job", "reporting", "interactive", "cli", "scoring",
+    "evaluation", "plugins",
+}  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "bitsandbytes", "pyarrow", "pandas"}
 
 

@@ -7,9 +7,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-from conftest import ROOT, Command
-
 from batchchat import __version__
+from tests.support.jobs import ROOT, Command
 
 
 def test_the_wheel_holds_everything_that_a_recipe_may_name(tmp_path: Path) -> None:

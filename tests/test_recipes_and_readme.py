@@ -8,7 +8,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Command, read_jsonl
+
+from tests.support.jobs import ROOT, Command, read_jsonl
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 README = ROOT / "README.md"

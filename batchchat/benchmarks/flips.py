@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from batchchat.benchmarks.arms import Silent
+from batchchat.benchmarks.contenders import Silent
 from batchchat.benchmarks.worker import load
 from batchchat.benchmarks.workloads import WORKLOADS, fitted
 from batchchat.schedule import Feed

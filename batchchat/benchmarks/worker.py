@@ -20,7 +20,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Load, warm up with two short requests, drain the workload."""
     import psutil
 
-    from batchchat.benchmarks.arms import ARMS
+    from batchchat.benchmarks.contenders import ARMS
     from batchchat.benchmarks.limits import measure_limit
     from batchchat.benchmarks.workloads import WORKLOADS, fitted
     from batchchat.reporting.meters import device_peaks, host_peak_bytes
@@ -80,7 +80,7 @@ def load(name: str, dtype: str) -> tuple[Any, Any]:
 
 
 def _pack(model: Any) -> Any:
-    from batchchat.engines.continuous.packing import pack
+    from batchchat.engines.cpu.packing import pack
 
     return pack(model)
 

@@ -17,9 +17,9 @@ def chat(
     ] = None,
 ) -> None:
     """Talk to a model, the built-in one or another. In a pipe, answer standard input as one question."""
-    from batchchat.chat.opening import offered_tools, open_recipe
     from batchchat.cli.interrupts import Terminated, terminable
     from batchchat.errors import BadRow
+    from batchchat.interactive.opening import offered_tools, open_recipe
 
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # they would be drawn over what is being typed
     recipe = open_recipe(arguments or [])
@@ -27,11 +27,11 @@ def chat(
         with terminable():
             offered = offered_tools(recipe)
             if sys.stdin.isatty() and sys.stdout.isatty():
-                from batchchat.chat.terminal import talk
+                from batchchat.interactive.terminal import talk
 
                 talk(recipe, offered)
             else:
-                from batchchat.chat.pipe import answer_once
+                from batchchat.interactive.pipe import answer_once
 
                 answer_once(recipe, offered)
     except BadRow as error:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from batchchat.check import CheckResult
+    from batchchat.job.check import CheckResult
 
 _MOST_TOKENS = 100
 
@@ -27,7 +27,7 @@ def check(
     """
     from rich.console import Console
 
-    from batchchat.check import check as check_recipe
+    from batchchat.job.check import check as check_recipe
     from batchchat.recipe import load_recipe
 
     result = check_recipe(load_recipe(recipe, overrides or []), rows)
@@ -54,7 +54,7 @@ def _print_json(result: CheckResult) -> None:
 def _print(console: Console, result: CheckResult) -> None:
     from rich.text import Text
 
-    from batchchat.printable import printable
+    from batchchat.reporting.escape import printable
 
     total = "" if result.total_rows is None else f" of {result.total_rows:,}"
     formats = ", ".join(f"{path} ({format_})" for path, format_ in result.formats.items())
@@ -90,7 +90,7 @@ def _print(console: Console, result: CheckResult) -> None:
 def _tokens(result: CheckResult) -> Text:
     from rich.text import Text
 
-    from batchchat.printable import printable
+    from batchchat.reporting.escape import printable
 
     shown = Text()
     for number, text, special in result.first_tokens[:_MOST_TOKENS]:

@@ -73,8 +73,8 @@ def _names(runs: Sequence[str]) -> list[str]:
 def _scored(run: str, recipe: str | None, stack: ExitStack) -> str:
     """The directory with a run's scores; where a recipe says how, they are made first, in a place of their own."""
     from batchchat.errors import UsageError
+    from batchchat.job.rescore import file_recipe, score_apart
     from batchchat.recipe import recipe_from_mapping
-    from batchchat.rescoring import file_recipe, score_apart
 
     if recipe is None:
         if not Path(run).expanduser().is_dir() and Path(run).expanduser().exists():
@@ -92,7 +92,7 @@ def _changed(
 ) -> list[dict[str, Any]]:
     """Up to `show` answers per metric that gained or lost most, losses first, with what was asked and both answers."""
     from batchchat.evaluation.comparing import texts
-    from batchchat.evaluation.others import open_answers
+    from batchchat.evaluation.other_runs import open_answers
     from batchchat.recipe import load_recipe, recipe_from_mapping
 
     keys: dict[Key, str] = {}
@@ -122,7 +122,7 @@ def _print(console: Console, comparison: RunComparison, changed: Mapping[str, li
     from rich.table import Table
     from rich.text import Text
 
-    from batchchat.printable import printable
+    from batchchat.reporting.escape import printable
 
     for text in comparison.differences:
         console.print(Text(f"note: {text}", style="yellow"))

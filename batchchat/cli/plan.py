@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from batchchat.plan import Plan
+    from batchchat.job.plan import Plan
 
 _Rows = list[tuple[str, str]]
 
@@ -28,8 +28,8 @@ def plan(
     """
     import json
 
+    from batchchat.job.plan import make_plan, plain
     from batchchat.models.placement import Device, machine_devices, parse_bytes
-    from batchchat.plan import make_plan, plain
     from batchchat.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])

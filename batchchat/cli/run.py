@@ -38,9 +38,9 @@ def run(
     try:
         with terminable():
             from batchchat.evaluation import gate_results
+            from batchchat.job.run import follow
+            from batchchat.job.run import run as run_recipe
             from batchchat.models.group import is_follower
-            from batchchat.runner import follow
-            from batchchat.runner import run as run_recipe
 
             if is_follower(loaded.model):
                 follow(loaded)

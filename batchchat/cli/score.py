@@ -38,7 +38,7 @@ def score(
     try:
         with terminable():
             from batchchat.evaluation import gate_results
-            from batchchat.rescoring import score as score_answers
+            from batchchat.job.rescore import score as score_answers
 
             result = score_answers(target, recipe, overrides, quiet)
     except KeyboardInterrupt as interrupt:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from batchchat.printable import printable
+from batchchat.reporting.escape import printable
 from batchchat.reporting.tables import report_tables
 
 _LONGEST = 400

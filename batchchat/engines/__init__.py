@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 
 from batchchat.engines.base import Engine, EngineContext, EngineMeter, FollowingEngine, TokenListener
-from batchchat.engines.budget import Budget
+from batchchat.engines.memory import Budget
 
 ENGINES: dict[str, str] = {
     "auto": "batchchat.engines.auto",
     "continuous": "batchchat.engines.continuous",
-    "pipeline": "batchchat.engines.pipeline",
+    "pipeline": "batchchat.engines.pipeline.engine",
     "scripted": "batchchat.engines.scripted",
 }
 """Engine kind to the module whose `build(context)` makes it; imported only when asked for."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from batchchat.engines import pipeline
 from batchchat.engines.base import Engine, EngineContext
 from batchchat.engines.continuous import try_build
+from batchchat.engines.pipeline import engine as pipeline
 from batchchat.errors import UsageError
 from batchchat.models import load_model
 

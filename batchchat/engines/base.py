@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from batchchat.chats import Completion, Request
-from batchchat.engines.budget import Budget
+from batchchat.engines.memory import Budget
 from batchchat.schedule import Feed
 
 TokenListener = Callable[[Request, int], None]

@@ -12,8 +12,8 @@ from typing import Any
 
 from batchchat.chats import Completion, FinishReason, Request, Timings
 from batchchat.engines.base import EngineContext, EngineMeter
+from batchchat.plugins.functions import load_function
 from batchchat.prompts import Codec
-from batchchat.resources import load_function
 from batchchat.schedule import Feed
 
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

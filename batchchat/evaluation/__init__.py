@@ -2,9 +2,9 @@
 
 from batchchat.evaluation.answers import Answered, Answers, FileAnswers, RunAnswers
 from batchchat.evaluation.evaluator import AnswerChats, Evaluator
-from batchchat.evaluation.finishing import evaluate_run, is_evaluated
 from batchchat.evaluation.gating import gate_results
-from batchchat.evaluation.others import open_answers
+from batchchat.evaluation.other_runs import open_answers
+from batchchat.evaluation.scoring_pass import evaluate_run, is_evaluated
 
 __all__ = [
     "AnswerChats",

@@ -15,7 +15,7 @@ from batchchat.chats.formats.columns import turns_column
 from batchchat.chats.formats.messages import COLUMNS, read_messages
 from batchchat.chats.formats.segments import answer_text, joined, split
 from batchchat.errors import BadRow, UsageError
-from batchchat.intake import read_options
+from batchchat.job.reading import read_options
 from batchchat.recipe import Recipe
 from batchchat.sources import open_source
 from batchchat.store import RunStore, StoredRow

@@ -12,7 +12,7 @@ from typing import Any
 
 from batchchat.errors import UsageError
 from batchchat.evaluation.answers import Answers
-from batchchat.evaluation.others import scores_of
+from batchchat.evaluation.other_runs import scores_of
 from batchchat.evaluation.scorebook import read_scores
 from batchchat.scoring.base import visible_answer
 from batchchat.scoring.comparison import Comparison, Key, compare_all

@@ -13,7 +13,7 @@ from batchchat.chats import Message
 from batchchat.evaluation.answers import Answered, Answers
 from batchchat.evaluation.gating import check_runs, hold_gates, run_figures
 from batchchat.evaluation.judge import Judge
-from batchchat.evaluation.others import fingerprint, open_answers
+from batchchat.evaluation.other_runs import fingerprint, open_answers
 from batchchat.evaluation.scorebook import FILE, ScoreBook
 from batchchat.recipe import Recipe
 from batchchat.scoring import Score, Scorer, make_scorer

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchchat.evaluation.others import collect, scores_of
+from batchchat.evaluation.other_runs import collect, scores_of
 from batchchat.scoring.comparison import compare
 from batchchat.scoring.gates import Compare, GateResult, NotWorse, evaluate_gates, parse_gate, parse_gates
 from batchchat.scoring.metric_names import RUN_FIGURES, split_metric

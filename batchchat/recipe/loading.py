@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from batchchat.errors import UsageError
+from batchchat.plugins.builtin import BUILTIN, builtin_recipe
 from batchchat.recipe.json_schema import kind_of
 from batchchat.recipe.located import Located, Origin, read_yaml
 from batchchat.recipe.mistakes import Mistake, RecipeError, Spot
 from batchchat.recipe.overrides import apply_overrides
 from batchchat.recipe.schema import Recipe
 from batchchat.recipe.validation import validate
-from batchchat.resources import BUILTIN, builtin_recipe
 
 MAX_BYTES = 1_000_000
 """Larger than any recipe: a data file that was taken for one is not read to its end."""

@@ -32,7 +32,7 @@ def find(path: str) -> list[DataFile | Path | str]:
     Raises UsageError, saying what was looked for and what is there instead.
     """
     if path.startswith(_BUILTIN):
-        from batchchat.resources import builtin_sample
+        from batchchat.plugins.builtin import builtin_sample
 
         return [DataFile(path, builtin_sample(path.removeprefix(_BUILTIN)))]
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from batchchat.benchmarks.arms import Silent
+from batchchat.benchmarks.contenders import Silent
 from batchchat.chats import Request, Settings
 from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.prompts import TokenizerCodec

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from batchchat.engines.base import EngineContext
-from batchchat.engines.continuous.drafting import Drafter, LookUp, ModelDrafts
+from batchchat.engines.continuous.admission.batch_invariance import rows_are_independent
+from batchchat.engines.continuous.admission.self_check import check
 from batchchat.engines.continuous.engine import ContinuousEngine, pass_sizes
 from batchchat.engines.continuous.graphs import record_cuda
-from batchchat.engines.continuous.invariance import rows_are_independent
-from batchchat.engines.continuous.packing import pack
-from batchchat.engines.continuous.selfcheck import check
 from batchchat.engines.continuous.sizing import kv_tokens
+from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
+from batchchat.engines.cpu.packing import pack
 from batchchat.errors import UsageError
 from batchchat.models.facts import model_facts
 

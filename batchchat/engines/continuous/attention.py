@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from batchchat.engines.continuous.kernels import attends
-from batchchat.engines.continuous.passes import DecodeGroup, Pass, PrefillSpan
+from batchchat.engines.continuous.batch import DecodeGroup, Pass, PrefillSpan
+from batchchat.engines.cpu.kernels import attends
 
 
 class Scoring(NamedTuple):
@@ -45,7 +45,7 @@ def attend(
     out = queries.new_empty(*queries.shape[:2], value.shape[3])
     spans = current.prefilling
     if compiled and attends(query, key, value, *scoring[2:]):
-        from batchchat.engines.continuous.kernels import ops
+        from batchchat.engines.cpu.kernels import ops
 
         if len(current.plan[0]):
             ops.keep(current, layer, key, value)

@@ -10,16 +10,16 @@ import torch
 
 from batchchat.chats import Completion
 from batchchat.engines.base import EngineMeter, TokenListener
-from batchchat.engines.budget import Budget, is_out_of_memory, release_memory, too_large
-from batchchat.engines.continuous.cache import KVCache
-from batchchat.engines.continuous.drafting import Drafter, Drafts
+from batchchat.engines.continuous.batch import Span, build_pass
 from batchchat.engines.continuous.graphs import Record
-from batchchat.engines.continuous.passes import Span, build_pass
+from batchchat.engines.continuous.kv_cache import KVCache
+from batchchat.engines.continuous.model_runner import ModelRunner
 from batchchat.engines.continuous.pools import bucket
-from batchchat.engines.continuous.runner import ModelRunner
 from batchchat.engines.continuous.scheduler import Scheduler
 from batchchat.engines.continuous.sequence import Sequence
-from batchchat.engines.continuous.speculation import Speculation
+from batchchat.engines.continuous.speculative.drafters import Drafter, Drafts
+from batchchat.engines.continuous.speculative.speculation import Speculation
+from batchchat.engines.memory import Budget, is_out_of_memory, release_memory, too_large
 from batchchat.engines.work import Work
 from batchchat.models.facts import model_facts
 from batchchat.sampling import Choice, SamplerRows

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from batchchat.engines.continuous.passes import Pass
+from batchchat.engines.continuous.batch import Pass
 
 Compute = Callable[[Pass], torch.Tensor]
 """Runs the model over a pass: logits `[wanted, vocabulary]`."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from batchchat.engines.continuous.memory import zeros
+from batchchat.engines.continuous.allocation import zeros
 
 _SHORTEST = 64
 

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 
 from batchchat.chats import Request
-from batchchat.engines.continuous.cache import MIN_REUSE, KVCache
-from batchchat.engines.continuous.passes import Span
+from batchchat.engines.continuous.batch import Span
+from batchchat.engines.continuous.kv_cache import MIN_REUSE, KVCache
 from batchchat.engines.continuous.pools import Slot
 from batchchat.engines.continuous.sequence import Sequence
 

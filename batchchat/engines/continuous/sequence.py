@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from batchchat.chats import Completion, Logprob, Request
+from batchchat.engines.answer import Progress
 from batchchat.engines.continuous.pools import Slot
-from batchchat.engines.progress import Progress
 from batchchat.prompts import Codec
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from batchchat.resources import load_function
+from batchchat.plugins.functions import load_function
 from batchchat.scoring.base import Answer, Score, ScoreFunction, ScorerOptions
 
 NEEDS_REFERENCE = False

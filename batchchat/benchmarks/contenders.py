@@ -1,0 +1,185 @@
+"""The engines that are measured. An arm takes a model and drains a workload, giving each request's number of tokens as
+soon as it is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from batchchat.benchmarks.workloads import second_turn
+from batchchat.chats import Request
+from batchchat.schedule import Feed, plan
+
+Done = tuple[int, int]
+"""A request's index and the number of tokens that it was given."""
+
+PLAIN_ROWS = 8
+_NO_TOKEN_BOUND = 1 << 30
+
+
+class Silent:
+    """A meter that only tells the time."""
+
+    def now(self) -> float:
+        return time.perf_counter()
+
+    def batch(self, rows: int, prompt_tokens: int, generated_tokens: int, padded_tokens: int) -> None: ...
+
+    def event(self, name: str, detail: str) -> None: ...
+
+
+class EngineArm:
+    """One of batchchat's own engines, with second turns where the workload has them."""
+
+    def __init__(self, engine: Any):
+        self.engine = engine
+
+    def drain(self, requests: list[Request], two_turns: bool = False) -> Iterator[Done]:
+        feed = Feed(iter(requests), look_ahead=len(requests))
+        for done in self.engine.run(feed):
+            if done.error is not None:
+                raise RuntimeError(done.error)
+            if two_turns and done.request.turn == 0:
+                feed.put(second_turn(done.request, done.token_ids))
+            yield done.request.index, len(done.token_ids)
+
+    def facts(self) -> dict[str, Any]:
+        return dict(self.engine.describe())
+
+
+def continuous(model: Any, codec: Any, rows: int) -> EngineArm:
+    from batchchat.engines.continuous.engine import ContinuousEngine
+
+    return EngineArm(ContinuousEngine(model, codec, Silent(), rows, rows * 1024))
+
+
+def strict(model: Any, codec: Any, rows: int) -> EngineArm:
+    from batchchat.engines.continuous.admission.batch_invariance import rows_are_independent
+    from batchchat.engines.continuous.engine import ContinuousEngine, pass_sizes
+
+    any_size = rows_are_independent(model, pass_sizes(rows))
+    return EngineArm(
+        ContinuousEngine(model, codec, Silent(), rows, rows * 1024, "strict", any_size=any_size),
+    )
+
+
+def drafted(model: Any, codec: Any, rows: int) -> EngineArm:
+    """With drafts by the model's own first layers: for the shape whose later layers change little."""
+    from batchchat.benchmarks.shapes import first_layers
+    from batchchat.engines.continuous.engine import ContinuousEngine
+    from batchchat.engines.continuous.speculative.drafters import ModelDrafts
+    from batchchat.engines.cpu.packing import pack
+
+    small = first_layers(model)
+    pack(small)
+    vocab_size = int(model.get_output_embeddings().weight.shape[0])
+    drafter = ModelDrafts(small, "the first layers", 3, rows * 1024, vocab_size)
+    return EngineArm(ContinuousEngine(model, codec, Silent(), rows, rows * 1024, drafter=drafter))
+
+
+def pipeline(model: Any, codec: Any, rows: int) -> EngineArm:
+    from batchchat.engines.pipeline.engine import PipelineEngine
+
+    return EngineArm(PipelineEngine(model, codec, Silent(), max_rows=rows, max_tokens=_NO_TOKEN_BOUND))
+
+
+class UnknownLengths(EngineArm):
+    """The pipeline engine where every answer may become as long as the longest, so that only prompts tell them apart:
+    its batches are planned so, and each then runs to its own longest answer."""
+
+    def __init__(self, engine: Any, rows: int):
+        super().__init__(engine)
+        self._rows = rows
+
+    def drain(self, requests: list[Request], two_turns: bool = False) -> Iterator[Done]:
+        longest = max(request.settings.max_new_tokens for request in requests)
+        equal = [replace(one, settings=replace(one.settings, max_new_tokens=longest)) for one in requests]
+        by_index = {request.index: request for request in requests}
+        for batch in plan(equal, self._rows, _NO_TOKEN_BOUND):
+            yield from super().drain([by_index[request.index] for request in batch.requests], two_turns)
+
+
+def pipeline_unknown(model: Any, codec: Any, rows: int) -> EngineArm:
+    return UnknownLengths(pipeline(model, codec, rows).engine, rows)
+
+
+class PlainArm:
+    """`generate` in padded batches of eight in arrival order: what a plain pipeline does."""
+
+    def __init__(self, model: Any, codec: Any, rows: int):
+        self._model = model
+
+    def drain(self, requests: list[Request], two_turns: bool = False) -> Iterator[Done]:
+        import torch
+
+        if two_turns:
+            raise ValueError("the plain pipeline answers single turns")
+        for first in range(0, len(requests), PLAIN_ROWS):
+            batch = requests[first : first + PLAIN_ROWS]
+            width = max(len(request.prompt_ids) for request in batch)
+            padded = [[1] * (width - len(request.prompt_ids)) + list(request.prompt_ids) for request in batch]
+            mask = [[0] * (width - len(r.prompt_ids)) + [1] * len(r.prompt_ids) for r in batch]
+            device = self._model.device
+            with torch.inference_mode():
+                self._model.generate(
+                    torch.tensor(padded, device=device),
+                    attention_mask=torch.tensor(mask, device=device),
+                    max_new_tokens=max(request.settings.max_new_tokens for request in batch),
+                    do_sample=False,
+                    eos_token_id=None,
+                    pad_token_id=1,
+                )
+            yield from ((request.index, request.settings.max_new_tokens) for request in batch)
+
+    def facts(self) -> dict[str, Any]:
+        return {"engine": "plain", "max_batch_rows": PLAIN_ROWS}
+
+
+class TransformersArm:
+    """transformers' own continuous batching."""
+
+    def __init__(self, model: Any, codec: Any, rows: int):
+        self._model = model
+        self._rows = rows
+
+    def drain(self, requests: list[Request], two_turns: bool = False) -> Iterator[Done]:
+        from transformers import ContinuousBatchingConfig, GenerationConfig
+
+        if two_turns:
+            raise ValueError("transformers' continuous batching is measured with single turns")
+        generation = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=1, max_new_tokens=256)
+        cache = ContinuousBatchingConfig(page_size=32, num_blocks=512, max_batch_tokens=1024)
+        waiting = list(requests)
+        with self._model.continuous_batching_context_manager(
+            generation_config=generation, continuous_batching_config=cache
+        ) as manager:
+            done = 0
+            flying = 0
+            while done < len(requests):
+                while waiting and flying < self._rows:
+                    request = waiting.pop(0)
+                    limit = request.settings.max_new_tokens
+                    manager.add_request(list(request.prompt_ids), str(request.index), max_new_tokens=limit)
+                    flying += 1
+                found = manager.get_result(timeout=60)
+                if found is None or not found.is_finished():
+                    continue
+                done, flying = done + 1, flying - 1
+                yield int(found.request_id), len(found.generated_tokens)
+
+    def facts(self) -> dict[str, Any]:
+        return {"engine": "transformers-continuous", "rows": self._rows}
+
+
+ARMS: dict[str, Callable[[Any, Any, int], Any]] = {
+    "plain": PlainArm,
+    "pipeline": pipeline,
+    "pipeline-unknown": pipeline_unknown,
+    "continuous": continuous,
+    "strict": strict,
+    "drafted": drafted,
+    "transformers": TransformersArm,
+}
+"""Names for `--engines`, but for vllm, which runs in an environment of its own: see `peers`."""

@@ -1,0 +1,53 @@
+"""Prompts to try a model with, computed together over slots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from batchchat.engines.continuous.batch import Span, build_pass
+from batchchat.engines.continuous.model_runner import ModelRunner
+from batchchat.engines.continuous.pools import Slot
+
+
+@dataclass(eq=False, slots=True)
+class _Prompt:
+    tokens: list[int]
+    placed: Slot
+
+
+def prompts(vocabulary: int, lengths: Sequence[int]) -> list[list[int]]:
+    """Token ids of prompts of these lengths, which differ where the lengths do."""
+    return [[(length * 7919 + place * 104729) % vocabulary for place in range(length)] for length in lengths]
+
+
+def logits(
+    runner: ModelRunner,
+    takes: Sequence[Sequence[int]],
+    tokens: Sequence[list[int]],
+    least: int = 1,
+    exact: bool = False,
+) -> list[torch.Tensor]:
+    """Logits `[tokens, vocabulary]` of each prompt, computed in passes of at least `least` places. `takes` says pass by
+    pass how many tokens of each prompt it computes; those behind are not computed."""
+    tried = []
+    for ids in tokens:
+        slot = runner.cache.place(ids, len(ids))
+        assert slot is not None, "the cache is too small for the trial"
+        tried.append(_Prompt(ids, slot))
+    found: dict[int, list[torch.Tensor]] = {id(prompt): [] for prompt in tried}
+    for counts in takes:
+        spans = [
+            Span(prompt, prompt.placed.computed, count, False)
+            for prompt, count in zip(tried, counts, strict=True)
+            if count
+        ]
+        num_tokens = sum(span.count for span in spans)
+        work = build_pass(spans, runner.device, max(least, num_tokens), exact=exact)
+        computed = runner.forward(work, every=True)[:num_tokens].clone()
+        for span, part in zip(work.spans, computed.split([span.count for span in work.spans]), strict=True):
+            found[id(span.sequence)].append(part)
+            span.slot.computed = span.end
+    return [torch.cat(found[id(prompt)]) for prompt in tried]

@@ -1,0 +1,181 @@
+"""Runs packed passes through an unmodified transformers model, by its attention function and its cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+import torch
+from transformers import AttentionInterface, Cache
+
+from batchchat.engines.continuous.attention import Scoring, attend
+from batchchat.engines.continuous.batch import Pass
+from batchchat.engines.continuous.graphs import Record, Recorder
+from batchchat.engines.continuous.kv_cache import KVCache
+from batchchat.engines.cpu.kernels import compiled
+
+_NAME = "batchchat_slots"
+"""What models are told as the name of their attention function, for the time of a pass."""
+
+_at_work: ContextVar[ModelRunner] = ContextVar("the runner whose model is computing")
+
+
+class UnsupportedModelError(Exception):
+    """The model's attention asks for something that slots cannot give."""
+
+
+class Lowered(Protocol):
+    """What computes a pass in place of a model's modules."""
+
+    def forward(self, work: Pass, cache: KVCache) -> torch.Tensor:
+        """The last hidden states of a pass `[size, hidden]`, normed; valid until the next pass."""
+        ...
+
+
+PROGRAMS: WeakKeyDictionary[torch.nn.Module, Lowered] = WeakKeyDictionary()
+"""Of the models that have one: see `lowering`."""
+
+
+class PassCache(Cache):
+    """What the model takes for its cache: it hands new keys and values back as they came. The attention function gets
+    them and puts them into slots, since models with latent attention expand them in between."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+
+class ModelRunner:
+    """A model bound to a KV cache. `record` makes recordings of steps that only decode; `told` hears why it cannot.
+    `by_modules`: the model's own modules compute, even if it has a program."""
+
+    def __init__(
+        self,
+        model: Any,
+        cache: KVCache,
+        record: Record | None = None,
+        told: Callable[[str], None] = lambda reason: None,
+        by_modules: bool = False,
+    ):
+        self.model = model
+        self.cache = cache
+        self.device: torch.device = model.get_input_embeddings().weight.device
+        self.scorings: dict[int, Scoring] = {}
+        """Per layer that called the attention function: what it asked for."""
+        self._current: Pass | None = None
+        self._pass_cache = PassCache()
+        self._configs = _configs(model)
+        self._program = None if by_modules else PROGRAMS.get(model)
+        self._recorder = None if record is None else Recorder(self._compute, record, told)
+
+    @property
+    def current(self) -> Pass:
+        assert self._current is not None
+        return self._current
+
+    @torch.inference_mode()
+    def forward(self, work: Pass, every: bool = False) -> torch.Tensor:
+        """Compute a pass. Logits `[wanted, vocabulary]`, or with `every` those of all its places; valid until the next
+        pass."""
+        if self._recorder is None or every:
+            return self._compute(work, every)
+        return self._recorder.forward(work)
+
+    @property
+    def computed_by(self) -> str:
+        """`program`, `kernels` or `torch`: see `packing`."""
+        if self._program is not None:
+            return "program"
+        return "kernels" if self.device.type == "cpu" and compiled() else "torch"
+
+    @property
+    def num_replayed(self) -> int:
+        """Passes that were replayed from recordings."""
+        return 0 if self._recorder is None else self._recorder.num_replayed
+
+    def _compute(self, work: Pass, every: bool = False) -> torch.Tensor:
+        if self._program is not None:
+            hidden = self._program.forward(work, self.cache)
+            logits = self.model.get_output_embeddings()(hidden if every else hidden[work.wanted])
+        else:
+            logits = self._by_modules(work, every)
+        return logits if every else logits[: work.num_wanted]
+
+    def _by_modules(self, work: Pass, every: bool) -> torch.Tensor:
+        self._current = work
+        with self._bound():
+            out = self.model(
+                input_ids=work.input_ids,
+                position_ids=work.position_ids,
+                past_key_values=self._pass_cache,
+                use_cache=True,
+                logits_to_keep=0 if every else work.wanted,
+            )
+        logits: torch.Tensor = out.logits[0]
+        return logits
+
+    @contextmanager
+    def _bound(self) -> Iterator[None]:
+        """Let the model and its parts use the slots' attention, for the time of a pass."""
+        before = [config._attn_implementation_internal for config in self._configs]
+        for config in self._configs:
+            config._attn_implementation_internal = _NAME
+        token = _at_work.set(self)
+        try:
+            yield
+        finally:
+            _at_work.reset(token)
+            for config, implementation in zip(self._configs, before, strict=True):
+                config._attn_implementation_internal = implementation
+
+    def attention(
+        self,
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        sliding_window: int | None = None,
+        softcap: float | None = None,
+        s_aux: torch.Tensor | None = None,
+        is_causal: bool | None = None,
+        **others: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """What the model calls in each layer: keeps the new keys and values, and attends over those of the slots."""
+        if attention_mask is not None:
+            raise UnsupportedModelError("it makes an attention mask of its own")
+        if is_causal is False or getattr(module, "is_causal", True) is False:
+            raise UnsupportedModelError("its attention is not causal")
+        if others.get("position_bias") is not None or others.get("head_mask") is not None:
+            raise UnsupportedModelError("its attention adds a bias of its own")
+        layer: int = module.layer_idx  # every attention module of a decoder has it
+        self.cache.learn(layer, key, value)
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        compiled = self._recorder is None  # a recording repeats torch's operators only
+        scoring = self.scorings[layer] = Scoring(scale, sliding_window, softcap, s_aux)
+        return attend(self.current, layer, query, key, value, scoring, compiled), None
+
+
+def _attention(module: torch.nn.Module, *tensors: Any, **settings: Any) -> tuple[torch.Tensor, None]:
+    return _at_work.get().attention(module, *tensors, **settings)
+
+
+AttentionInterface.register(_NAME, _attention)
+
+
+def _configs(model: Any) -> list[Any]:
+    """The configurations of a model and its parts, each once."""
+    found = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
+    return list(found.values())

@@ -1,0 +1,52 @@
+"""What torch has no good operator for on the CPU, compiled by numba where that is installed (the extra `cpu`).
+
+Everything here has a form in torch's operators, which is taken where numba or torch's OpenMP runtime is not there.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+_NUMBERS = (torch.float32, torch.bfloat16)
+
+
+@cache
+def compiled() -> bool:
+    """Whether kernels can be compiled here."""
+    try:
+        import batchchat.engines.cpu.kernels.ops  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+@cache
+def programmable() -> bool:
+    """Whether whole passes can be run by compiled code here."""
+    try:
+        import batchchat.engines.cpu.kernels.loop  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+@cache
+def tiled() -> bool:
+    """Whether products can be computed by tiles here."""
+    try:
+        from batchchat.engines.cpu.kernels import ops, tiles  # noqa: F401
+
+        return tiles.available()
+    except (ImportError, AttributeError):  # no numba, or a torch that does not know of tiles
+        return False
+
+
+def attends(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, softcap: float | None, sinks: torch.Tensor | None
+) -> bool:
+    """Whether a kernel does this attention."""
+    tensors = [query, key, value, *([] if sinks is None else [sinks])]
+    one_kind = {(tensor.device.type, tensor.dtype) for tensor in tensors}
+    return softcap is None and one_kind in ({("cpu", dtype)} for dtype in _NUMBERS) and compiled()

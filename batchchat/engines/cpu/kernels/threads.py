@@ -1,0 +1,56 @@
+"""Compiled code, run by the threads that torch computes with.
+
+A second pool of threads would fight with torch's for the cores, since idle workers spin for a while. So a kernel is a
+plain C function, and the OpenMP runtime that torch has loaded calls it on torch's own team.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any
+
+import llvmlite.binding
+import torch
+from numba import cfunc, types
+
+from batchchat.engines.cpu.kernels.code import OPTIONS, THREAD, THREADS, Code
+
+_SIGNATURE = types.void(types.CPointer(types.int64))
+
+
+def runtime() -> Any:
+    """The OpenMP runtime that torch uses. Raises ImportError where it is not GNU's."""
+    for name in ("libgomp.so.1", "libgomp.so.1.0.0"):
+        try:
+            return ctypes.CDLL(name, mode=os.RTLD_NOW | os.RTLD_NOLOAD)
+        except (OSError, AttributeError):
+            continue
+    raise ImportError("torch computes with threads of another runtime than GNU OpenMP")
+
+
+_gomp = runtime()
+for _name, _function in ((THREAD, _gomp.omp_get_thread_num), (THREADS, _gomp.omp_get_num_threads)):
+    llvmlite.binding.add_symbol(_name, ctypes.cast(_function, ctypes.c_void_p).value)
+
+
+class Kernel:
+    """Compiled code, called with a block of 64-bit parameters once by each thread. It divides the work itself."""
+
+    def __init__(self, code: Code):
+        try:
+            self._compiled = cfunc(_SIGNATURE, cache=True, **OPTIONS)(code)
+        except RuntimeError:  # there is no folder to keep it in
+            self._compiled = cfunc(_SIGNATURE, **OPTIONS)(code)
+        self.address: int = self._compiled.address
+        self._address = ctypes.c_void_p(self.address)
+        self._alone = self._compiled.ctypes
+
+    def __call__(self, *parameters: int, shared: bool = True) -> None:
+        """Run on all of torch's threads, or on this one where the work is too small to be `shared`."""
+        block = (ctypes.c_int64 * len(parameters))(*parameters)
+        threads = torch.get_num_threads()
+        if shared and threads > 1:
+            _gomp.GOMP_parallel(self._address, block, threads, 0)
+        else:
+            self._alone(block)

@@ -1,0 +1,150 @@
+"""Products in bfloat16 on the matrix units of processors that have tiles (Intel's AMX), as what one thread does of it.
+
+A weight lies in memory in the order in which it is read, so that few rows take no longer than reading it does. Each row
+of a product is summed up in one order, however many rows there are: its bits do not depend on the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import carray, int64, types
+from numba.extending import intrinsic
+
+from batchchat.engines.cpu.kernels.code import Code, at, thread, threads, wide
+
+ROWS = 16
+"""Rows of a tile. A tile of sums has as many outputs."""
+DEPTH = 32
+"""Numbers that a tile's row holds."""
+_TILE = 1024
+"""Bytes."""
+_AHEAD = 8 * _TILE
+"""How far ahead of its use a weight is fetched: less and more of it were slower."""
+_FEW = 64
+"""Rows up to which a weight is read once, for all of them; where there are more, parts of it are read again from a near
+cache."""
+_NEAR = 1 << 20
+"""Bytes of a part."""
+CONFIG = np.zeros(64, dtype=np.uint8)
+"""All eight tiles with 16 rows of 64 bytes."""
+CONFIG[0] = 1
+CONFIG[16:32:2] = 64
+CONFIG[48:56] = ROWS
+
+
+def available() -> bool:
+    """Whether this processor has tiles, and the system lets this process use them."""
+    return bool(torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx())
+
+
+def fits(outputs: int, size: int, dtype: torch.dtype) -> bool:
+    return dtype == torch.bfloat16 and outputs % (2 * ROWS) == 0 and size % DEPTH == 0
+
+
+def pack(weight: torch.Tensor, out: torch.Tensor) -> None:
+    """Lay a weight `[outputs, size]` out as `out`, which has as many numbers: 32 outputs after 32, and of these tile
+    after tile, each with pairs of numbers side by side for 16 outputs."""
+    blocks, chunks = weight.shape[0] // (2 * ROWS), weight.shape[1] // DEPTH
+    tiled = weight.view(blocks, 2, ROWS, chunks, ROWS, 2).permute(0, 3, 1, 4, 2, 5)
+    out.view(tiled.shape).copy_(tiled)
+
+
+def _assembly(*lines: str) -> Callable[..., None]:
+    """A function of seven integers, which the lines know as $0 to $6."""
+
+    @intrinsic
+    def run(_: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 7)
+            builder.asm(kind, "\n".join(lines), ",".join(["r"] * 7 + ["~{memory}", "~{zmm16}"]), arguments, True)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 7), generate
+
+    found: Callable[..., None] = run
+    return found
+
+
+def _clear(count: int) -> Callable[..., None]:
+    return _assembly(*(f"tilezero %tmm{tile}" for tile in range(2 * count)))
+
+
+def _multiply(count: int) -> Callable[..., None]:
+    """Add to 2 * `count` tiles of sums the products of two tiles of weights at $0 with `count` tiles of rows at $3 and
+    $4, whose rows are $2 bytes apart. $1 is 64."""
+    lines = ["tileloadd ($0,$1,1), %tmm6", f"tileloadd {_TILE}($0,$1,1), %tmm7"]
+    lines += [f"prefetcht0 {_AHEAD + line}($0)" for line in range(0, 2 * _TILE, 64)]
+    for tile in range(count):
+        rows = f"%tmm{4 + tile}"
+        lines.append(f"tileloadd (${3 + tile},$2,1), {rows}")
+        lines += [f"tdpbf16ps %tmm{6 + half}, {rows}, %tmm{2 * tile + half}" for half in range(2)]
+    return _assembly(*lines)
+
+
+def _keep(count: int) -> Callable[..., None]:
+    """Write the tiles of sums to $0, two side by side. $1 is 128."""
+    places = [(2 * tile + half, 2 * _TILE * tile + 64 * half) for tile in range(count) for half in range(2)]
+    return _assembly(*(f"tilestored %tmm{tile}, {place}($0,$1,1)" for tile, place in places))
+
+
+_narrow_32 = _assembly("vmovups 64($0), %zmm16", "vcvtne2ps2bf16 ($0), %zmm16, %zmm16", "vmovdqu16 %zmm16, ($1)")
+"""Write 32 floats at $0 in bfloat16 to $1."""
+_configure, _release = _assembly("ldtilecfg ($0)"), _assembly("tilerelease")
+_clear_1, _clear_2 = _clear(1), _clear(2)
+_multiply_1, _multiply_2 = _multiply(1), _multiply(2)
+_keep_1, _keep_2 = _keep(1), _keep(2)
+
+
+def product() -> Code:
+    """Rows `[rows, size]` times a packed weight, plus a bias `[outputs]` if its address is not 0. The rows lie in
+    memory that goes on to a multiple of 16 of them."""
+
+    def multiply(parameters: Any) -> None:
+        given = carray(parameters, (8,), np.int64)
+        rows, size, outputs = given[0], given[1], given[2]
+        source, weight, out, bias, config = given[3], given[4], given[5], given[6], given[7]
+        wide_block = 2 * ROWS
+        sums = np.empty(2 * ROWS * wide_block, np.float32)
+        kept = int64(sums.ctypes.data)
+        blocks, chunks, stride = outputs // wide_block, size // DEPTH, size * 2
+        share = (blocks + threads() - 1) // threads()
+        _configure(config, 0, 0, 0, 0, 0, 0)
+        together = 1 if rows <= _FEW else max(1, _NEAR // (chunks * 2 * _TILE))
+        last = min(blocks, (thread() + 1) * share)
+        for group in range(thread() * share, last, together):
+            for first in range(0, rows, 2 * ROWS):
+                for block in range(group, min(last, group + together)):
+                    tile = weight + block * chunks * 2 * _TILE
+                    one = source + first * stride
+                    have = min(2 * ROWS, rows - first)
+                    if have <= ROWS:
+                        _clear_1(0, 0, 0, 0, 0, 0, 0)
+                        for _ in range(chunks):
+                            _multiply_1(tile, 64, stride, one, 0, 0, 0)
+                            tile += 2 * _TILE
+                            one += 64
+                        _keep_1(kept, 128, 0, 0, 0, 0, 0)
+                    else:
+                        other = one + ROWS * stride
+                        _clear_2(0, 0, 0, 0, 0, 0, 0)
+                        for _ in range(chunks):
+                            _multiply_2(tile, 64, stride, one, other, 0, 0)
+                            tile += 2 * _TILE
+                            one += 64
+                            other += 64
+                        _keep_2(kept, 128, 0, 0, 0, 0, 0)
+                    for row in range(have):
+                        place = out + ((first + row) * outputs + block * wide_block) * 2
+                        if bias != 0:
+                            more = carray(at(bias + block * wide_block * 2), (wide_block,), np.uint16)
+                            for n in range(wide_block):
+                                sums[row * wide_block + n] += wide(more[n])
+                        _narrow_32(kept + row * wide_block * 4, place, 0, 0, 0, 0, 0)
+        _release(0, 0, 0, 0, 0, 0, 0)
+
+    return multiply

@@ -1,0 +1,1 @@
+"""Padded batches through the text-generation pipeline of transformers."""

@@ -1,0 +1,88 @@
+"""transformers' text-generation pipeline on prompts that are rendered already, with tokens chosen row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor, StoppingCriteria, TextGenerationPipeline
+
+from batchchat.chats import Request
+from batchchat.engines.answer import Progress
+from batchchat.engines.base import TokenListener
+from batchchat.sampling import SamplerRows, Warp
+
+
+class RenderedPipeline(TextGenerationPipeline):
+    """The pipeline with its two ends replaced: prompts come in as token ids, new tokens go out as ids.
+
+    Batching, padding on the left, devices and the call of `generate` are the pipeline's own.
+    """
+
+    def preprocess(self, prompt_text: Request, **_: Any) -> dict[str, Any]:
+        """One request as tensors [1, tokens]; the pipeline pads and joins them."""
+        ids = torch.tensor([prompt_text.prompt_ids], dtype=torch.long)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "prompt_text": prompt_text}
+
+    def postprocess(self, model_outputs: dict[str, Any], **_: Any) -> list[int]:
+        """The row's new token ids, with whatever stands behind its end."""
+        width = model_outputs["input_ids"].shape[-1]
+        ids: list[int] = model_outputs["generated_sequence"][0][0, width:].tolist()
+        return ids
+
+
+class RowWiseChoice(LogitsProcessor):
+    """The last logits processor of a call: lets the sampler choose and leaves only the chosen tokens.
+
+    It also keeps each row's `Progress`, so that the rows' ends are known as soon as their tokens are.
+    """
+
+    def __init__(
+        self, rows: Sequence[Progress], warp: Warp | None, now: Callable[[], float], on_token: TokenListener | None
+    ):
+        self._rows = rows
+        self._warp = warp
+        self._now = now
+        self._on_token = on_token
+        self._sampler: SamplerRows | None = None
+        self.first_at: float | None = None
+        """When the first logits came: the prompts were computed then."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`scores` [rows, vocabulary] become 0 at each row's token and -inf elsewhere."""
+        if self._sampler is None:
+            self.first_at = self._now()
+            requests = [progress.request for progress in self._rows]
+            self._sampler = SamplerRows.from_requests(requests, scores.shape[-1], scores.device, self._warp)
+        choice = self._sampler.choose(scores)
+        self._sampler.append(choice.ids)
+        tokens, failed = torch.stack([choice.ids, choice.failed.long()]).tolist()
+        for row, progress in enumerate(self._rows):
+            if not progress.done:
+                self._take(progress, tokens[row], bool(failed[row]), choice.logprobs[row] if choice.logprobs else None)
+        return scores.fill_(-torch.inf).scatter_(1, choice.ids[:, None], 0.0)
+
+    def _take(self, progress: Progress, token: int, failed: bool, logprob: Any) -> None:
+        if failed:
+            progress.fail(
+                f"the model gave no usable logits for token {len(progress.token_ids) + 1} (NaN, infinite, or all "
+                "banned); try model.dtype=float32, or allow more tokens"
+            )
+        else:
+            progress.add(token, logprob)
+            if self._on_token is not None:
+                self._on_token(progress.request, token)
+        if progress.done:
+            progress.finished_at = self._now()
+
+
+class RowWiseStop(StoppingCriteria):
+    """Tells `generate` which rows are done; the call ends when all are."""
+
+    def __init__(self, rows: Sequence[Progress]):
+        self._rows = rows
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """bool [rows]."""
+        return torch.tensor([progress.done for progress in self._rows], device=input_ids.device)

@@ -1,0 +1,138 @@
+"""Look before the run: the first rows, their prompts, the batches they would make, and what may go wrong.
+
+No weight is read. Rows and prompts go the same way as in a run, through a store that lives in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from batchchat.chats import Chat, Message, Request, Settings
+from batchchat.errors import BadRow
+from batchchat.evaluation import Evaluator
+from batchchat.job.reading import Intake, open_recipe_source
+from batchchat.job.turns import Dialogues, conversation, min_known
+from batchchat.models import load_text_side
+from batchchat.prompts import Codec, Finding, SettingsResolver, diagnose, row_samples
+from batchchat.recipe import Recipe
+from batchchat.reporting.meters import Meters
+from batchchat.schedule.planner import PlannedBatch, plan
+from batchchat.store import RunStore
+
+
+@dataclass(frozen=True)
+class JobTokens:
+    """Tokens of a whole job, told from its first rows; every answer at its full length, so no job takes more."""
+
+    sampled_turns: int
+    longest_prompt: int
+    """Earlier answers included."""
+    turns: int | None
+    """Answers that the job will have; None, as the counts below, where the input's length is not known."""
+    prompt: int | None
+    generated: int | None
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What the first `rows` rows of a recipe's input show. `errors` are (place, reason) of rows that would fail."""
+
+    rows: int
+    total_rows: int | None
+    formats: Mapping[str, str]
+    errors: Sequence[tuple[str, str]]
+    first: Request | None
+    first_text: str
+    """The first prompt as the template wrote it."""
+    first_tokens: Sequence[tuple[int, str, bool]]
+    """Its tokens: id, text, whether it is a special token."""
+    settings: Settings
+    prompt_tokens: Mapping[str, float]
+    tokens: JobTokens
+    batches: Sequence[PlannedBatch]
+    findings: Sequence[Finding]
+
+
+def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResult:
+    """Read the first `rows` rows and say what a run would do with them. `count` reads the whole input once, so that
+    its length is known. Raises what a run would raise before it loads the model."""
+    limit = rows if recipe.source.limit is None else min(rows, recipe.source.limit)
+    head = recipe.model_copy(update={"source": recipe.source.model_copy(update={"limit": limit})})
+    Evaluator(recipe)  # which raises for scorers, judges and gates that cannot be used
+    text = load_text_side(recipe)
+    resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
+    with open_recipe_source(recipe) as source:
+        if count:
+            source.fingerprint()
+        store = RunStore(Path(":memory:"))
+        intake = Intake(source, head, store, lambda chat: row_samples(recipe.generation, chat.settings))
+        dialogues = Dialogues(recipe, store, text.codec, resolver, Meters())
+        chats: list[Chat] = []
+        requests: list[Request] = []
+        for row, chat in intake.chats():
+            chats.append(chat)
+            requests += dialogues.open(row, chat)
+        errors = [(str(row.place), reason) for row in store.rows() for _, reason in store.errors(row.index).values()]
+        result = CheckResult(
+            rows=store.num_rows(),
+            total_rows=source.count(),
+            formats=store.meta("formats") or dict.fromkeys(source.files, recipe.source.format),
+            errors=errors,
+            first=requests[0] if requests else None,
+            first_text=text.codec.decode(requests[0].prompt_ids) if requests else "",
+            first_tokens=[
+                (number, *piece)
+                for number in (requests[0].prompt_ids if requests else ())
+                for piece in text.codec.pieces([number])
+            ],
+            settings=resolver.resolve({}),
+            prompt_tokens=_statistics([len(request.prompt_ids) for request in requests]),
+            tokens=_job_tokens(text.codec, chats, requests, store.num_rows(), _total(source.count(), recipe)),
+            batches=plan(requests, recipe.engine.max_batch_rows, recipe.engine.batch_tokens),
+            findings=diagnose(text.codec, text.generation_defaults, recipe, chats),
+        )
+        store.close()
+    return result
+
+
+def _total(rows: int | None, recipe: Recipe) -> int | None:
+    return None if rows is None else min_known(rows, recipe.source.sample, recipe.source.limit)
+
+
+def _job_tokens(
+    codec: Codec, chats: Sequence[Chat], requests: Sequence[Request], rows: int, total: int | None
+) -> JobTokens:
+    """`requests` are the first ones of the chats' samples; later turns are measured with empty answers before them."""
+    by_index = {chat.index: chat for chat in chats}
+    lengths: list[tuple[int, int]] = []
+    for request in requests:
+        chat, answer = by_index[request.index], request.settings.max_new_tokens
+        lengths.append((len(request.prompt_ids), answer))
+        for turn in range(request.turn + 1, chat.num_turns):
+            earlier = [Message("assistant", "")] * turn
+            try:
+                ids = codec.render(conversation(chat, earlier), chat.tools)
+            except BadRow:  # the template refuses this turn; it costs no tokens, and the run says why
+                break
+            lengths.append((len(ids) + turn * answer, answer))
+    scale = None if total is None or not rows else total / rows
+    sums = [len(lengths), sum(prompt for prompt, _ in lengths), sum(answer for _, answer in lengths)]
+    whole = [None if scale is None else round(count * scale) for count in sums]
+    return JobTokens(len(lengths), max((prompt for prompt, _ in lengths), default=0), *whole)
+
+
+def _statistics(lengths: Sequence[int]) -> dict[str, Any]:
+    if not lengths:
+        return {}
+    return {
+        "prompts": len(lengths),
+        "total": sum(lengths),
+        "shortest": min(lengths),
+        "median": median(lengths),
+        "mean": round(mean(lengths), 1),
+        "longest": max(lengths),
+    }

@@ -1,0 +1,112 @@
+"""Scoring what was answered before: a finished run, or a file of finished chats that any tool wrote."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from batchchat import __version__
+from batchchat.errors import UsageError
+from batchchat.evaluation import Evaluator, evaluate_run, open_answers
+from batchchat.job.run import RunResult, run
+from batchchat.recipe import Recipe, load_recipe, recipe_from_mapping
+from batchchat.reporting.meters import Meters
+from batchchat.reporting.tables import report_markdown
+from batchchat.store import RunDirectory, RunStore
+
+_SECTIONS = {"scoring", "summary", "judges", "gates"}
+
+
+def score(target: str, recipe: str | None = None, overrides: Sequence[str] = (), quiet: bool = True) -> RunResult:
+    """Score the answers in `target`, a run directory or a JSONL file, without writing any.
+
+    `recipe` is a recipe file whose `scoring`, `summary`, `judges` and `gates` count; by default the run's own. A run's
+    scores and report are replaced; those of a file go to a run directory named after it. Raises UsageError for a
+    target or a recipe that cannot be used.
+    """
+    if Path(target).expanduser().is_dir():
+        return _score_run(target, recipe, overrides, quiet)
+    loaded = file_recipe(target, recipe, overrides)
+    return score_apart(target, loaded, loaded.run_directory, quiet)
+
+
+def _score_run(target: str, recipe: str | None, overrides: Sequence[str], quiet: bool) -> RunResult:
+    directory = RunDirectory(Path(target).expanduser())
+    if not (directory.database.exists() and directory.recipe.exists()):
+        raise UsageError(f"{target} is no run directory: it holds no run store; name one, or a JSONL file with answers")
+    own = load_recipe(directory.recipe, [] if recipe else overrides)
+    if recipe is not None:
+        other = load_recipe(recipe, overrides)
+        sections = other.model_dump(include=_SECTIONS, exclude_none=True)
+        own = recipe_from_mapping({**own.model_dump(exclude_none=True), **sections})
+    with ExitStack() as stack:
+        evaluator = Evaluator(own)
+        directory.lock()
+        stack.callback(directory.release)
+        store = RunStore(directory.database)
+        stack.callback(store.close)
+        if store.meta("exported") is None or not directory.report_json.exists():
+            raise UsageError(f"the run in {target} is not finished; finish it with: batchchat run {directory.recipe}")
+        report = json.loads(directory.report_json.read_text(encoding="utf-8"))
+        directory.write(directory.recipe, own.dump_yaml())
+        report = evaluate_run(evaluator, own, store, directory, report, Meters(), lambda judge: run(judge, quiet=quiet))
+    return _result(report, directory)
+
+
+def score_apart(target: str, recipe: Recipe, directory: Path, quiet: bool = True) -> RunResult:
+    """Score the answers in `target` into another directory. Raises UsageError where that holds a run."""
+    place = RunDirectory(directory)
+    if place.database.exists():
+        raise UsageError(f"{place.path} holds a run, whose scores these are not; give them another place with name=…")
+    evaluator = Evaluator(recipe)
+    meters = Meters()
+    with ExitStack() as stack:
+        answers = stack.enter_context(open_answers(target, recipe))
+        first = next(iter(answers), None)  # a file that cannot be read is found before anything is written
+        if first is None:
+            raise UsageError(f"{target} holds no answers; name a file with at least one finished chat")
+        place.lock()
+        stack.callback(place.release)
+        with meters.phase("score"):
+            gained = evaluator.evaluate(answers, place.path, {}, lambda judge: run(judge, quiet=quiet))
+        files = (place.path / "scores.jsonl", place.report_json, place.report_markdown, place.recipe)
+        report: dict[str, Any] = {
+            "name": recipe.name,
+            "batchchat": __version__,
+            "directory": str(place.path),
+            "answers_in": target,
+            "files": [file.name for file in files],
+            "wall_seconds": round(meters.elapsed, 3),
+            "missing": {},
+            **gained,
+        }
+        place.write(place.recipe, recipe.dump_yaml())
+        place.write_json(place.report_json, report)
+        place.write(place.report_markdown, report_markdown(report))
+    return _result(report, place)
+
+
+def file_recipe(target: str, recipe: str | None, overrides: Sequence[str]) -> Recipe:
+    """The recipe that a file is scored by, named after the file unless an override names it. Raises UsageError where
+    it says nothing about scores."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(target).name.partition(".")[0]).strip("-._")[:100] or "scores"
+    named = [*([] if recipe is None else [f"name={name}"]), *overrides]
+    if recipe is not None:
+        loaded = load_recipe(recipe, named)
+    else:
+        loaded = recipe_from_mapping({"name": name, "source": {"path": target}}, overrides)
+    if not loaded.scoring and not loaded.judges:
+        raise UsageError(
+            f"nothing says how to score {target}; name a recipe with a scoring section, or write: "
+            f"batchchat score {target} 'scoring=[exact]'"
+        )
+    return loaded
+
+
+def _result(report: dict[str, Any], directory: RunDirectory) -> RunResult:
+    gates_hold = all(gate["passed"] for gate in report.get("gates", ()))
+    return RunResult(report, directory.path, 0 if gates_hold else 4)

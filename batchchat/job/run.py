@@ -1,0 +1,261 @@
+"""The composition root: from a recipe to a finished run directory. The loop is `_answer`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from batchchat.chats import Request
+from batchchat.engines import Budget, Engine, EngineContext, FollowingEngine, build_engine
+from batchchat.evaluation import Evaluator, evaluate_run, is_evaluated
+from batchchat.job.reading import Intake, open_recipe_source
+from batchchat.job.turns import Dialogues, min_known
+from batchchat.models import TextSide, group, load_text_side, show_loading
+from batchchat.models.identity import model_identity
+from batchchat.prompts import SettingsResolver, row_samples
+from batchchat.recipe import Recipe
+from batchchat.reporting.machine import machine_facts
+from batchchat.reporting.meters import Meters
+from batchchat.reporting.progress import Progress
+from batchchat.reporting.report import build_report
+from batchchat.reporting.speeds import remember_speed
+from batchchat.reporting.utilisation import add_machine
+from batchchat.reporting.watch import Watcher
+from batchchat.schedule import Feed
+from batchchat.sources import Source
+from batchchat.store import RunDirectory, RunStore
+from batchchat.store.export import export
+from batchchat.store.manifest import make_manifest, refuse_another_run
+
+log = logging.getLogger("batchchat")
+
+_BATCHES_AHEAD = 8
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to. `exit_code` is 0, 3 where more rows failed than the recipe's `max_error_rate` allows, or else
+    4 where a gate failed."""
+
+    report: dict[str, Any]
+    directory: Path
+    exit_code: int
+
+
+def run(recipe: Recipe, *, restart: bool = False, command: Sequence[str] = (), quiet: bool = True) -> RunResult:
+    """Answer every chat of the recipe's input and score the answers; goes on where an earlier run of the same recipe
+    stopped, and scores anew where the recipe now asks for other scores.
+
+    `restart` moves an existing run directory aside and begins anew; `command` is kept in the manifest; without
+    `quiet` progress is shown on standard error. Raises `UsageError`, with nothing written, where recipe, input and
+    model cannot be used, and `EnvironmentFault` where the machine fails. After an interrupt everything that was
+    finished is kept, and the same call goes on.
+    """
+    meters = Meters()
+    watcher = Watcher()
+    directory = RunDirectory(recipe.run_directory)
+    with ExitStack() as stack:
+        stack.enter_context(watcher)
+        with meters.phase("load"):
+            evaluator = Evaluator(recipe)
+            show_loading(not quiet and sys.stderr.isatty())
+            source = stack.enter_context(open_recipe_source(recipe))
+            text = load_text_side(recipe)
+            resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
+            manifest = make_manifest(recipe, source.fingerprint(), _model_facts(recipe, text), command)
+        if restart:
+            directory.set_aside()
+        directory.lock()
+        stack.callback(directory.release)
+        if not refuse_another_run(directory, manifest):
+            directory.write_json(directory.manifest, manifest)
+        directory.write(directory.recipe, recipe.dump_yaml())
+        stack.enter_context(_log_to(directory.log))
+        store = RunStore(directory.database)
+        stack.callback(store.close)
+        report = _finished(directory, store, recipe)
+        if report is not None and is_evaluated(store, evaluator):
+            log.info("%s was finished before; begin anew with --restart", directory.path)
+            return _result(report, directory, recipe)
+        if report is None:
+            store.begin_session(manifest["started"])
+            report = _answer_all(recipe, source, text, resolver, store, directory, meters, watcher, quiet)
+        report = evaluate_run(
+            evaluator, recipe, store, directory, report, meters, lambda judge: run(judge, quiet=quiet)
+        )
+    return _result(report, directory, recipe)
+
+
+def _answer_all(
+    recipe: Recipe,
+    source: Source,
+    text: TextSide,
+    resolver: SettingsResolver,
+    store: RunStore,
+    directory: RunDirectory,
+    meters: Meters,
+    watcher: Watcher,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Answer what is open and export everything; returns the report."""
+    intake = Intake(source, recipe, store, lambda chat: row_samples(recipe.generation, chat.settings))
+    dialogues = Dialogues(recipe, store, text.codec, resolver, meters)
+    progress = Progress(_expected(source.count(), recipe), store.num_done, quiet)
+    engine_facts = _generate(recipe, text, store, meters, intake, dialogues, progress)
+    with meters.phase("export"):
+        export(store, directory, recipe, intake.chat, intake.options)
+    store.set_meta("exported", _wanted_export(recipe))
+    store.set_meta("evaluated", None)
+    store.commit(meters.elapsed)
+    watcher.stop()
+    report = build_report(recipe.name, store, meters, engine_facts, directory, _files(directory, recipe))
+    add_machine(report, watcher)
+    directory.write_json(directory.report_json, report)
+    remember_speed(recipe.model.name, recipe.model.quantization, report)
+    return report
+
+
+def follow(recipe: Recipe) -> None:
+    """Help the leader of a group of processes to compute; writes nothing and ends when the leader is done."""
+    text = load_text_side(recipe)
+    group.require_group()
+    if group.hear():
+        engine = build_engine(recipe.engine.kind, EngineContext(recipe, text.codec, Meters()))
+        assert isinstance(engine, FollowingEngine), "the recipe was checked for an engine that can be split"
+        engine.follow()
+    group.leave()
+
+
+def _model_facts(recipe: Recipe, text: TextSide) -> dict[str, Any]:
+    """What decides the answers besides recipe and input: the model's files, its template, its own defaults."""
+    template = hashlib.sha256((text.codec.template or "").encode("utf-8")).hexdigest()
+    defaults = json.loads(json.dumps(dict(text.generation_defaults), default=str))
+    return {**model_identity(recipe.model), "template_sha256": template, "generation_defaults": defaults}
+
+
+def _result(report: dict[str, Any], directory: RunDirectory, recipe: Recipe) -> RunResult:
+    if report["rows"]["failed"] > recipe.max_error_rate * report["rows"]["in"]:
+        return RunResult(report, directory.path, 3)
+    gates_hold = all(gate["passed"] for gate in report.get("gates", ()))
+    return RunResult(report, directory.path, 0 if gates_hold else 4)
+
+
+def _finished(directory: RunDirectory, store: RunStore, recipe: Recipe) -> dict[str, Any] | None:
+    """The report of this run where every row was answered before and all files of the answers are there."""
+    files = [directory.report_json, directory.errors, *map(directory.outputs, recipe.sink.formats)]
+    if store.meta("exported") != _wanted_export(recipe) or not all(file.exists() for file in files):
+        return None
+    report: dict[str, Any] = json.loads(directory.report_json.read_text(encoding="utf-8"))
+    return report
+
+
+def _files(directory: RunDirectory, recipe: Recipe) -> list[str]:
+    """Names of what a finished run leaves, the results first."""
+    others = (directory.errors, directory.report_json, directory.report_markdown, directory.recipe, directory.manifest)
+    files = (*map(directory.outputs, recipe.sink.formats), *others, directory.database, directory.log)
+    return [file.name for file in files]
+
+
+def _wanted_export(recipe: Recipe) -> dict[str, Any]:
+    return {"formats": sorted(recipe.sink.formats), "timings": recipe.sink.timings}
+
+
+def _expected(rows: int | None, recipe: Recipe) -> int | None:
+    """How many rows the run will have, where the input's length is known."""
+    return min_known(rows, recipe.source.sample, recipe.source.limit) if rows is not None else None
+
+
+def _generate(
+    recipe: Recipe,
+    text: TextSide,
+    store: RunStore,
+    meters: Meters,
+    intake: Intake,
+    dialogues: Dialogues,
+    progress: Progress,
+) -> Mapping[str, Any]:
+    """Answer what is open. The model is loaded only where something is."""
+    requests = _requests(intake, dialogues, meters)
+    first = next(requests, None)
+    parallel = recipe.model.parallel != "none"
+    if parallel:
+        group.require_group()
+        group.tell(first is not None)
+    if first is None:
+        return {"engine": recipe.engine.kind, "note": "nothing was left to generate, so no model was loaded"}
+    with meters.phase("load"):
+        context = EngineContext(recipe, text.codec, meters, budget=_budget(store))
+        engine = build_engine(recipe.engine.kind, context)
+    look_ahead = recipe.engine.look_ahead or _BATCHES_AHEAD * recipe.engine.max_batch_rows
+
+    def hand_out(count: int) -> None:
+        with meters.phase("store"):
+            store.hand_out(count)
+
+    feed = Feed(chain([first], requests), look_ahead, on_take=hand_out)
+    with meters.phase("generate"):
+        _answer(engine, feed, dialogues, store, meters, progress)
+    totals = store.totals()
+    if totals.rows_done != totals.rows:
+        raise RuntimeError(f"the engine returned with {totals.rows - totals.rows_done} rows unanswered")
+    return engine.describe()
+
+
+def _budget(store: RunStore) -> Budget:
+    """What fits into memory, as an earlier session of this run learned it on a machine like this one."""
+    machine = machine_facts()
+    known = store.meta("budget") or {}
+    tokens = known["tokens"] if known.get("machine") == machine else None
+    return Budget(tokens, lambda learned: store.set_meta("budget", {"tokens": learned, "machine": machine}))
+
+
+def _answer(
+    engine: Engine, feed: Feed, dialogues: Dialogues, store: RunStore, meters: Meters, progress: Progress
+) -> None:
+    """The loop: the engine drains the feed; each completion is stored, and the chat's next turn goes into the feed."""
+    try:
+        for completion in engine.run(feed):
+            with meters.phase("store"):
+                following = dialogues.record(completion)
+                if following is not None:
+                    feed.put(following)
+                progress.update(store.num_done, len(completion.token_ids))
+    finally:
+        progress.close()
+        store.commit(meters.elapsed)
+
+
+def _requests(intake: Intake, dialogues: Dialogues, meters: Meters) -> Iterator[Request]:
+    """The first request of each open chat and sample, as the feed asks for them."""
+    chats = intake.chats()
+    while True:
+        with meters.phase("read"):
+            found = next(chats, None)
+            if found is None:
+                return
+            opened = list(dialogues.open(*found))
+        yield from opened
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Append what the run says to its log file."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    previous = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+        log.setLevel(previous)

@@ -1,0 +1,157 @@
+"""What `batchchat bench` measures with, on a tiny shape."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from batchchat.benchmarks.compare import table
+from batchchat.benchmarks.flips import count_flips
+from batchchat.benchmarks.limits import Limit
+from batchchat.benchmarks.names import NAMES, chosen
+from batchchat.benchmarks.shapes import SHAPES, first_layers, shape_model
+from batchchat.benchmarks.worker import measure
+from batchchat.benchmarks.workloads import WORKLOADS, mixed, shared_prefix
+from batchchat.chats import Settings
+from batchchat.errors import UsageError
+from tests.support.jobs import Command, write_jsonl
+
+TINY = {
+    "model_type": "llama",
+    "vocab_size": 8000,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SHAPES, "tiny", TINY)
+    monkeypatch.setitem(SHAPES, "layered", {**TINY, "num_hidden_layers": 4})
+    monkeypatch.setitem(WORKLOADS, "few", lambda: mixed(6))
+
+
+def test_the_mixed_workload_is_the_published_one() -> None:
+    requests = mixed(48)
+    assert sum(len(request.prompt_ids) for request in requests) == 4572
+    assert sum(request.settings.max_new_tokens for request in requests) == 3514
+
+
+def test_chats_under_one_system_prompt_share_it_and_no_more() -> None:
+    one, other = shared_prefix(2)
+    assert one.prompt_ids[:1000] == other.prompt_ids[:1000]
+    assert one.prompt_ids[1000] != other.prompt_ids[1000]
+
+
+def test_names_are_those_that_exist() -> None:
+    from batchchat.benchmarks.contenders import ARMS
+
+    assert set(NAMES["engine"]) == {*ARMS, "vllm"}
+    assert set(NAMES["workload"]) == set(WORKLOADS) - {"few"}
+    with pytest.raises(UsageError, match="did you mean continuous"):
+        chosen("engine", "continous")
+
+
+@pytest.mark.parametrize(
+    "engine", ["plain", "pipeline", "pipeline-unknown", "continuous", "strict", "drafted", "transformers"]
+)
+def test_a_measurement_of_each_engine(engine: str) -> None:
+    job = {
+        "engine": engine,
+        "model": "layered" if engine == "drafted" else "tiny",
+        "dtype": "float32",
+        "rows": 4,
+        "workload": "few",
+    }
+    found = measure(job)
+    assert json.loads(json.dumps(found)) == found
+    assert found["generated_tokens"] == sum(request.settings.max_new_tokens for request in mixed(6))
+    assert 0 < found["to_first_completion"] <= found["seconds"]
+    assert 0 < found["least_seconds"] < found["seconds"]
+
+
+def test_the_least_time_counts_every_multiplication_once() -> None:
+    model = shape_model("tiny", "float32")
+    per_layer = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64
+    assert Limit(1.0, 1.0).seconds(model, 10, 5) == 2 * (15 * per_layer + 5 * 8000 * 32)
+
+
+def test_the_table_names_every_engine() -> None:
+    result = {
+        "seconds": 2.0,
+        "tokens_per_second": 50.0,
+        "to_first_completion": 0.5,
+        "process_to_first_completion": 5.0,
+        "host_peak_bytes": 2_000_000_000,
+        "share_of_limit": 0.25,
+        "requests": 4,
+        "prompt_tokens": 10,
+        "generated_tokens": 100,
+        "flops_per_second": 3e11,
+        "bytes_per_second": 2e10,
+        "dtype": "bfloat16",
+    }
+    text = table([{**result, "engine": "pipeline", "ratio": 1.0}, {**result, "engine": "continuous", "ratio": 5.1}])
+    assert "| continuous | 2.0 | 50 | 5.10 | 0.5 | 5.0 | 2.0 GB | 25% |" in text
+    assert "300 GFLOP/s in bfloat16" in text
+
+
+def test_flips_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WORKLOADS, "two", lambda: [r for r in mixed(2) if r.settings != Settings(0)])
+    counted = count_flips("tiny", "float32", "two", 2)
+    assert counted["answers"] == 2
+    assert counted["flipped"] == len(counted["first_differences"])
+
+
+def test_engines_are_measured_in_processes_of_their_own(batchchat: Command) -> None:
+    ended = batchchat("bench", "--model", "builtin:tiny-chat", "--engines", "plain,continuous", "--workload", "four")
+    assert ended.code == 0, ended.err
+    lines = ended.out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[:4] if "---" not in line] == ["engine", "plain", "continuous"]
+    assert "GFLOP/s in bfloat16" in lines[-1]
+
+
+def test_a_recipes_own_chats(tmp_path: Path, batchchat: Command) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": f"What is {n} + 4?"} for n in range(9)])
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"source: {{path: {source}}}\n", encoding="utf-8")
+    ended = batchchat("bench", recipe, "--engines", "pipeline,continuous", "--limit", "5", "--json")
+    assert ended.code == 0, ended.err
+    results = json.loads(ended.out)
+    assert [one["run"] for one in results] == ["pipeline", "continuous"]
+    assert [one["report"]["engine"]["engine"] for one in results] == ["pipeline", "continuous"]
+    assert {one["report"]["rows"]["answered"] for one in results} == {5}
+    assert results[0]["ratio"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "recipe.yaml"]
+    ways = ["--with", "model.quantization=8bit generation.max_new_tokens=4", "--with", "model.dtype=float32"]
+    table = batchchat("bench", recipe, "--limit", "2", *ways)
+    assert table.code == 0, table.err
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.out.splitlines()]
+    assert [row[0] for row in rows[2:]] == ["as it is", ways[1], ways[3]]
+    sizes = [float(row[7].removesuffix(" MB")) for row in rows[2:]]
+    assert sizes[1] < sizes[0] < sizes[2]
+    wrong = batchchat("bench", recipe, "--engines", "plain")
+    assert wrong.code == 2
+    assert "pipeline, continuous, strict" in wrong.err
+
+
+def test_vllm_needs_an_environment_and_company(tmp_path: Path, batchchat: Command) -> None:
+    alone = batchchat("bench", "--engines", "vllm", "--vllm-python", "python3")
+    assert (alone.code, "beside an engine" in alone.err) == (2, True)
+    nowhere = batchchat("bench", "--model", "builtin:tiny-chat", "--engines", "vllm,continuous", "--workload", "four")
+    assert (nowhere.code, "--vllm-python" in nowhere.err) == (2, True)
+
+
+def test_the_first_layers_of_the_guessable_shape_are_those_of_the_model() -> None:
+    model = shape_model("layered", "float32")
+    draft = first_layers(model)
+    assert draft.config.num_hidden_layers == 3
+    assert torch.equal(draft.model.layers[2].mlp.up_proj.weight, model.model.layers[2].mlp.up_proj.weight)

@@ -1,0 +1,320 @@
+"""Kernels give the numbers of torch's operators, row by row, and the models that they serve stay what they are."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
+from transformers.models.glm.modeling_glm import apply_rotary_pos_emb as interleaved
+from transformers.models.llama import modeling_llama
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
+
+from batchchat.chats import Request
+from batchchat.engines.continuous import attention
+from batchchat.engines.continuous.admission.batch_invariance import rows_are_independent
+from batchchat.engines.continuous.attention import Scoring
+from batchchat.engines.continuous.engine import ContinuousEngine, pass_sizes
+from batchchat.engines.cpu.fusing import FusedRotary, fused_gate, fused_norm
+from batchchat.engines.cpu.kernels import compiled
+from batchchat.engines.cpu.kernels.ops import attend_rows, gated, keep, rotate
+from batchchat.engines.cpu.packing import pack, product_of
+from batchchat.prompts import TokenizerCodec
+from batchchat.schedule import Feed
+from tests.support.architectures import ARCHITECTURES
+from tests.support.jobs import ROOT
+from tests.support.zoo import Clock, byte_bpe, llama, request
+
+CODEC = TokenizerCodec(byte_bpe())
+DTYPES = (torch.float32, torch.bfloat16)
+CLOSE = {torch.float32: {"rtol": 1e-4, "atol": 1e-5}, torch.bfloat16: {"rtol": 2e-2, "atol": 2e-2}}
+
+
+class Case(SimpleNamespace):
+    """Rows in slots of two pools, with new keys, values and queries; `rows` are a plan."""
+
+
+@st.composite
+def cases(draw: st.DrawFn, dtype: torch.dtype | None = None) -> Case:
+    chosen = dtype or draw(st.sampled_from(DTYPES))
+    heads, shared = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    key_dim, value_dim = draw(st.sampled_from(((4, 16), (24, 4), (8, 8), (64, 64), (80, 128))))
+    counts = draw(st.lists(st.integers(1, 5), min_size=1, max_size=6))
+    lengths = [draw(st.sampled_from((8, 40))) for _ in counts]
+    ends = [draw(st.integers(count, length)) for count, length in zip(counts, lengths, strict=True)]
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
+
+    def numbers(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).to(chosen)
+
+    pools = [
+        SimpleNamespace(
+            length=length,
+            keys={0: numbers(len(counts), heads, length, key_dim)},
+            values={0: numbers(len(counts), heads, length, value_dim)},
+        )
+        for length in (8, 40)
+    ]
+    rows, first = [], 0
+    for row, (count, length, end) in enumerate(zip(counts, lengths, ends, strict=True)):
+        rows.append((first, count, row, length, end, (8, 40).index(length)))
+        first += count
+    return Case(
+        rows=np.array(rows, dtype=np.int64),
+        pools=pools,
+        query=numbers(1, first, heads * shared, key_dim).transpose(1, 2),
+        key=numbers(1, first, heads, key_dim).transpose(1, 2),
+        value=numbers(1, heads, first, value_dim),
+        window=draw(st.sampled_from((None, 1, 3, 100))),
+        sinks=numbers(heads * shared) if draw(st.booleans()) else None,
+    )
+
+
+def attended(case: Case, rows: np.ndarray | None = None) -> torch.Tensor:
+    out = torch.full((case.query.shape[2], case.query.shape[1], case.value.shape[3]), 7.0, dtype=case.query.dtype)
+    plan = case.rows if rows is None else rows
+    current: Any = SimpleNamespace(plan=(plan, case.pools), bases={})
+    keep(current, 0, case.key, case.value)
+    attend_rows(current, 0, case.query, out, Scoring(0.3, case.window, None, case.sinks))
+    return out
+
+
+def by_definition(case: Case) -> torch.Tensor:
+    """The same in double precision, token by token, from slots that hold the new keys and values."""
+    heads = case.key.shape[1]
+    out = torch.zeros(case.query.shape[2], case.query.shape[1], case.value.shape[3], dtype=torch.float64)
+    for first, count, row, _, end, pool in case.rows.tolist():
+        for j in range(count):
+            seen = end - count + j + 1
+            low = 0 if case.window is None else max(0, seen - case.window)
+            for head in range(case.query.shape[1]):
+                mine = head // (case.query.shape[1] // heads)
+                keys = case.pools[pool].keys[0][row, mine, low:seen].double()
+                values = case.pools[pool].values[0][row, mine, low:seen].double()
+                scores = keys @ case.query[0, head, first + j].double() * 0.3
+                if case.sinks is not None:
+                    scores = torch.cat((scores, case.sinks[head : head + 1].double()))
+                out[first + j, head] = torch.softmax(scores, 0)[: len(values)] @ values
+    return out
+
+
+@given(case=cases())
+@settings(max_examples=60, deadline=None)
+def test_attention_is_what_its_definition_says(case: Case) -> None:
+    found = attended(case)
+    for first, count, row, _, end, pool in case.rows.tolist():
+        written = case.pools[pool].keys[0][row, :, end - count : end]
+        assert torch.equal(written, case.key[0, :, first : first + count])
+    torch.testing.assert_close(found.double(), by_definition(case), **CLOSE[found.dtype])
+
+
+@given(case=cases(), number=st.integers(0, 5))
+@settings(max_examples=30, deadline=None)
+def test_a_row_has_the_same_bits_alone_and_with_any_number_of_threads(case: Case, number: int) -> None:
+    together = attended(case)
+    number %= len(case.rows)
+    first, count = case.rows[number, :2]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = attended(case, case.rows[number : number + 1])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(alone[first : first + count], together[first : first + count])
+
+
+@given(case=cases())
+@settings(max_examples=20, deadline=None)
+def test_what_is_no_number_stays_in_its_row(case: Case) -> None:
+    case.query[0, :, 0] = float("nan")
+    count = case.rows[0, 1]
+    found = attended(case)
+    assert found[0].isnan().all()
+    assert found[count:].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", [LlamaRMSNorm, GemmaRMSNorm, Olmo2RMSNorm])
+def test_norms_are_those_of_the_models(kind: type[torch.nn.Module], dtype: torch.dtype) -> None:
+    norm = kind(48).to(dtype)
+    norm.weight.data.uniform_(-1, 1)
+    forward = fused_norm(norm)
+    assert forward is not None
+    x = torch.randn(1, 70, 3, 48).to(dtype) * 5
+    for part in (x, x[:, ::2], x.transpose(1, 2), x[:, :0]):
+        with torch.no_grad():
+            found, wanted = forward(part), norm(part)
+        torch.testing.assert_close(found, wanted, **CLOSE[dtype])
+
+
+def test_a_norm_of_another_kind_is_left_alone() -> None:
+    class MeanRMSNorm(LlamaRMSNorm):
+        def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+            return super().forward(hidden_states - hidden_states.mean(-1, keepdim=True))
+
+    assert fused_norm(MeanRMSNorm(48)) is None
+    assert fused_norm(torch.nn.LayerNorm(48)) is None
+    assert fused_norm(LlamaRMSNorm(48).to(torch.float16)) is None
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_gate_is_silu_times_the_rest(dtype: torch.dtype) -> None:
+    joined = torch.cat((torch.linspace(-200, 200, 900), torch.randn(900))).view(1, 2, 900).to(dtype)
+    first, second = joined.chunk(2, dim=-1)
+    torch.testing.assert_close(gated(joined), functional.silu(first) * second, **CLOSE[dtype])
+
+
+def test_a_layer_with_another_activation_is_left_alone() -> None:
+    model = llama(layers=1)
+    layer = copy.deepcopy(model.model.layers[0].mlp)
+    product = product_of(torch.cat((layer.gate_proj.weight, layer.up_proj.weight)).detach())
+    assert fused_gate(layer, product) is not None
+    layer.act_fn = torch.nn.GELU()
+    assert fused_gate(layer, product) is None
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rotary_embeddings_are_those_of_the_models(dtype: torch.dtype) -> None:
+    q = torch.randn(1, 9, 4, 16).to(dtype).transpose(1, 2)
+    k = torch.randn(1, 9, 20, 16).to(dtype)[:, :, 3:5].transpose(1, 2)
+    angles = torch.randn(1, 9, 8).repeat(1, 1, 2)
+    cosines, sines = angles.cos().to(dtype), angles.sin().to(dtype)
+    plain: Any = modeling_llama.apply_rotary_pos_emb
+    wanted = getattr(plain, "plain", plain)(q, k, cosines, sines)
+    for found, right in zip(rotate(q, k, cosines, sines), wanted, strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-6, atol=1e-6)
+
+
+def test_rotary_embeddings_of_another_kind_are_left_alone() -> None:
+    assert FusedRotary(modeling_llama.apply_rotary_pos_emb).is_right()
+    assert not FusedRotary(interleaved).is_right()
+
+
+def answers(model: Any, **more: Any) -> dict[int, Any]:
+    requests = [request(n, tuple(range(5 + n, 45 + 9 * n)), max_new_tokens=10, logprobs=1) for n in range(9)]
+    engine = ContinuousEngine(model, CODEC, Clock(), 9, 8192, **more)
+    return {d.request.index: (d.token_ids, d.logprobs) for d in engine.run(Feed(iter(requests), look_ahead=9))}
+
+
+def test_answers_are_the_same_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = copy.deepcopy(llama(layers=2))
+    before = modeling_llama.apply_rotary_pos_emb
+    unpack = pack(model)
+    with_kernels = answers(model)
+    unpack()
+    assert modeling_llama.apply_rotary_pos_emb is before
+    monkeypatch.setattr(attention, "attends", lambda *tensors: False)
+    without = answers(model)
+    assert {n: ids for n, (ids, _) in with_kernels.items()} == {n: ids for n, (ids, _) in without.items()}
+
+
+def test_without_numba_everything_still_runs(tmp_path: Path) -> None:
+    """As where the extra is not installed."""
+    question = '{"messages": [{"role": "user", "content": "What is 2 + 3?"}]}'
+    (tmp_path / "chats.jsonl").write_text(question)
+    script = (
+        "import sys; sys.modules['numba'] = None\n"
+        "from batchchat import Recipe, run\n"
+        "recipe = Recipe.model_validate({'source': {'path': 'chats.jsonl'}, 'model': {'name': 'builtin:tiny-chat'},\n"
+        "    'generation': {'max_new_tokens': 4}, 'engine': {'kind': 'continuous'}})\n"
+        "print(run(recipe).report['engine']['computed_by'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "torch"
+
+
+def test_compiled_code_is_kept(tmp_path: Path) -> None:
+    """A second process finds what the first one compiled."""
+    script = (
+        "import torch\n"
+        "from batchchat.engines.cpu.kernels import ops, tiled\n"
+        "ops.attention_kernel(64, 64, torch.bfloat16), ops.norm_kernel(torch.bfloat16, 0)\n"
+        "tiled() and ops.tiled_kernel()\n"
+    )
+    kept = []
+    for _ in range(2):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)}
+        subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
+        kept.append({file.name for file in tmp_path.rglob("*.nbc")})
+    assert len(kept[0]) >= 2
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_passes_of_any_size_give_the_same_bits(dtype: torch.dtype) -> None:
+    """Strict mode without fixed shapes: alone, together, and in another order."""
+    model = copy.deepcopy(llama(layers=2)).to(dtype)
+    pack(model)
+    assert rows_are_independent(model, pass_sizes(9))
+    strict: dict[str, Any] = {"reproducible": "strict", "any_size": True}
+    requests = [
+        request(n, tuple(range(5 + n, 45 + 9 * n)), max_new_tokens=10, temperature=float(n % 2), logprobs=1)
+        for n in range(9)
+    ]
+
+    def run(ordered: list[Request], rows: int) -> dict[int, Any]:
+        engine = ContinuousEngine(model, CODEC, Clock(), rows, 8192, **strict)
+        return {d.request.index: (d.token_ids, d.logprobs) for d in engine.run(Feed(iter(ordered), look_ahead=3))}
+
+    together = run(requests, 9)
+    assert together == run(requests, 1) == run(requests[::-1], 4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_long_prompt_beside_others_does_not_change_their_bits(dtype: torch.dtype) -> None:
+    """Its attention is another one from some length on."""
+    model = next(one for one in ARCHITECTURES if one.name == "llama").model().to(dtype)
+    pack(model)
+    long = request(0, tuple(range(5, 245)) * 5, max_new_tokens=6, logprobs=1)
+    short = [request(n, tuple(range(5, 25 + n)), max_new_tokens=2, logprobs=1) for n in range(1, 40)]
+    requests = [long, *short]  # one short prompt after the other is read while the long one is
+
+    def run(chosen: list[Request], rows: int) -> dict[int, Any]:
+        engine = ContinuousEngine(model, CODEC, Clock(), rows, 8192, reproducible="strict", any_size=True)
+        return {d.request.index: (d.token_ids, d.logprobs) for d in engine.run(Feed(iter(chosen), look_ahead=4))}
+
+    alone = [run([one], 1)[one.index] for one in requests]
+    assert run(requests, 2) == dict(enumerate(alone))
+
+
+def test_products_that_depend_on_the_number_of_rows_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product that sums up in another order where there are many rows."""
+    from batchchat.engines.continuous.admission import batch_invariance
+
+    def uneven(weight: torch.Tensor) -> Any:
+        def product(rows: torch.Tensor) -> torch.Tensor:
+            if rows.shape[1] < 20:
+                return rows @ weight.T
+            half = weight.shape[1] // 2
+            return rows[..., :half] @ weight[:, :half].T + rows[..., half:] @ weight[:, half:].T
+
+        return product
+
+    model = copy.deepcopy(llama(layers=1)).to(torch.bfloat16)
+    pack(model)
+    monkeypatch.setattr(batch_invariance, "product_of", uneven)
+    assert not rows_are_independent(model, pass_sizes(9))
+
+
+def test_a_model_that_is_not_packed_keeps_its_shapes() -> None:
+    assert not rows_are_independent(copy.deepcopy(llama(layers=1)), pass_sizes(4))
+    assert compiled(), "the tests need the extra of the name cpu"

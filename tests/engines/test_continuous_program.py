@@ -1,0 +1,128 @@
+"""Models of the common form are computed by a program: bit for bit what their modules compute. Others keep theirs."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchchat.engines.continuous.admission import probe
+from batchchat.engines.continuous.engine import ContinuousEngine
+from batchchat.engines.continuous.kv_cache import KVCache
+from batchchat.engines.continuous.model_runner import PROGRAMS, ModelRunner
+from batchchat.engines.cpu import packing
+from batchchat.engines.cpu.kernels import tiled
+from batchchat.engines.cpu.packing import pack
+from batchchat.prompts import TokenizerCodec
+from batchchat.schedule import Feed
+from tests.support.answers import TIE, drain_with_second_turns, first_difference, requests
+from tests.support.architectures import ARCHITECTURES, VOCABULARY, Architecture
+from tests.support.zoo import Clock, byte_bpe, llama, request
+
+CODEC = TokenizerCodec(byte_bpe())
+COMMON = ("llama", "llama, multi-query", "qwen2", "qwen3", "mistral, window 50")
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def named(name: str) -> Architecture:
+    return next(architecture for architecture in ARCHITECTURES if architecture.name == name)
+
+
+@pytest.mark.parametrize("name", COMMON)
+def test_answers_of_a_program_are_those_of_generate(name: str) -> None:
+    model = named(name).model()
+    pack(model)
+    engine = ContinuousEngine(model, CODEC, Clock(), max_rows=4, max_tokens=4096)
+    assert engine.describe()["computed_by"] == "program"
+    done = list(drain_with_second_turns(engine, Feed(iter(requests()), look_ahead=100)))
+    assert len(done) == len(requests()) + 5
+    gaps = [gap for one in done if (gap := first_difference(model, one)) is not None]
+    assert all(gap < TIE for gap in gaps), gaps
+    assert len(gaps) <= 1
+
+
+def logits(model: Any, by_modules: bool, takes: tuple[tuple[int, ...], ...]) -> torch.Tensor:
+    """Of prompts computed together, in passes that take so many tokens of each."""
+    runner = ModelRunner(model, KVCache(8192), by_modules=by_modules)
+    prompts = probe.prompts(VOCABULARY, [sum(counts) for counts in zip(*takes, strict=True)])
+    return torch.cat(probe.logits(runner, takes, prompts, least=4))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", COMMON)
+def test_a_program_gives_the_bits_of_the_modules(name: str, dtype: torch.dtype) -> None:
+    """Prompts, answers, drafts, padding, and a prompt so long that torch's attention takes it."""
+    model = named(name).model().to(dtype)
+    pack(model)
+    assert model in PROGRAMS
+    for takes in (((40, 3, 17), (1, 1, 1), (3, 1, 5), (0, 90, 1)), ((1100, 2), (1, 1), (200, 1))):
+        assert torch.equal(logits(model, False, takes), logits(model, True, takes))
+
+
+@pytest.mark.parametrize("name", ["gemma2, window 50", "phi3", "olmo2", "granite"])
+def test_models_of_another_form_have_no_program(name: str) -> None:
+    model = named(name).model()
+    pack(model)
+    assert model not in PROGRAMS
+    engine = ContinuousEngine(model, CODEC, Clock(), max_rows=2, max_tokens=2048)
+    (done,) = engine.run(Feed(iter([request(0, tuple(range(5, 40)), max_new_tokens=9)]), look_ahead=1))
+    assert engine.describe()["computed_by"] == "kernels"
+    assert (first_difference(model, done) or 0.0) < TIE
+
+
+def test_a_model_whose_module_does_something_more_has_no_program() -> None:
+    model = copy.deepcopy(llama(layers=1))
+    plain = model.model.layers[0].self_attn.forward
+
+    def doubled(*args: Any, **more: Any) -> Any:
+        out, weights = plain(*args, **more)
+        return 2 * out, weights
+
+    model.model.layers[0].self_attn.forward = doubled
+    pack(model)
+    assert model not in PROGRAMS
+
+
+def test_a_program_goes_with_the_packing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = copy.deepcopy(llama(layers=1))
+    unpack = pack(model)
+    assert model in PROGRAMS
+    unpack()
+    assert model not in PROGRAMS
+    monkeypatch.setattr(packing, "programmable", lambda: False)  # a torch without the C functions
+    pack(model)
+    assert model not in PROGRAMS
+
+
+tiles_only = pytest.mark.skipif(not tiled(), reason="this processor has no matrix units for bfloat16 (Intel's AMX)")
+
+
+@tiles_only
+@given(
+    rows=st.integers(1, 150), blocks=st.integers(1, 4), chunks=st.integers(1, 4), bias=st.booleans(), seed=st.integers()
+)
+@settings(max_examples=60, deadline=None)
+def test_tiles_multiply(rows: int, blocks: int, chunks: int, bias: bool, seed: int) -> None:
+    """As the product in double precision, rounded once; and each row alone as among others."""
+    generator = torch.Generator().manual_seed(seed % 2**32)
+    weight = torch.randn(32 * blocks, 32 * chunks, generator=generator).bfloat16()
+    more = torch.randn(32 * blocks, generator=generator).bfloat16() if bias else None
+    x = torch.randn(rows, 32 * chunks, generator=generator).bfloat16()
+    product = packing.product_of(weight, more)
+    assert isinstance(product, packing.TiledProduct)
+    found = product(x)
+    exact = x.double() @ weight.T.double() + (0 if more is None else more.double())
+    torch.testing.assert_close(found.double(), exact, rtol=2**-8, atol=1e-5)
+    one = seed % rows
+    assert torch.equal(product(x[one : one + 1])[0], found[one])
+
+
+@tiles_only
+def test_shapes_that_tiles_do_not_fit_are_left_to_the_library() -> None:
+    assert isinstance(packing.product_of(torch.randn(33, 64).bfloat16()), packing.Product)
+    assert isinstance(packing.product_of(torch.randn(32, 60).bfloat16()), packing.Product)
+    assert isinstance(packing.product_of(torch.randn(32, 64)), packing.Product)

@@ -1,0 +1,61 @@
+"""Every architecture of the zoo: greedy tokens of in-flight batching equal the model's own `generate`, or the reason
+why it cannot be done is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from batchchat.engines.continuous.admission.self_check import check
+from batchchat.engines.continuous.engine import ContinuousEngine
+from batchchat.prompts import TokenizerCodec
+from batchchat.schedule import Feed
+from tests.support.answers import TIE, drain_with_second_turns, first_difference, requests
+from tests.support.architectures import ARCHITECTURES, Architecture
+from tests.support.zoo import Clock, byte_bpe
+
+RUNNABLE = [architecture for architecture in ARCHITECTURES if architecture.falls_back is None]
+
+
+@pytest.mark.parametrize("architecture", RUNNABLE, ids=lambda architecture: architecture.name)
+def test_greedy_tokens_are_those_of_generate(
+    architecture: Architecture, record_property: pytest.RecordProperty
+) -> None:
+    model = architecture.model()
+    codec = TokenizerCodec(byte_bpe())
+    found = check(model)
+    assert found.reason is None
+    engine = ContinuousEngine(model, codec, Clock(), max_rows=4, max_tokens=4096)
+    done = list(drain_with_second_turns(engine, Feed(iter(requests()), look_ahead=100)))
+    assert len(done) == len(requests()) + 5
+    assert {one.finish_reason for one in done} == {"length"}
+    assert all(len(one.token_ids) == one.request.settings.max_new_tokens for one in done)
+    assert engine.describe()["prompt_tokens_reused"] > 700
+    differences = [gap for one in done if (gap := first_difference(model, one)) is not None]
+    record_property("ties", len(differences))
+    assert all(gap < TIE for gap in differences), differences
+    assert len(differences) <= 1
+
+
+@pytest.mark.parametrize(
+    "architecture", [a for a in ARCHITECTURES if a.falls_back is not None], ids=lambda architecture: architecture.name
+)
+def test_what_cannot_be_run_says_why(architecture: Architecture) -> None:
+    found = check(architecture.model())
+    assert architecture.falls_back is not None
+    assert found.reason is not None
+    assert architecture.falls_back in found.reason
+
+
+def test_the_zoo_is_large_enough() -> None:
+    assert len(RUNNABLE) >= 14
+
+
+def test_a_model_that_gives_other_logits_in_a_packed_pass_is_refused() -> None:
+    model = RUNNABLE[0].model()
+    plain_forward = model.model.norm.forward
+    model.model.norm.forward = lambda hidden: plain_forward(hidden - hidden.mean(dim=1, keepdim=True))
+    found = check(model)
+    assert found.reason is not None
+    assert "standard deviations" in found.reason
+    assert found.difference is not None
+    assert found.difference > 0.01

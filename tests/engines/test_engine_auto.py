@@ -1,0 +1,69 @@
+"""Which engine a recipe gets, and that it says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from batchchat.engines import EngineContext, build_engine
+from batchchat.errors import UsageError
+from batchchat.prompts import TokenizerCodec
+from batchchat.recipe import Recipe
+from tests.support.architectures import ARCHITECTURES
+from tests.support.zoo import Clock, byte_bpe, llama
+
+
+def context(folder: Path, clock: Clock, generation: dict[str, object] | None = None, **engine: object) -> EngineContext:
+    recipe = Recipe.model_validate(
+        {
+            "model": {"name": str(folder), "dtype": "float32"},
+            "source": {"path": "-"},
+            "generation": generation or {},
+            "engine": engine,
+        }
+    )
+    return EngineContext(recipe, TokenizerCodec(byte_bpe()), clock)
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dense")
+    llama().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def biased(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("biased")
+    next(a for a in ARCHITECTURES if a.name.startswith("bloom")).model().save_pretrained(folder)
+    return folder
+
+
+def test_a_model_that_passes_is_run_in_flight(dense: Path) -> None:
+    clock = Clock()
+    engine = build_engine("auto", context(dense, clock, kind="auto", reproducible="strict"))
+    assert engine.describe()["engine"] == "continuous"
+    assert engine.describe()["reproducible"] == "strict"
+    assert [name for name, _ in clock.events] == ["self_check"]
+
+
+def test_a_model_that_cannot_gets_the_pipeline_and_the_report_says_why(biased: Path) -> None:
+    clock = Clock()
+    assert build_engine("auto", context(biased, clock)).describe()["engine"] == "pipeline"
+    assert [(name, "attention function cannot be replaced" in detail) for name, detail in clock.events] == [
+        ("fallback", True)
+    ]
+
+
+def test_a_flag_that_it_does_not_know_takes_the_pipeline(dense: Path) -> None:
+    clock = Clock()
+    assert build_engine("auto", context(dense, clock, {"num_beams": 2})).describe()["engine"] == "pipeline"
+    assert "num_beams" in clock.events[0][1]
+
+
+def test_what_was_asked_for_by_name_does_not_fall_back(biased: Path) -> None:
+    with pytest.raises(UsageError, match=r"engine\.kind=pipeline"):
+        build_engine("continuous", context(biased, Clock()))
+    with pytest.raises(UsageError, match=r"engine\.reproducible=fast"):
+        build_engine("auto", context(biased, Clock(), reproducible="strict"))
