@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from batchchat.version import __version__ as __version__
+
 __all__ = ["Recipe", "load_recipe", "run"]
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from batchchat import __version__
 from batchchat.cli.bench import bench
 from batchchat.cli.chat import chat
 from batchchat.cli.check import check
@@ -16,6 +15,7 @@ from batchchat.cli.plan import plan
 from batchchat.cli.run import run
 from batchchat.cli.schema import schema
 from batchchat.cli.score import score
+from batchchat.version import __version__
 
 app = typer.Typer(
     add_completion=False,

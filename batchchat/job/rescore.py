@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from batchchat import __version__
 from batchchat.errors import UsageError
 from batchchat.evaluation import Evaluator, evaluate_run, open_answers
 from batchchat.job.run import RunResult, run
@@ -17,6 +16,7 @@ from batchchat.recipe import Recipe, load_recipe, recipe_from_mapping
 from batchchat.reporting.meters import Meters
 from batchchat.reporting.tables import report_markdown
 from batchchat.store import RunDirectory, RunStore
+from batchchat.version import __version__
 
 _SECTIONS = {"scoring", "summary", "judges", "gates"}
 

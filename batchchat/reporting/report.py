@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from batchchat import __version__
 from batchchat.reporting.meters import Meters, device_peaks, host_peak_bytes
 from batchchat.store import RunDirectory, RunStore
+from batchchat.version import __version__
 
 PERCENTILES = (50.0, 90.0, 99.0)
 

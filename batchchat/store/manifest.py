@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from batchchat import __version__
 from batchchat.errors import UsageError
 from batchchat.recipe import Recipe
 from batchchat.recipe.identity import recipe_difference
 from batchchat.store.directory import RunDirectory
+from batchchat.version import __version__
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "bitsandbytes", "datasets", "pyarrow")
 

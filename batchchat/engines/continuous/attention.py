@@ -6,25 +6,12 @@ The heads that share a key head are folded into the query length, `[rows * key h
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch.nn import functional
 
+from batchchat.engines.continuous.acceleration import Acceleration
+from batchchat.engines.continuous.attention_spec import Scoring
 from batchchat.engines.continuous.batch import DecodeGroup, Pass, PrefillSpan
-from batchchat.engines.cpu.kernels import attends
-
-
-class Scoring(NamedTuple):
-    """How a layer scores its keys."""
-
-    scaling: float
-    window: int | None = None
-    """A query sees that many keys, its own included."""
-    softcap: float | None = None
-    """Scores pass through `cap * tanh(x / cap)` (Gemma 2)."""
-    sinks: torch.Tensor | None = None
-    """`[heads]`: a score per head that takes part in the softmax and brings no value (GPT-OSS)."""
 
 
 def attend(
@@ -34,22 +21,18 @@ def attend(
     key: torch.Tensor,
     value: torch.Tensor,
     scoring: Scoring,
-    compiled: bool = False,
+    faster: Acceleration | None = None,
 ) -> torch.Tensor:
     """Keep the pass's new keys and values `[1, heads, tokens, dim]` in their slots, and attend over those.
 
-    Returns `[1, tokens, heads, value_dim]` for `query` `[1, heads, tokens, dim]`. `compiled`: by a kernel where there
-    is one for this.
+    Returns `[1, tokens, heads, value_dim]` for `query` `[1, heads, tokens, dim]`. By `faster` where that does this
+    attention.
     """
     queries = query[0].transpose(0, 1)
     out = queries.new_empty(*queries.shape[:2], value.shape[3])
     spans = current.prefilling
-    if compiled and attends(query, key, value, *scoring[2:]):
-        from batchchat.engines.cpu.kernels import ops
-
-        if len(current.plan[0]):
-            ops.keep(current, layer, key, value)
-            ops.attend_rows(current, layer, query, out, scoring)
+    if faster is not None and faster.attends(query, key, value, scoring):
+        faster.attend(current, layer, query, key, value, out, scoring)
         spans = current.long_spans
         _store_spans(spans, layer, key, value)
     else:

@@ -11,11 +11,12 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import AttentionInterface, Cache
 
-from batchchat.engines.continuous.attention import Scoring, attend
+from batchchat.engines.continuous.acceleration import acceleration
+from batchchat.engines.continuous.attention import attend
+from batchchat.engines.continuous.attention_spec import Scoring
 from batchchat.engines.continuous.batch import Pass
 from batchchat.engines.continuous.graphs import Record, Recorder
 from batchchat.engines.continuous.kv_cache import KVCache
-from batchchat.engines.cpu.kernels import compiled
 
 _NAME = "batchchat_slots"
 """What models are told as the name of their attention function, for the time of a pass."""
@@ -72,6 +73,7 @@ class ModelRunner:
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.scorings: dict[int, Scoring] = {}
         """Per layer that called the attention function: what it asked for."""
+        self._faster = acceleration(self.device)
         self._current: Pass | None = None
         self._pass_cache = PassCache()
         self._configs = _configs(model)
@@ -96,7 +98,7 @@ class ModelRunner:
         """`program`, `kernels` or `torch`: see `packing`."""
         if self._program is not None:
             return "program"
-        return "kernels" if self.device.type == "cpu" and compiled() else "torch"
+        return "kernels" if self._faster is not None and self._faster.has_kernels() else "torch"
 
     @property
     def num_replayed(self) -> int:
@@ -163,9 +165,9 @@ class ModelRunner:
         layer: int = module.layer_idx  # every attention module of a decoder has it
         self.cache.learn(layer, key, value)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        compiled = self._recorder is None  # a recording repeats torch's operators only
+        faster = self._faster if self._recorder is None else None  # a recording repeats torch's operators only
         scoring = self.scorings[layer] = Scoring(scale, sliding_window, softcap, s_aux)
-        return attend(self.current, layer, query, key, value, scoring, compiled), None
+        return attend(self.current, layer, query, key, value, scoring, faster), None
 
 
 def _attention(module: torch.nn.Module, *tensors: Any, **settings: Any) -> tuple[torch.Tensor, None]:

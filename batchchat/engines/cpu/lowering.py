@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from batchchat.engines.continuous.admission import probe
-from batchchat.engines.continuous.attention import Scoring
+from batchchat.engines.continuous.attention_spec import Scoring
 from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.model_runner import PROGRAMS, ModelRunner
 from batchchat.engines.cpu.fusing import FusedGate, FusedNorm

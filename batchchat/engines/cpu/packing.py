@@ -14,8 +14,11 @@ import psutil
 import torch
 from torch import nn
 
-from batchchat.engines.cpu.kernels import compiled, programmable, tiled
+from batchchat.engines.cpu.kernels import tiled
 from batchchat.models.memory import PACKED_SHARE
+
+Replace = Callable[[nn.Module, Callable[[torch.Tensor], torch.Tensor]], None]
+"""Puts another `forward` in the place of a module's own."""
 
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Linear layers that take the same input one after the other, by the names that most decoders give them."""
@@ -24,27 +27,13 @@ _ROWS = 32
 """Rows that the layout is chosen for; all others work."""
 
 
-def pack(model: nn.Module) -> Callable[[], None]:
+def pack(model: nn.Module, replace: Replace) -> dict[nn.Module, AnyProduct]:
     """Pack all linear layers of a model on the CPU, where that is possible and there is memory for a second copy of
-    them, and compute its norms and gated layers by kernels, or all of it by a program. Returns what undoes it."""
-    changed: list[nn.Module] = []
-    undoing: list[Callable[[], None]] = []
-
-    def replace(module: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
-        if forward is not None:
-            module.forward = forward
-            changed.append(module)
-
-    def unpack() -> None:
-        for module in changed:
-            del module.forward  # the instance's; the class's is plain again
-        for undo in undoing:
-            undo()
-
+    them. Returns the products of gates and what they gate, by the module that holds both."""
     linears = [module for module in model.modules() if type(module) is nn.Linear]
     size = sum(linear.weight.nbytes for linear in linears)
     if not _supported(linears) or size > PACKED_SHARE * psutil.virtual_memory().available:
-        return unpack
+        return {}
     gates: dict[nn.Module, AnyProduct] = {}
     for module in model.modules():
         for group in _groups(module):
@@ -56,19 +45,7 @@ def pack(model: nn.Module) -> Callable[[], None]:
     for linear in linears:
         if not is_packed(linear):
             replace(linear, _product([linear]))
-    if compiled():
-        from batchchat.engines.cpu.fusing import fuse_rotary, fused_gate, fused_norm
-
-        undoing.append(fuse_rotary(model))
-        for module in model.modules():
-            replace(module, fused_norm(module))
-        for module, product in gates.items():
-            replace(module, fused_gate(module, product))
-        if programmable():
-            from batchchat.engines.cpu.lowering import lower
-
-            undoing.append(lower(model))
-    return unpack
+    return gates
 
 
 def _supported(linears: Sequence[nn.Linear]) -> bool:

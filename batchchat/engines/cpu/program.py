@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from batchchat.engines.continuous.acceleration import acceleration
 from batchchat.engines.continuous.attention import attend
 from batchchat.engines.continuous.batch import Pass
 from batchchat.engines.continuous.kv_cache import KVCache
@@ -68,7 +69,7 @@ class Program:
             keeping, attending = map(int, layout.planned[2 * number : 2 * number + 2])
             loop.run(layout.table, begun, keeping)
             queries, keys, values = self._views(work.size)
-            found = attend(work, number, queries, keys, values, layer.scoring, compiled=True)
+            found = attend(work, number, queries, keys, values, layer.scoring, acceleration(out.device))
             out.copy_(found[0].flatten(1))
             begun = attending + 1
         loop.run(layout.table, begun, len(layout.table))

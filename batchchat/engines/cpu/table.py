@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from batchchat.engines.continuous.attention import Scoring
+from batchchat.engines.continuous.attention_spec import Scoring
 from batchchat.engines.cpu.fusing import FusedNorm
 from batchchat.engines.cpu.kernels import loop, ops, tiles
 from batchchat.engines.cpu.packing import AnyProduct, Product, TiledProduct

@@ -14,7 +14,7 @@ from batchchat.engines.cpu.kernels import attention, code, tiles
 from batchchat.engines.cpu.kernels.threads import Kernel
 
 if TYPE_CHECKING:
-    from batchchat.engines.continuous.attention import Scoring
+    from batchchat.engines.continuous.attention_spec import Scoring
     from batchchat.engines.continuous.batch import Pass
 
 STORED = {torch.float32: np.float32, torch.bfloat16: np.uint16}

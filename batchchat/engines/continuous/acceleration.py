@@ -1,0 +1,56 @@
+"""What computes a model faster than torch's operators on one kind of device: an optional part, found by the device."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Collection
+from typing import Any, Protocol
+
+import torch
+
+from batchchat.engines.continuous.attention_spec import Scoring
+from batchchat.engines.continuous.batch import Pass
+
+ACCELERATIONS: dict[str, str] = {"cpu": "batchchat.engines.cpu"}
+"""Device type to the module that is its `Acceleration`; imported only when a model lies there."""
+
+
+class Acceleration(Protocol):
+    """Faster ways to compute, each taken only where it gives the numbers of the plain one."""
+
+    def prepare(self, model: Any) -> Callable[[], None]:
+        """Change how a loaded model computes. Returns what undoes it."""
+        ...
+
+    def has_kernels(self) -> bool:
+        """Whether there are kernels here at all, for the report."""
+        ...
+
+    def attends(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring) -> bool:
+        """Whether `attend` does this attention."""
+        ...
+
+    def attend(
+        self,
+        work: Pass,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        out: torch.Tensor,
+        scoring: Scoring,
+    ) -> None:
+        """Keep keys and values of a pass's spans, but for its long ones, and write their attention to `out`. Shapes as
+        in `attention.attend`."""
+        ...
+
+    def products_are_invariant(self, model: Any, sizes: Collection[int]) -> bool:
+        """Whether a prepared model's products give a row the same bits in passes of all these sizes."""
+        ...
+
+
+def acceleration(device: torch.device) -> Acceleration | None:
+    """That of a device, None where there is none."""
+    module = ACCELERATIONS.get(device.type)
+    found: Acceleration | None = None if module is None else importlib.import_module(module)
+    return found

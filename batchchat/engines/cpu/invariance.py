@@ -1,0 +1,34 @@
+"""Whether packed products give a row the same bits whatever the number of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import nn
+
+from batchchat.engines.cpu.kernels import compiled
+from batchchat.engines.cpu.packing import is_packed, product_of, product_shapes
+
+
+def products_are_invariant(model: Any, sizes: Collection[int]) -> bool:
+    """Whether all products of a model are packed, and every shape that occurs gives the same bits in every size."""
+    linears = [module for module in model.modules() if type(module) is nn.Linear]
+    if not compiled() or not linears or not all(map(is_packed, linears)):
+        return False
+    return all(_product_is_invariant(*shape, sizes) for shape in product_shapes(model))
+
+
+@torch.inference_mode()
+def _product_is_invariant(width: int, outputs: int, dtype: torch.dtype, sizes: Collection[int]) -> bool:
+    """Sums that cancel out leave nothing but rounding, which shows in what order they were summed."""
+    generator = torch.Generator().manual_seed(width)
+    half = torch.randn(outputs, width // 2, generator=generator)
+    order = torch.randperm(width // 2, generator=generator)
+    weight = torch.cat((half, -half[:, order], torch.zeros(outputs, width % 2)), dim=1).to(dtype)
+    start = torch.randn(max(sizes), width // 2, generator=generator)
+    rows = torch.cat((start, start[:, order], torch.zeros(len(start), width % 2)), dim=1).to(dtype)[None]
+    product = product_of(weight)
+    whole = product(rows)
+    return all(torch.equal(product(rows[:, :size]), whole[:, :size]) for size in sizes)

@@ -1,0 +1,44 @@
+"""How a loaded model computes on the CPU: packed products, fused layers, or all of it as one program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from batchchat.engines.cpu.kernels import compiled, programmable
+from batchchat.engines.cpu.packing import pack
+
+
+def prepare(model: nn.Module) -> Callable[[], None]:
+    """Pack a model's products, compute its norms and gated layers by kernels, and all of it by a program, each where
+    that gives the model's own numbers. Returns what undoes it."""
+    changed: list[nn.Module] = []
+    undoing: list[Callable[[], None]] = []
+
+    def replace(module: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
+        if forward is not None:
+            module.forward = forward
+            changed.append(module)
+
+    def undo() -> None:
+        for module in changed:
+            del module.forward  # the instance's; the class's is plain again
+        for step in undoing:
+            step()
+
+    gates = pack(model, replace)
+    if compiled() and changed:
+        from batchchat.engines.cpu.fusing import fuse_rotary, fused_gate, fused_norm
+
+        undoing.append(fuse_rotary(model))
+        for module in model.modules():
+            replace(module, fused_norm(module))
+        for module, product in gates.items():
+            replace(module, fused_gate(module, product))
+        if programmable():
+            from batchchat.engines.cpu.lowering import lower
+
+            undoing.append(lower(model))
+    return undo
