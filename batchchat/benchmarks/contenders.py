@@ -10,6 +10,7 @@ from typing import Any
 
 from batchchat.benchmarks.workloads import second_turn
 from batchchat.chats import Request
+from batchchat.errors import UsageError
 from batchchat.schedule import Feed, plan
 
 Done = tuple[int, int]
@@ -48,41 +49,50 @@ class EngineArm:
     def facts(self) -> dict[str, Any]:
         return dict(self.engine.describe())
 
+    def close(self) -> None:
+        self.engine.close()
+
 
 def continuous(model: Any, codec: Any, rows: int) -> EngineArm:
-    from batchchat.engines.continuous.engine import ContinuousEngine
-
-    return EngineArm(ContinuousEngine(model, codec, Silent(), rows, rows * 1024))
+    return EngineArm(continuous_engine(model, codec, rows))
 
 
 def strict(model: Any, codec: Any, rows: int) -> EngineArm:
-    from batchchat.engines.continuous.admission.batch_invariance import rows_are_independent
-    from batchchat.engines.continuous.engine import ContinuousEngine, pass_sizes
-
-    any_size = rows_are_independent(model, pass_sizes(rows))
-    return EngineArm(
-        ContinuousEngine(model, codec, Silent(), rows, rows * 1024, "strict", any_size=any_size),
-    )
+    return EngineArm(continuous_engine(model, codec, rows, reproducible="strict"))
 
 
 def drafted(model: Any, codec: Any, rows: int) -> EngineArm:
     """With drafts by the model's own first layers: for the shape whose later layers change little."""
     from batchchat.benchmarks.shapes import first_layers
-    from batchchat.engines.continuous.engine import ContinuousEngine
+    from batchchat.engines.continuous import prepare
     from batchchat.engines.continuous.speculative.drafters import ModelDrafts
-    from batchchat.engines.cpu.packing import pack
 
     small = first_layers(model)
-    pack(small)
+    prepare(small)
     vocab_size = int(model.get_output_embeddings().weight.shape[0])
     drafter = ModelDrafts(small, "the first layers", 3, rows * 1024, vocab_size)
-    return EngineArm(ContinuousEngine(model, codec, Silent(), rows, rows * 1024, drafter=drafter))
+    return EngineArm(continuous_engine(model, codec, rows, drafter))
+
+
+def continuous_engine(model: Any, codec: Any, rows: int, drafter: Any = None, **settings: Any) -> Any:
+    """The engine that a run with these settings of `engine` would get."""
+    from batchchat.engines import EngineContext
+    from batchchat.engines.continuous import try_build
+    from batchchat.recipe import Recipe
+
+    section = {"kind": "continuous", "max_batch_rows": rows, "max_batch_tokens": rows * 1024, **settings}
+    recipe = Recipe.model_validate({"source": {"path": "-"}, "engine": section})
+    engine, reason = try_build(model, EngineContext(recipe, codec, Silent()), drafter)
+    if engine is None:
+        raise UsageError(f"the continuous engine cannot run this model: {reason}; leave it out of --engines")
+    return engine
 
 
 def pipeline(model: Any, codec: Any, rows: int) -> EngineArm:
+    from batchchat.engines.base import EngineConfig
     from batchchat.engines.pipeline.engine import PipelineEngine
 
-    return EngineArm(PipelineEngine(model, codec, Silent(), max_rows=rows, max_tokens=_NO_TOKEN_BOUND))
+    return EngineArm(PipelineEngine(model, codec, Silent(), EngineConfig(rows, _NO_TOKEN_BOUND)))
 
 
 class UnknownLengths(EngineArm):
@@ -136,6 +146,8 @@ class PlainArm:
     def facts(self) -> dict[str, Any]:
         return {"engine": "plain", "max_batch_rows": PLAIN_ROWS}
 
+    def close(self) -> None: ...
+
 
 class TransformersArm:
     """transformers' own continuous batching."""
@@ -171,6 +183,8 @@ class TransformersArm:
 
     def facts(self) -> dict[str, Any]:
         return {"engine": "transformers-continuous", "rows": self._rows}
+
+    def close(self) -> None: ...
 
 
 ARMS: dict[str, Callable[[Any, Any, int], Any]] = {

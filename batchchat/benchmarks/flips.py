@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from batchchat.benchmarks.contenders import Silent
+from batchchat.benchmarks.contenders import continuous_engine
 from batchchat.benchmarks.worker import load
 from batchchat.benchmarks.workloads import WORKLOADS, fitted
 from batchchat.schedule import Feed
@@ -13,14 +13,14 @@ from batchchat.schedule import Feed
 def count_flips(model: str, dtype: str, workload: str, rows: int) -> dict[str, Any]:
     """Answer a workload with `rows` in flight and with one, greedily; count the answers that differ, and how far into
     the answer the first difference is."""
-    from batchchat.engines.continuous.engine import ContinuousEngine
-
     loaded, codec = load(model, dtype)
     requests = fitted(WORKLOADS[workload](), loaded.get_input_embeddings().weight.shape[0])
 
     def answers(in_flight: int) -> dict[int, tuple[int, ...]]:
-        engine = ContinuousEngine(loaded, codec, Silent(), in_flight, 1024 * rows)
-        return {done.request.index: done.token_ids for done in engine.run(Feed(iter(requests), len(requests)))}
+        engine = continuous_engine(loaded, codec, in_flight, max_batch_tokens=1024 * rows)
+        found = {done.request.index: done.token_ids for done in engine.run(Feed(iter(requests), len(requests)))}
+        engine.close()
+        return found
 
     together, alone = answers(rows), answers(1)
     places = [_first_difference(together[index], alone[index]) for index in alone if together[index] != alone[index]]

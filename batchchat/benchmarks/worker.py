@@ -28,7 +28,6 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     born = psutil.Process().create_time()
     begun = time.perf_counter()
     model, codec = load(job["model"], job["dtype"])
-    unpack = _pack(model) if job["engine"] in ("continuous", "strict", "drafted") else None
     arm = ARMS[job["engine"]](model, codec, job["rows"])
     loaded = time.perf_counter() - begun
     requests = fitted(WORKLOADS[job["workload"]](), model.get_input_embeddings().weight.shape[0])
@@ -43,8 +42,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         to_first = time.perf_counter() - start if to_first is None else to_first
         counts.append(done[1])
     seconds = time.perf_counter() - start
-    if unpack is not None:
-        unpack()
+    facts = arm.facts()
+    arm.close()
     prompt_tokens = sum(len(request.prompt_ids) for request in requests)
     limit = measure_limit(job["dtype"])
     return {
@@ -61,7 +60,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         "least_seconds": limit.seconds(model, prompt_tokens, sum(counts)),
         "flops_per_second": limit.flops_per_second,
         "bytes_per_second": limit.bytes_per_second,
-        "facts": arm.facts(),
+        "facts": facts,
     }
 
 
@@ -77,12 +76,6 @@ def load(name: str, dtype: str) -> tuple[Any, Any]:
 
     recipe = Recipe.model_validate({"model": {"name": name, "dtype": dtype}, "source": {"path": "-"}})
     return load_model(recipe.model), load_text_side(recipe).codec
-
-
-def _pack(model: Any) -> Any:
-    from batchchat.engines.cpu.packing import pack
-
-    return pack(model)
 
 
 if __name__ == "__main__":

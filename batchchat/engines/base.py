@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from batchchat.chats import Completion, Request
 from batchchat.engines.memory import Budget
+from batchchat.recipe import Recipe
 from batchchat.schedule import Feed
 
 TokenListener = Callable[[Request, int], None]
@@ -48,6 +49,10 @@ class Engine(Protocol):
         """Plain facts for the report: engine, devices, dtype, parameters, footprint in bytes, attention, …"""
         ...
 
+    def close(self) -> None:
+        """Give back the model and all memory, and undo whatever was changed outside the engine. It runs no more."""
+        ...
+
 
 @runtime_checkable
 class FollowingEngine(Engine, Protocol):
@@ -59,10 +64,33 @@ class FollowingEngine(Engine, Protocol):
 
 
 @dataclass(frozen=True)
+class EngineConfig:
+    """How a local engine computes, with no `auto` left open."""
+
+    max_rows: int = 32
+    """Rows in a padded batch, or in flight."""
+    max_tokens: int = 16384
+    """Padded token places in a batch, or keys and values in flight, in tokens."""
+    batch_invariant: bool = False
+    """A request's tokens are bit for bit the same alone or in a crowd (`engine.reproducible: strict`)."""
+    any_pass_size: bool = False
+    """Passes of all sizes are known to give a row the same bits, so that batch invariance needs no fixed shapes."""
+    always_draft: bool = False
+    """Draft even where that costs more than it saves."""
+    record_graphs: bool = False
+    """Record steps that only decode as CUDA graphs, and replay them."""
+    overlap: bool = False
+    """Give completions away while the next step computes, so that what is done with them (storing them, rendering the
+    chats' next prompts) costs an accelerator no time. On a CPU it would only come later."""
+    split_over_processes: bool = False
+    """The model is split over a group of processes (`model.parallel`)."""
+
+
+@dataclass(frozen=True)
 class EngineContext:
     """What every engine is made from."""
 
-    recipe: Any
+    recipe: Recipe
     codec: Any
     """`prompts.Codec` of the run's model: tokenizer and template."""
     meter: EngineMeter

@@ -68,6 +68,8 @@ class ScriptedEngine:
     def describe(self) -> Mapping[str, Any]:
         return {"engine": "scripted", "answer": self._answer, "devices": ["cpu"]}
 
+    def close(self) -> None: ...
+
     def _complete(self, request: Request, queued: float) -> Completion:
         timings = Timings(queued, queued, self._meter.now())
         if self._fail_every and (request.index + 1) % self._fail_every == 0:
@@ -105,5 +107,5 @@ def build(context: EngineContext) -> ScriptedEngine:
         batch_seconds=scripted.batch_seconds,
         fail_every=scripted.fail_every,
         text=scripted.text,
-        function=scripted.function and load_function(scripted.function, "engine.scripted.function"),
+        function=load_function(scripted.function, "engine.scripted.function") if scripted.function else None,
     )

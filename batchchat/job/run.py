@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -201,12 +201,14 @@ def _generate(
             store.hand_out(count)
 
     feed = Feed(chain([first], requests), look_ahead, on_take=hand_out)
-    with meters.phase("generate"):
-        _answer(engine, feed, dialogues, store, meters, progress)
+    with closing(engine):  # a judge's model finds its memory free
+        with meters.phase("generate"):
+            _answer(engine, feed, dialogues, store, meters, progress)
+        facts = engine.describe()
     totals = store.totals()
     if totals.rows_done != totals.rows:
         raise RuntimeError(f"the engine returned with {totals.rows - totals.rows_done} rows unanswered")
-    return engine.describe()
+    return facts
 
 
 def _budget(store: RunStore) -> Budget:

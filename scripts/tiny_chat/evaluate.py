@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from batchchat.benchmarks.contenders import Silent
 from batchchat.chats import Request, Settings
+from batchchat.engines.base import EngineConfig
 from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.prompts import TokenizerCodec
 from batchchat.schedule import Feed
@@ -54,7 +55,7 @@ def answers(
         Request(str(index), index, 0, 0, tuple(prompt), Settings(limit, stop_token_ids=(tokenizer.eos_token_id,)), 0)
         for index, (prompt, limit) in enumerate(zip(prompts, limits, strict=True))
     ]
-    engine = ContinuousEngine(model, TokenizerCodec(tokenizer), Silent(), max_rows=ROWS, max_tokens=KV_TOKENS)
+    engine = ContinuousEngine(model, TokenizerCodec(tokenizer), Silent(), EngineConfig(ROWS, KV_TOKENS))
     texts = [""] * len(prompts)
     for done in engine.run(Feed(iter(requests), look_ahead=len(requests))):
         texts[done.request.index] = tokenizer.decode(list(done.token_ids))

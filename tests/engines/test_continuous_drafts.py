@@ -16,11 +16,11 @@ from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM, MixtralConfig
 
 from batchchat.chats import Completion, Request
-from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.continuous.sequence import Sequence
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
 from batchchat.sampling import SamplerRows
 from batchchat.schedule import Feed
+from tests.support.engines import continuous
 from tests.support.jobs import Command, read_jsonl, write_jsonl
 from tests.support.requests import CODEC, mixed, prompt
 from tests.support.zoo import Clock, byte_bpe, llama, request
@@ -46,8 +46,8 @@ def drafts_of(model: Any, tokens: int = 4, max_tokens: int = 8192) -> ModelDraft
 def answer(
     requests: list[Request], drafter: Drafter | None = None, clock: Any = None, always: bool = True, **settings: Any
 ) -> tuple[dict[int, Completion], dict[str, Any]]:
-    limits = {"max_rows": 8, "max_tokens": 8192, **settings}
-    engine = ContinuousEngine(llama(), CODEC, clock or Clock(), **limits, drafter=drafter, always_draft=always)
+    settings = {"max_rows": 8, "drafter": drafter, "always_draft": always, **settings}
+    engine = continuous(llama(), clock or Clock(), **settings)
     found = {one.request.index: one for one in engine.run(Feed(iter(requests), look_ahead=1000))}
     return found, dict(engine.describe())
 

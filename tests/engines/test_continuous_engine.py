@@ -19,12 +19,13 @@ from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.continuous.model_runner import ModelRunner
 from batchchat.schedule import Feed
 from tests.support.architectures import ARCHITECTURES
+from tests.support.engines import continuous
 from tests.support.requests import CODEC, mixed, prompt
 from tests.support.zoo import Clock, llama, request
 
 
 def engine(clock: Clock | None = None, **settings: Any) -> ContinuousEngine:
-    return ContinuousEngine(llama(layers=2), CODEC, clock or Clock(), **{"max_rows": 8, "max_tokens": 8192, **settings})
+    return continuous(llama(layers=2), clock or Clock(), **{"max_rows": 8, **settings})
 
 
 def answer(requests: Iterable[Request], **settings: Any) -> dict[int, Completion]:
@@ -205,7 +206,7 @@ def test_keys_that_are_not_numbers_do_not_stay_in_a_slot() -> None:
     model = ARCHITECTURES[0].model()
     with torch.no_grad():
         model.get_input_embeddings().weight[478] = float("nan")
-    tried = ContinuousEngine(model, CODEC, Clock(), max_rows=1)
+    tried = continuous(model, Clock(), max_rows=1)
     sound = [request(n, prompt(n, 5 + n), max_new_tokens=4) for n in range(1, 6)]
     spoiled = request(0, (478, *prompt(0, 60)))
     found = {done.request.index: done for done in tried.run(Feed(iter([spoiled, *sound]), look_ahead=9))}

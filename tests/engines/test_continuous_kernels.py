@@ -23,17 +23,19 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 
 from batchchat.chats import Request
-from batchchat.engines.continuous import attention
+from batchchat.engines import cpu
 from batchchat.engines.continuous.admission.batch_invariance import rows_are_independent
-from batchchat.engines.continuous.attention import Scoring
-from batchchat.engines.continuous.engine import ContinuousEngine, pass_sizes
+from batchchat.engines.continuous.attention_spec import Scoring
+from batchchat.engines.continuous.engine import pass_sizes
 from batchchat.engines.cpu.fusing import FusedRotary, fused_gate, fused_norm
 from batchchat.engines.cpu.kernels import compiled
 from batchchat.engines.cpu.kernels.ops import attend_rows, gated, keep, rotate
-from batchchat.engines.cpu.packing import pack, product_of
+from batchchat.engines.cpu.packing import product_of
+from batchchat.engines.cpu.preparation import prepare
 from batchchat.prompts import TokenizerCodec
 from batchchat.schedule import Feed
 from tests.support.architectures import ARCHITECTURES
+from tests.support.engines import continuous
 from tests.support.jobs import ROOT
 from tests.support.zoo import Clock, byte_bpe, llama, request
 
@@ -204,18 +206,18 @@ def test_rotary_embeddings_of_another_kind_are_left_alone() -> None:
 
 def answers(model: Any, **more: Any) -> dict[int, Any]:
     requests = [request(n, tuple(range(5 + n, 45 + 9 * n)), max_new_tokens=10, logprobs=1) for n in range(9)]
-    engine = ContinuousEngine(model, CODEC, Clock(), 9, 8192, **more)
+    engine = continuous(model, Clock(), max_rows=9, **more)
     return {d.request.index: (d.token_ids, d.logprobs) for d in engine.run(Feed(iter(requests), look_ahead=9))}
 
 
 def test_answers_are_the_same_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     model = copy.deepcopy(llama(layers=2))
     before = modeling_llama.apply_rotary_pos_emb
-    unpack = pack(model)
+    undo = prepare(model)
     with_kernels = answers(model)
-    unpack()
+    undo()
     assert modeling_llama.apply_rotary_pos_emb is before
-    monkeypatch.setattr(attention, "attends", lambda *tensors: False)
+    monkeypatch.setattr(cpu, "attends", lambda *tensors: False)
     without = answers(model)
     assert {n: ids for n, (ids, _) in with_kernels.items()} == {n: ids for n, (ids, _) in without.items()}
 
@@ -263,16 +265,16 @@ def test_compiled_code_is_kept(tmp_path: Path) -> None:
 def test_passes_of_any_size_give_the_same_bits(dtype: torch.dtype) -> None:
     """Strict mode without fixed shapes: alone, together, and in another order."""
     model = copy.deepcopy(llama(layers=2)).to(dtype)
-    pack(model)
+    prepare(model)
     assert rows_are_independent(model, pass_sizes(9))
-    strict: dict[str, Any] = {"reproducible": "strict", "any_size": True}
+    strict: dict[str, Any] = {"batch_invariant": True, "any_pass_size": True}
     requests = [
         request(n, tuple(range(5 + n, 45 + 9 * n)), max_new_tokens=10, temperature=float(n % 2), logprobs=1)
         for n in range(9)
     ]
 
     def run(ordered: list[Request], rows: int) -> dict[int, Any]:
-        engine = ContinuousEngine(model, CODEC, Clock(), rows, 8192, **strict)
+        engine = continuous(model, Clock(), max_rows=rows, **strict)
         return {d.request.index: (d.token_ids, d.logprobs) for d in engine.run(Feed(iter(ordered), look_ahead=3))}
 
     together = run(requests, 9)
@@ -283,13 +285,13 @@ def test_passes_of_any_size_give_the_same_bits(dtype: torch.dtype) -> None:
 def test_a_long_prompt_beside_others_does_not_change_their_bits(dtype: torch.dtype) -> None:
     """Its attention is another one from some length on."""
     model = next(one for one in ARCHITECTURES if one.name == "llama").model().to(dtype)
-    pack(model)
+    prepare(model)
     long = request(0, tuple(range(5, 245)) * 5, max_new_tokens=6, logprobs=1)
     short = [request(n, tuple(range(5, 25 + n)), max_new_tokens=2, logprobs=1) for n in range(1, 40)]
     requests = [long, *short]  # one short prompt after the other is read while the long one is
 
     def run(chosen: list[Request], rows: int) -> dict[int, Any]:
-        engine = ContinuousEngine(model, CODEC, Clock(), rows, 8192, reproducible="strict", any_size=True)
+        engine = continuous(model, Clock(), max_rows=rows, batch_invariant=True, any_pass_size=True)
         return {d.request.index: (d.token_ids, d.logprobs) for d in engine.run(Feed(iter(chosen), look_ahead=4))}
 
     alone = [run([one], 1)[one.index] for one in requests]
@@ -298,7 +300,7 @@ def test_a_long_prompt_beside_others_does_not_change_their_bits(dtype: torch.dty
 
 def test_products_that_depend_on_the_number_of_rows_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A product that sums up in another order where there are many rows."""
-    from batchchat.engines.continuous.admission import batch_invariance
+    from batchchat.engines.cpu import invariance
 
     def uneven(weight: torch.Tensor) -> Any:
         def product(rows: torch.Tensor) -> torch.Tensor:
@@ -310,8 +312,8 @@ def test_products_that_depend_on_the_number_of_rows_are_found_out(monkeypatch: p
         return product
 
     model = copy.deepcopy(llama(layers=1)).to(torch.bfloat16)
-    pack(model)
-    monkeypatch.setattr(batch_invariance, "product_of", uneven)
+    prepare(model)
+    monkeypatch.setattr(invariance, "product_of", uneven)
     assert not rows_are_independent(model, pass_sizes(9))
 
 

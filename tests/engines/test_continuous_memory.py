@@ -18,8 +18,9 @@ from batchchat.engines.continuous.pools import Pool
 from batchchat.engines.continuous.sizing import kv_tokens
 from batchchat.engines.memory import Budget
 from batchchat.schedule import Feed
+from tests.support.engines import continuous
 from tests.support.jobs import Command, outputs, read_jsonl, report_of
-from tests.support.requests import CODEC, mixed
+from tests.support.requests import mixed
 from tests.support.zoo import Clock, llama, request
 
 Refuse = Callable[[Any], bool]
@@ -46,7 +47,7 @@ def answer(
     requests: list[Request], **settings: Any
 ) -> tuple[dict[int, Completion], ContinuousEngine, dict[str, list[str]]]:
     clock = Clock()
-    engine = ContinuousEngine(llama(), CODEC, clock, **{"max_rows": 8, "max_tokens": 8192, **settings})
+    engine = continuous(llama(), clock, **{"max_rows": 8, **settings})
     found = {one.request.index: one for one in engine.run(Feed(iter(requests), look_ahead=1000))}
     told: dict[str, list[str]] = {}
     for name, detail in clock.events:
@@ -60,14 +61,14 @@ def tokens(found: dict[int, Completion]) -> dict[int, tuple[int, ...]]:
 
 @pytest.mark.parametrize("mode", ["fast", "strict"])
 def test_at_any_size_every_request_is_answered_alike(mode: str, memory: Callable[[Refuse], None]) -> None:
-    plain = tokens(answer(mixed(), reproducible=mode)[0])
+    plain = tokens(answer(mixed(), batch_invariant=mode == "strict")[0])
     for most in (120, 64) if mode == "strict" else (100, 40, 17):
 
         def refuse(work: Any, most: int = most) -> bool:
             return work.size > most or (len(work.spans) > 1 and sum(span.end for span in work.spans) > 4 * most)
 
         memory(refuse)
-        found, _, told = answer(mixed(), reproducible=mode)
+        found, _, told = answer(mixed(), batch_invariant=mode == "strict")
         assert tokens(found) == plain
         assert not [one.error for one in found.values() if one.error]
         assert "not fit" in told["out_of_memory"][0]

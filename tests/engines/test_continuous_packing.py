@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from batchchat.engines.continuous.admission.self_check import TOLERANCE, check
-from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.cpu.kernels import compiled
-from batchchat.engines.cpu.packing import pack
+from batchchat.engines.cpu.preparation import prepare
 from batchchat.prompts import TokenizerCodec
 from batchchat.schedule import Feed
 from tests.support.architectures import ARCHITECTURES
+from tests.support.engines import continuous
 from tests.support.zoo import Clock, byte_bpe, llama, request
 
 CODEC = TokenizerCodec(byte_bpe())
@@ -26,9 +26,9 @@ def test_logits_are_those_of_the_plain_model(name: str, dtype: torch.dtype) -> N
     model = next(a for a in ARCHITECTURES if a.name == name).model().to(dtype)
     with torch.inference_mode():
         plain = model(IDS).logits
-        unpack = pack(model)
+        undo = prepare(model)
         packed = model(IDS).logits
-        unpack()
+        undo()
         again = model(IDS).logits
     assert float((packed - plain).abs().max() / plain.std()) < TOLERANCE[dtype]
     assert torch.equal(again, plain)
@@ -37,7 +37,7 @@ def test_logits_are_those_of_the_plain_model(name: str, dtype: torch.dtype) -> N
 def test_products_over_one_input_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     model = copy.deepcopy(llama(layers=2))
     calls = []
-    unpack = pack(model)
+    undo = prepare(model)
     packed = [module for module in model.modules() if "forward" in vars(module)]
     per_layer = 7 + 3 if compiled() else 7  # linear layers, two norms and the gated layer
     assert len(packed) == 2 * per_layer + (2 if compiled() else 1)
@@ -48,7 +48,7 @@ def test_products_over_one_input_are_joined(monkeypatch: pytest.MonkeyPatch) -> 
         calls = [part.untyped_storage().data_ptr() for part in found]
         other = layer.self_attn.q_proj(hidden + 1)
     assert len(set(calls)) == 1, "the three are parts of one product"
-    unpack()
+    undo()
     with torch.inference_mode():
         torch.testing.assert_close(found[1], layer.self_attn.k_proj(hidden))
         torch.testing.assert_close(other, layer.self_attn.q_proj(hidden + 1))
@@ -56,12 +56,12 @@ def test_products_over_one_input_are_joined(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_strict_mode_keeps_its_promise_with_packed_weights() -> None:
     model = copy.deepcopy(llama(layers=2)).to(torch.bfloat16)
-    pack(model)
+    prepare(model)
     assert check(model).reason is None
     requests = [request(n, tuple(range(5 + n, 45 + 3 * n)), max_new_tokens=12, logprobs=1) for n in range(9)]
 
     def answers(rows: int) -> dict[int, object]:
-        engine = ContinuousEngine(model, CODEC, Clock(), rows, 8192, "strict")
+        engine = continuous(model, Clock(), max_rows=rows, batch_invariant=True)
         return {d.request.index: (d.token_ids, d.logprobs) for d in engine.run(Feed(iter(requests), look_ahead=9))}
 
     assert answers(9) == answers(1)
@@ -72,6 +72,6 @@ def test_a_quantized_or_foreign_layer_is_left_alone() -> None:
         pass
 
     model = torch.nn.Sequential(Special(8, 8), torch.nn.Linear(8, 8))
-    pack(model)
+    prepare(model)
     assert "forward" not in vars(model[0])
     assert "forward" in vars(model[1])

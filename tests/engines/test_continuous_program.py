@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchchat.engines.continuous.admission import probe
-from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.model_runner import PROGRAMS, ModelRunner
-from batchchat.engines.cpu import packing
+from batchchat.engines.cpu import packing, preparation
 from batchchat.engines.cpu.kernels import tiled
-from batchchat.engines.cpu.packing import pack
+from batchchat.engines.cpu.preparation import prepare
 from batchchat.prompts import TokenizerCodec
 from batchchat.schedule import Feed
 from tests.support.answers import TIE, drain_with_second_turns, first_difference, requests
 from tests.support.architectures import ARCHITECTURES, VOCABULARY, Architecture
+from tests.support.engines import continuous
 from tests.support.zoo import Clock, byte_bpe, llama, request
 
 CODEC = TokenizerCodec(byte_bpe())
@@ -35,8 +35,8 @@ def named(name: str) -> Architecture:
 @pytest.mark.parametrize("name", COMMON)
 def test_answers_of_a_program_are_those_of_generate(name: str) -> None:
     model = named(name).model()
-    pack(model)
-    engine = ContinuousEngine(model, CODEC, Clock(), max_rows=4, max_tokens=4096)
+    prepare(model)
+    engine = continuous(model, Clock(), max_rows=4, max_tokens=4096)
     assert engine.describe()["computed_by"] == "program"
     done = list(drain_with_second_turns(engine, Feed(iter(requests()), look_ahead=100)))
     assert len(done) == len(requests()) + 5
@@ -57,7 +57,7 @@ def logits(model: Any, by_modules: bool, takes: tuple[tuple[int, ...], ...]) -> 
 def test_a_program_gives_the_bits_of_the_modules(name: str, dtype: torch.dtype) -> None:
     """Prompts, answers, drafts, padding, and a prompt so long that torch's attention takes it."""
     model = named(name).model().to(dtype)
-    pack(model)
+    prepare(model)
     assert model in PROGRAMS
     for takes in (((40, 3, 17), (1, 1, 1), (3, 1, 5), (0, 90, 1)), ((1100, 2), (1, 1), (200, 1))):
         assert torch.equal(logits(model, False, takes), logits(model, True, takes))
@@ -66,9 +66,9 @@ def test_a_program_gives_the_bits_of_the_modules(name: str, dtype: torch.dtype) 
 @pytest.mark.parametrize("name", ["gemma2, window 50", "phi3", "olmo2", "granite"])
 def test_models_of_another_form_have_no_program(name: str) -> None:
     model = named(name).model()
-    pack(model)
+    prepare(model)
     assert model not in PROGRAMS
-    engine = ContinuousEngine(model, CODEC, Clock(), max_rows=2, max_tokens=2048)
+    engine = continuous(model, Clock(), max_rows=2, max_tokens=2048)
     (done,) = engine.run(Feed(iter([request(0, tuple(range(5, 40)), max_new_tokens=9)]), look_ahead=1))
     assert engine.describe()["computed_by"] == "kernels"
     assert (first_difference(model, done) or 0.0) < TIE
@@ -83,18 +83,18 @@ def test_a_model_whose_module_does_something_more_has_no_program() -> None:
         return 2 * out, weights
 
     model.model.layers[0].self_attn.forward = doubled
-    pack(model)
+    prepare(model)
     assert model not in PROGRAMS
 
 
 def test_a_program_goes_with_the_packing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = copy.deepcopy(llama(layers=1))
-    unpack = pack(model)
+    undo = prepare(model)
     assert model in PROGRAMS
-    unpack()
+    undo()
     assert model not in PROGRAMS
-    monkeypatch.setattr(packing, "programmable", lambda: False)  # a torch without the C functions
-    pack(model)
+    monkeypatch.setattr(preparation, "programmable", lambda: False)  # a torch without the C functions
+    prepare(model)
     assert model not in PROGRAMS
 
 

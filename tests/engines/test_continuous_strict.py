@@ -13,10 +13,10 @@ import torch
 
 from batchchat.chats import Completion, Request
 from batchchat.engines.continuous.admission.self_check import check
-from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.prompts import TokenizerCodec
 from batchchat.schedule import Feed
 from tests.support.architectures import ARCHITECTURES
+from tests.support.engines import continuous
 from tests.support.zoo import Clock, byte_bpe, llama, request
 
 CODEC = TokenizerCodec(byte_bpe())
@@ -43,9 +43,7 @@ def requests() -> list[Request]:
 
 def answer(model: Any, ordered: Iterable[Request], **settings: Any) -> dict[tuple[int, int, int], Any]:
     """Tokens and log-probabilities of each request, with the second turns that follow some of them."""
-    engine = ContinuousEngine(
-        model, CODEC, Clock(), **{"max_rows": 32, "max_tokens": 16384, "reproducible": "strict", **settings}
-    )
+    engine = continuous(model, Clock(), **{"max_tokens": 16384, "batch_invariant": True, **settings})
     feed = Feed(iter(ordered), look_ahead=3)
     found = {}
     for done in engine.run(feed):
@@ -105,5 +103,5 @@ def test_experts_are_refused_since_their_shapes_depend_on_the_crowd() -> None:
 def test_fast_mode_is_not_promised_the_same_bits() -> None:
     """Without strict mode the log-probabilities do differ, so the tests above can fail."""
     model = llama(layers=2)
-    fast = {"reproducible": "fast"}
+    fast = {"batch_invariant": False}
     assert answer(model, requests(), **fast) != answer(model, requests(), max_rows=1, **fast)

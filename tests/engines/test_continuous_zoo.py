@@ -6,12 +6,11 @@ from __future__ import annotations
 import pytest
 
 from batchchat.engines.continuous.admission.self_check import check
-from batchchat.engines.continuous.engine import ContinuousEngine
-from batchchat.prompts import TokenizerCodec
 from batchchat.schedule import Feed
 from tests.support.answers import TIE, drain_with_second_turns, first_difference, requests
 from tests.support.architectures import ARCHITECTURES, Architecture
-from tests.support.zoo import Clock, byte_bpe
+from tests.support.engines import continuous
+from tests.support.zoo import Clock
 
 RUNNABLE = [architecture for architecture in ARCHITECTURES if architecture.falls_back is None]
 
@@ -21,10 +20,9 @@ def test_greedy_tokens_are_those_of_generate(
     architecture: Architecture, record_property: pytest.RecordProperty
 ) -> None:
     model = architecture.model()
-    codec = TokenizerCodec(byte_bpe())
     found = check(model)
     assert found.reason is None
-    engine = ContinuousEngine(model, codec, Clock(), max_rows=4, max_tokens=4096)
+    engine = continuous(model, Clock(), max_rows=4, max_tokens=4096)
     done = list(drain_with_second_turns(engine, Feed(iter(requests()), look_ahead=100)))
     assert len(done) == len(requests()) + 5
     assert {one.finish_reason for one in done} == {"length"}

@@ -9,11 +9,11 @@ import torch
 from transformers import WatermarkingConfig
 
 from batchchat.chats import Completion, Message
-from batchchat.engines.pipeline.engine import PipelineEngine
 from batchchat.prompts import TokenizerCodec
 from batchchat.recipe.flags import GenerationFlags, freeze_flags
 from batchchat.schedule import Feed
 from tests.support import zoo
+from tests.support.engines import padded
 
 TOKENIZER = zoo.byte_bpe()
 TOKENIZER.pad_token = "<unk>"
@@ -24,7 +24,7 @@ NEW = 15
 
 
 def answers(flags: dict[str, Any], **settings: Any) -> list[Completion]:
-    engine = PipelineEngine(zoo.llama(len(TOKENIZER)), CODEC, zoo.Clock(), max_rows=8, max_tokens=4096)
+    engine = padded(zoo.llama(len(TOKENIZER)), zoo.Clock(), CODEC)
     requests = [
         zoo.request(n, ids, max_new_tokens=NEW, stop_token_ids=END, flags=freeze_flags(flags), **settings)
         for n, ids in enumerate(PROMPTS)

@@ -14,6 +14,7 @@ from batchchat.engines.pipeline.engine import PipelineEngine
 from batchchat.prompts import TokenizerCodec
 from batchchat.schedule import Feed
 from tests.support import zoo
+from tests.support.engines import padded
 
 TOKENIZER = zoo.byte_bpe()
 CODEC = TokenizerCodec(TOKENIZER)
@@ -38,8 +39,7 @@ WORDS = [
 
 
 def engine_of(meter: zoo.Clock | None = None, **options: Any) -> PipelineEngine:
-    options = {"max_rows": 8, "max_tokens": 4096, **options}
-    return PipelineEngine(zoo.llama(VOCABULARY), CODEC, meter or zoo.Clock(), **options)
+    return padded(zoo.llama(VOCABULARY), meter or zoo.Clock(), CODEC, **options)
 
 
 def answers(engine: PipelineEngine, requests: list[Request]) -> dict[int, Completion]:

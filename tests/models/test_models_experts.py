@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GptOssConfig, MixtralConfig, Qwen3MoeConfig
 
-from batchchat.engines.pipeline.engine import PipelineEngine
 from batchchat.prompts import TokenizerCodec
 from batchchat.schedule import Feed
 from tests.support import zoo
+from tests.support.engines import padded
 
 SIZES: dict[str, Any] = {
     "vocab_size": 480, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -27,7 +27,7 @@ CONFIGS = {
 
 def answers(model: Any, max_rows: int) -> tuple[dict[int, tuple[int, ...]], Any]:
     codec = TokenizerCodec(zoo.byte_bpe())
-    engine = PipelineEngine(model, codec, zoo.Clock(), max_rows=max_rows, max_tokens=4096)
+    engine = padded(model, zoo.Clock(), codec, max_rows=max_rows)
     prompts = [tuple(range(5, 9 + 5 * n)) for n in range(5)]
     requests = [zoo.request(n, prompts[n], max_new_tokens=12, temperature=0.8 * (n % 2)) for n in range(5)]
     done = list(engine.run(Feed(iter(requests), look_ahead=9)))

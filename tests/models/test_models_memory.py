@@ -124,7 +124,7 @@ import torch
 sys.path.insert(0, sys.argv[1])
 from tests.support import zoo
 from transformers import AutoModelForCausalLM
-from batchchat.engines.pipeline.engine import PipelineEngine
+from tests.support.engines import padded
 from batchchat.prompts import TokenizerCodec
 from batchchat.schedule import Feed
 
@@ -133,7 +133,7 @@ def resident(key):
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 def run(model, rows, prompt, answer):
-    engine = PipelineEngine(model, codec, zoo.Clock(), max_rows=rows, max_tokens=10**9)
+    engine = padded(model, zoo.Clock(), codec, max_rows=rows, max_tokens=10**9)
     ids = [tuple((7 * row + place) % 400 + 5 for place in range(prompt)) for row in range(rows)]
     requests = [zoo.request(row, ids[row], max_new_tokens=answer) for row in range(rows)]
     done = list(engine.run(Feed(iter(requests), look_ahead=rows)))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from batchchat.engines.base import EngineContext
+import torch
+
+from batchchat.engines.base import EngineConfig, EngineContext
+from batchchat.engines.continuous.acceleration import acceleration
 from batchchat.engines.continuous.admission.batch_invariance import rows_are_independent
 from batchchat.engines.continuous.admission.self_check import check
 from batchchat.engines.continuous.engine import ContinuousEngine, pass_sizes
 from batchchat.engines.continuous.graphs import record_cuda
 from batchchat.engines.continuous.sizing import kv_tokens
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
-from batchchat.engines.cpu.packing import pack
 from batchchat.errors import UsageError
 from batchchat.models.facts import model_facts
 
@@ -29,42 +33,64 @@ def build(context: EngineContext) -> ContinuousEngine:
     return engine
 
 
-def try_build(model: Any, context: EngineContext) -> tuple[ContinuousEngine | None, str]:
-    """The engine for a loaded model, or None and why the model or the recipe needs another one."""
+def try_build(
+    model: Any, context: EngineContext, drafter: Drafter | None = None
+) -> tuple[ContinuousEngine | None, str]:
+    """The engine for a loaded model, or None and why the model or the recipe needs another one. Runs, chats and
+    benchmarks all get theirs here. `drafter` takes the place of what the recipe's `model.draft` asks for."""
     flags = [name for name, _ in context.recipe.generation.passthrough()]
     if flags:
         return None, f"it does not know generation.{flags[0]}"
-    unpack = pack(model)
-    section = context.recipe.engine
-    strict = section.reproducible == "strict"
-    found = check(model, strict)
+    undo = prepare(model)
+    config = _config(model, context)
+    found = check(model, config.batch_invariant)
     if found.reason is not None:
-        unpack()
+        undo()
         return None, found.reason
-    drafter = _drafter(model, context)
-    budget = section.max_batch_tokens
-    if budget is None:
-        device = model.get_input_embeddings().weight.device
-        budget = kv_tokens(lambda: model_facts(model), device, section.batch_tokens)
     if found.difference is not None:
         context.meter.event(
             "self_check", f"logits differ from the plain forward by {found.difference:.2g} standard deviations"
         )
+    if config.batch_invariant:
+        config = replace(config, any_pass_size=rows_are_independent(model, pass_sizes(config.max_rows)))
     engine = ContinuousEngine(
         model,
         context.codec,
         context.meter,
-        section.max_batch_rows,
-        budget,
-        section.reproducible,
-        context.on_token,
-        drafter,
-        drafter is not None and context.recipe.model.draft.force,
-        context.budget,
-        record_cuda if section.cuda_graphs and _is_on_one_gpu(model) else None,
-        strict and rows_are_independent(model, pass_sizes(section.max_batch_rows)),
+        config,
+        on_token=context.on_token,
+        budget=context.budget,
+        drafter=drafter or _drafter(model, context),
+        record=record_cuda if config.record_graphs else None,
+        undo=undo,
     )
     return engine, ""
+
+
+def prepare(model: Any) -> Callable[[], None]:
+    """Let a model compute as fast as its device allows. Returns what undoes it."""
+    faster = acceleration(_device(model))
+    return (lambda: None) if faster is None else faster.prepare(model)
+
+
+def _config(model: Any, context: EngineContext) -> EngineConfig:
+    section, draft, device = context.recipe.engine, context.recipe.model.draft, _device(model)
+    max_tokens = section.max_batch_tokens
+    if max_tokens is None:
+        max_tokens = kv_tokens(lambda: model_facts(model), device, section.batch_tokens)
+    return EngineConfig(
+        max_rows=section.max_batch_rows,
+        max_tokens=max_tokens,
+        batch_invariant=section.reproducible == "strict",
+        always_draft=draft is not None and draft.force,
+        record_graphs=section.cuda_graphs and _is_on_one_gpu(model),
+        overlap=device.type != "cpu",
+    )
+
+
+def _device(model: Any) -> torch.device:
+    device: torch.device = model.get_input_embeddings().weight.device
+    return device
 
 
 def _is_on_one_gpu(model: Any) -> bool:
@@ -82,6 +108,6 @@ def _drafter(model: Any, context: EngineContext) -> Drafter | None:
     small = load_draft(context.recipe.model, model, context.codec.tokenizer)
     if small is None:
         return LookUp(draft.tokens, draft.ngram)
-    pack(small)
+    prepare(small)
     vocab_size = int(model.get_output_embeddings().weight.shape[0])
     return ModelDrafts(small, draft.name, draft.tokens, context.recipe.engine.batch_tokens, vocab_size)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from batchchat.chats import Completion
-from batchchat.engines.base import EngineMeter, TokenListener
+from batchchat.engines.base import EngineConfig, EngineMeter, TokenListener
 from batchchat.engines.continuous.batch import Span, build_pass
 from batchchat.engines.continuous.graphs import Record
 from batchchat.engines.continuous.kv_cache import KVCache
@@ -22,6 +22,7 @@ from batchchat.engines.continuous.speculative.speculation import Speculation
 from batchchat.engines.memory import Budget, is_out_of_memory, release_memory, too_large
 from batchchat.engines.work import Work
 from batchchat.models.facts import model_facts
+from batchchat.prompts import Codec
 from batchchat.sampling import Choice, SamplerRows
 from batchchat.schedule import Feed
 
@@ -34,42 +35,34 @@ _WAIT_SECONDS = 0.1
 class ContinuousEngine:
     """Drains a feed through one model with up to `max_rows` requests in flight.
 
-    `max_tokens` is the KV budget in tokens. `reproducible="strict"` gives every forward pass a shape that does not
-    depend on what else is in flight, so that a request's tokens are bit for bit the same alone or in a crowd; with
-    `any_size` all shapes give the same bits, so that none needs to be kept (see `invariance`).
-    `drafter` proposes tokens that are verified several at a time, where that is faster or with `always_draft`.
-    `overlap`: completions are given away while the next step computes, so that what is done with them (storing them,
-    rendering the chats' next prompts) costs an accelerator no time; on a CPU it would only come later.
+    `drafter` proposes tokens that are verified several at a time, where that is faster. `record` makes recordings of
+    steps (`graphs`). `undo` gives the model back its own way of computing when the engine is closed.
     """
 
     def __init__(
         self,
         model: Any,
-        codec: Any,
+        codec: Codec,
         meter: EngineMeter,
-        max_rows: int = 32,
-        max_tokens: int = 16384,
-        reproducible: Literal["fast", "strict"] = "fast",
+        config: EngineConfig,
+        *,
         on_token: TokenListener | None = None,
-        drafter: Drafter | None = None,
-        always_draft: bool = False,
         budget: Budget | None = None,
+        drafter: Drafter | None = None,
         record: Record | None = None,
-        any_size: bool = False,
-        overlap: bool | None = None,
+        undo: Callable[[], None] = lambda: None,
     ):
-        self._exact = reproducible == "strict"
-        self._any_size = any_size
+        self._config = config
+        self._exact = config.batch_invariant
         self._budget = budget or Budget()
-        self._cache = KVCache(max_tokens, quantum=_EXACT_CHUNK if self._exact else 1)
-        self._cache.budget = self._budget.within(max_tokens)
+        self._cache = KVCache(config.max_tokens, quantum=_EXACT_CHUNK if self._exact else 1)
+        self._cache.budget = self._budget.within(config.max_tokens)
         self._needy: Sequence | None = None
         """The request for which memory ran out just now, with nothing left to give up."""
         self._held: list[Completion] = []
         """What ended in the last step and was not given away yet."""
         self._runner = ModelRunner(model, self._cache, record, lambda why: meter.event("not_recorded", why))
-        self._overlap = self._runner.device.type != "cpu" if overlap is None else overlap
-        self._scheduler = Scheduler(self._cache, max_rows, _CHUNK, self._exact)
+        self._scheduler = Scheduler(self._cache, config.max_rows, _CHUNK, self._exact)
         self._work = Work()
         self._codec = codec
         self._meter = meter
@@ -78,7 +71,8 @@ class ContinuousEngine:
         """Sequences that write, in the order of the sampler's rows."""
         self._vocab_size = int(model.get_output_embeddings().weight.shape[0])
         self._sampler = SamplerRows(self._vocab_size, self._runner.device)
-        self._speculation = None if drafter is None else Speculation(drafter, meter, always_draft)
+        self._speculation = None if drafter is None else Speculation(drafter, meter, config.always_draft)
+        self._undo = undo
 
     def run(self, feed: Feed) -> Iterator[Completion]:
         try:
@@ -111,7 +105,7 @@ class ContinuousEngine:
         return {
             "engine": "continuous",
             "reproducible": "strict" if self._exact else "fast",
-            **({"passes": "of any size" if self._any_size else "of fixed size"} if self._exact else {}),
+            **({"passes": "of any size" if self._config.any_pass_size else "of fixed size"} if self._exact else {}),
             "computed_by": self._runner.computed_by,
             **model_facts(self._runner.model),
             "work": self._work.as_dict(),
@@ -124,6 +118,16 @@ class ContinuousEngine:
             "learned_batch_tokens": self._budget.tokens,
             **({} if self._speculation is None else {"drafts": self._speculation.describe()}),
         }
+
+    def close(self) -> None:
+        self._scheduler.give_up()
+        self._keep_live()
+        self._cache.drop_idle()
+        self._speculation = None
+        self._undo()
+        self._undo = lambda: None
+        del self._runner
+        release_memory()
 
     def _take(self, feed: Feed) -> Iterator[Completion]:
         """Take as many requests as there is room for. What needs no model is answered at once."""
@@ -186,7 +190,7 @@ class ContinuousEngine:
             self._speculation.verified(sampled)
             if len(spans) == len(place):
                 self._speculation.took(spans, drafts is not None, seconds)
-        if not self._overlap or not self._scheduler.running:
+        if not self._config.overlap or not self._scheduler.running:
             yield from self._give_away()
 
     def _give_away(self) -> Iterator[Completion]:
@@ -220,7 +224,7 @@ class ContinuousEngine:
     def _parts(self, spans: list[Span[Sequence]]) -> Iterator[tuple[list[Span[Sequence]], int, int]]:
         """The step's spans in passes, each with its number of tokens and of logits: all in one with a little padding,
         or in strict mode in passes of fixed size, unless they may have any."""
-        if not self._exact or self._any_size:
+        if not self._exact or self._config.any_pass_size:
             tokens, logits = sum(span.count for span in spans), sum(span.num_logits for span in spans)
             least = 2 if self._exact else 1  # one row alone is summed up in another way
             yield spans, max(least, _round_up(tokens)), max(least, _round_up(logits)) if logits else 0

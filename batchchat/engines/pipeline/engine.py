@@ -11,7 +11,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from batchchat.chats import Completion, Request
 from batchchat.engines.answer import Progress
-from batchchat.engines.base import EngineContext, EngineMeter, TokenListener
+from batchchat.engines.base import EngineConfig, EngineContext, EngineMeter, TokenListener
 from batchchat.engines.memory import Budget, is_out_of_memory, release_memory, too_large
 from batchchat.engines.pipeline import flags
 from batchchat.engines.pipeline.padded import RenderedPipeline, RowWiseChoice, RowWiseStop
@@ -23,7 +23,7 @@ from batchchat.schedule import Feed, next_batch, padded_places
 
 
 class PipelineEngine:
-    """Answers in padded batches of at most `max_rows` rows and `max_tokens` padded token places.
+    """Answers in padded batches of at most `config.max_rows` rows and `config.max_tokens` padded token places.
 
     Rows of any settings share a batch, and what one gets does not depend on the others. A batch that fails is computed
     again in halves, down to the one row that fails alone and gets the error. One that runs out of memory also lowers
@@ -38,21 +38,18 @@ class PipelineEngine:
         model: Any,
         codec: TokenizerCodec,
         meter: EngineMeter,
+        config: EngineConfig,
         *,
-        max_rows: int,
-        max_tokens: int,
         budget: Budget | None = None,
-        parallel: bool = False,
         on_token: TokenListener | None = None,
         speculation: Mapping[str, Any] | None = None,
     ):
         self._model = model
         self._speculation = dict(speculation or {})
-        self._parallel = parallel
+        self._config = config
+        self._parallel = config.split_over_processes
         self._codec = codec
         self._meter = meter
-        self._max_rows = max_rows
-        self._max_tokens = max_tokens
         self._budget = budget or Budget()
         self._work = Work()
         self._on_token = on_token
@@ -93,15 +90,19 @@ class PipelineEngine:
             "engine": "pipeline",
             **model_facts(self._model),
             "processes": group.size() if self._parallel else 1,
-            "max_batch_rows": self._max_rows,
-            "max_batch_tokens": self._max_tokens,
+            "max_batch_rows": self._config.max_rows,
+            "max_batch_tokens": self._config.max_tokens,
             "learned_batch_tokens": self._budget.tokens,
             "speculation": sorted(self._speculation),
             "work": self._work.as_dict(),
         }
 
+    def close(self) -> None:
+        del self._model, self._pipeline
+        release_memory()
+
     def _plan(self, ready: Sequence[Request]) -> tuple[list[Request], list[Request]]:
-        return next_batch(ready, self._max_rows, self._budget.within(self._max_tokens))
+        return next_batch(ready, self._config.max_rows, self._budget.within(self._config.max_tokens))
 
     def _completions(self, requests: Sequence[Request], queued: float) -> Iterator[Completion]:
         started = self._meter.now()
@@ -223,10 +224,12 @@ def build_on(model: Any, context: EngineContext) -> PipelineEngine:
         model,
         context.codec,
         context.meter,
-        max_rows=section.max_batch_rows,
-        max_tokens=section.batch_tokens,
+        EngineConfig(
+            max_rows=section.max_batch_rows,
+            max_tokens=section.batch_tokens,
+            split_over_processes=context.recipe.model.parallel != "none",
+        ),
         budget=context.budget,
-        parallel=context.recipe.model.parallel != "none",
         on_token=context.on_token,
         speculation=_speculation(model, context),
     )
