@@ -29,7 +29,7 @@ from batchchat.engines.continuous.attention_spec import Scoring
 from batchchat.engines.continuous.engine import pass_sizes
 from batchchat.engines.cpu.fusing import FusedRotary, fused_gate, fused_norm
 from batchchat.engines.cpu.kernels import compiled
-from batchchat.engines.cpu.kernels.ops import attend_rows, gated, keep, rotate
+from batchchat.engines.cpu.kernels.ops import attend_rows, gated, rotate, write_kv
 from batchchat.engines.cpu.packing import product_of
 from batchchat.engines.cpu.preparation import prepare
 from batchchat.prompts import TokenizerCodec
@@ -88,7 +88,7 @@ def attended(case: Case, rows: np.ndarray | None = None) -> torch.Tensor:
     out = torch.full((case.query.shape[2], case.query.shape[1], case.value.shape[3]), 7.0, dtype=case.query.dtype)
     plan = case.rows if rows is None else rows
     current: Any = SimpleNamespace(plan=(plan, case.pools), bases={})
-    keep(current, 0, case.key, case.value)
+    write_kv(current, 0, case.key, case.value)
     attend_rows(current, 0, case.query, out, Scoring(0.3, case.window, None, case.sinks))
     return out
 

@@ -33,7 +33,7 @@ def attend(
     from batchchat.engines.cpu.kernels import ops
 
     if len(work.plan[0]):
-        ops.keep(work, layer, key, value)
+        ops.write_kv(work, layer, key, value)
         ops.attend_rows(work, layer, query, out, scoring)
 
 

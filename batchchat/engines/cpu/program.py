@@ -40,14 +40,14 @@ class Program:
         self._plan = np.zeros((0, 6), dtype=np.int64)
         self._bases = np.zeros((len(decoder.layers), _MOST_POOLS, 2), dtype=np.int64)
         self._based_on: list[tuple[Pool, int]] = []
-        self._turns = [torch.empty(0, decoder.heads.key_dim, dtype=self._dtype) for _ in range(2)]
+        self._rotations = [torch.empty(0, decoder.heads.key_dim, dtype=self._dtype) for _ in range(2)]
 
     def forward(self, work: Pass, cache: KVCache) -> torch.Tensor:
         """The last hidden states of a pass `[size, hidden]`, normed; valid until the next pass."""
         layout = self._layout(work.size)
         buffer = self._buffers
         buffer["hidden"][: work.size] = self._decoder.embed(work.input_ids)[0]
-        self._turn(work.position_ids[0])
+        self._rotate(work.position_ids[0])
         self._learn(cache, work.size)
         if work.num_tokens < work.size:
             buffer["attended"][work.num_tokens : work.size] = 0  # padding, of which nothing may come that is not finite
@@ -55,7 +55,7 @@ class Program:
             rows, pools = work.plan
             self._plan[: len(rows)] = rows
             self._base(pools)
-            layout.table[layout.planned, 2] = len(rows)
+            layout.table[layout.planned, loop.BLOCK] = len(rows)
             loop.run(layout.table, 0, len(layout.table))
         else:
             self._run_by_layers(layout, work)
@@ -86,14 +86,14 @@ class Program:
             for number in range(len(self._decoder.layers)):
                 cache.learn(number, keys, values)
 
-    def _turn(self, positions: torch.Tensor) -> None:
+    def _rotate(self, positions: torch.Tensor) -> None:
         """Cosines and sines of these positions."""
         most = int(positions.max()) + 1
-        if most > len(self._turns[0]):
+        if most > len(self._rotations[0]):
             most = -(-most // _POSITIONS) * _POSITIONS
             found = self._decoder.rotary(self._buffers["hidden"][None, :1], torch.arange(most)[None])
-            self._turns = [part[0].to(self._dtype).contiguous() for part in found]
-        for name, table in zip(("cosines", "sines"), self._turns, strict=True):
+            self._rotations = [part[0].to(self._dtype).contiguous() for part in found]
+        for name, table in zip(("cosines", "sines"), self._rotations, strict=True):
             torch.index_select(table, 0, positions, out=self._buffers[name][: len(positions)])
 
     def _base(self, pools: list[Pool]) -> None:
@@ -144,9 +144,9 @@ class Program:
         for number, layer in enumerate(self._decoder.layers):
             table.norm(layer.norm, added)
             joined = table.product("normed", layer.joined, "joined")
-            table.turn(layer, joined)
+            table.rotate(layer, joined)
             table.free(joined)
-            table.keep(self._bases[number].ctypes.data)
+            table.write_kv(self._bases[number].ctypes.data)
             table.attend(layer.scoring, self._bases[number].ctypes.data)
             added = table.product("attended", layer.out, "result")
             table.norm(layer.second_norm, added)

@@ -10,7 +10,7 @@ import torch
 
 from batchchat.engines.continuous.attention_spec import Scoring
 from batchchat.engines.cpu.fusing import FusedNorm
-from batchchat.engines.cpu.kernels import loop, ops, tiles
+from batchchat.engines.cpu.kernels import abi, loop, ops, tiles
 from batchchat.engines.cpu.packing import AnyProduct, Product, TiledProduct
 
 
@@ -109,21 +109,39 @@ class Table:
     def norm(self, norm: FusedNorm, added: Result | None) -> None:
         """Norm the hidden states, after adding a product's result to them, which is freed."""
         hidden = self._buffers["hidden"]
-        kernel = ops.norm_kernel(norm.weight.dtype, norm.form)
-        place = self._pointer("hidden"), hidden.stride(0), norm.weight.data_ptr(), self._pointer("normed")
-        block = [self._size, hidden.shape[1], *place, ops.bits(norm.epsilon), 0, 1, hidden.stride(0)]
-        self._kernel(kernel, block, self._size * hidden.shape[1])
+        block = abi.block(
+            abi.NORM,
+            rows=self._size,
+            size=hidden.shape[1],
+            source=self._pointer("hidden"),
+            stride=hidden.stride(0),
+            weight=norm.weight.data_ptr(),
+            target=self._pointer("normed"),
+            epsilon=ops.bits(norm.epsilon),
+            added=0,
+            group=1,
+            group_stride=hidden.stride(0),
+        )
+        self._kernel(ops.norm_kernel(norm.weight.dtype, norm.form), block, self._size * hidden.shape[1])
         if added is not None:
-            self._want(added, 2 + 7, 0)
+            self._want(added, abi.NORM, "added")
             self.free(added)
 
     def product(self, source: str, product: AnyProduct, target: str) -> Result:
         """A product of the rows of one buffer, for another one."""
         if isinstance(product, TiledProduct):
             outputs, size = product.packed.shape
-            bias = 0 if product.bias is None else product.bias.data_ptr()
-            block = [self._size, size, outputs, self._pointer(source), product.packed.data_ptr()]
-            block += [self._pointer(target), bias, tiles.CONFIG.ctypes.data]
+            block = abi.block(
+                abi.PRODUCT,
+                rows=self._size,
+                size=size,
+                outputs=outputs,
+                source=self._pointer(source),
+                weight=product.packed.data_ptr(),
+                target=self._pointer(target),
+                bias=0 if product.bias is None else product.bias.data_ptr(),
+                config=tiles.CONFIG.ctypes.data,
+            )
             self._kernel(ops.tiled_kernel(), block, ops.WORTH_SHARING)
             return target
         if source not in self._inputs:
@@ -134,65 +152,116 @@ class Table:
         self._rows.append([loop.PRODUCT, self._inputs[source].address, weights.packed.address, weights.bias])
         return len(self._rows) - 1
 
-    def turn(self, layer: Layer, joined: Result) -> None:
+    def rotate(self, layer: Layer, joined: Result) -> None:
         """Rotate queries and keys, normed before where the layer does, and copy values."""
         heads, dtype = self._heads, self._decoder.norm.weight.dtype
-        dim, first_key = heads.key_dim, heads.queries * heads.key_dim
-        first_value = first_key + heads.keys * dim
+        first_key = heads.queries * heads.key_dim
+        first_value = first_key + heads.keys * heads.key_dim
         width = first_value + heads.keys * heads.value_dim
-        block = [self._size, dim // 2, self._pointer("cosines"), self._pointer("sines"), dim]
-        wanted = [(2 + 16, first_value)]
-        for name, count, norm, first in (
-            ("queries", heads.queries, layer.query_norm, 0),
-            ("keys", heads.keys, layer.key_norm, first_key),
+        words: dict[str, int] = {}
+        wanted = {"value": first_value}
+        for name, buffer, count, norm, first in (
+            ("query", "queries", heads.queries, layer.query_norm, 0),
+            ("key", "keys", heads.keys, layer.key_norm, first_key),
         ):
+            source, stride = 0, width
             if norm is None:
-                wanted.append((2 + len(block) + 1, first))
-                block += [count, 0, width, dim, self._pointer(name)]
+                wanted[name] = first
             else:
-                self._norm_heads(name, count, norm, joined, first, width)
-                block += [count, self._pointer(f"normed {name}"), count * dim, dim, self._pointer(name)]
-        block += [heads.keys, 0, width, heads.value_dim, self._pointer("values"), heads.value_dim]
+                self._norm_heads(buffer, count, norm, joined, first, width)
+                source, stride = self._pointer(f"normed {buffer}"), count * heads.key_dim
+            words |= {f"{name}_heads": count, name: source, f"{name}_token": stride, f"{name}_head": heads.key_dim}
+            words[f"{name}_target"] = self._pointer(buffer)
+        block = abi.block(
+            abi.ROTARY,
+            tokens=self._size,
+            half=heads.key_dim // 2,
+            cosines=self._pointer("cosines"),
+            sines=self._pointer("sines"),
+            table_stride=heads.key_dim,
+            **words,
+            value_heads=heads.keys,
+            value=0,
+            value_token=width,
+            value_head=heads.value_dim,
+            value_target=self._pointer("values"),
+            value_dim=heads.value_dim,
+        )
         self._kernel(ops.rotary_kernel(dtype), block, self._size * width)
-        for word, first in wanted:
-            self._want(joined, word, first * dtype.itemsize)
+        for name, first in wanted.items():
+            self._want(joined, abi.ROTARY, name, first * dtype.itemsize)
 
     def _norm_heads(self, name: str, count: int, norm: FusedNorm, joined: Result, first: int, width: int) -> None:
         """Norm `count` heads of each token, which begin at number `first` of the `width` joined ones."""
         dim, rows = self._heads.key_dim, self._size * count
-        block = [rows, dim, 0, dim, norm.weight.data_ptr(), self._pointer(f"normed {name}")]
-        block += [ops.bits(norm.epsilon), 0, count, width]
+        block = abi.block(
+            abi.NORM,
+            rows=rows,
+            size=dim,
+            source=0,
+            stride=dim,
+            weight=norm.weight.data_ptr(),
+            target=self._pointer(f"normed {name}"),
+            epsilon=ops.bits(norm.epsilon),
+            added=0,
+            group=count,
+            group_stride=width,
+        )
         self._kernel(ops.norm_kernel(norm.weight.dtype, norm.form), block, rows * dim)
-        self._want(joined, 2 + 2, first * norm.weight.dtype.itemsize)
+        self._want(joined, abi.NORM, "source", first * norm.weight.dtype.itemsize)
 
-    def keep(self, bases: int) -> None:
+    def write_kv(self, bases: int) -> None:
         """Write keys and values into the slots of all rows of the plan; how many it has is filled in for each pass."""
         heads = self._heads
-        block = [0, heads.keys]
-        for name, size in (("keys", heads.key_dim), ("values", heads.value_dim)):
-            block += [self._pointer(name), heads.keys * size, size]
-        block += [self._plan, bases, heads.key_dim, heads.value_dim]
+        block = abi.block(
+            abi.WRITE_KV,
+            rows=0,
+            heads=heads.keys,
+            key=self._pointer("keys"),
+            key_token=heads.keys * heads.key_dim,
+            key_head=heads.key_dim,
+            value=self._pointer("values"),
+            value_token=heads.keys * heads.value_dim,
+            value_head=heads.value_dim,
+            plan=self._plan,
+            bases=bases,
+            key_dim=heads.key_dim,
+            value_dim=heads.value_dim,
+        )
         self._planned.append(len(self._rows))
-        kernel = ops.keeping_kernel(self._decoder.norm.weight.dtype)
+        kernel = ops.writing_kernel(self._decoder.norm.weight.dtype)
         self._kernel(kernel, block, self._size * heads.keys * heads.key_dim)
 
     def attend(self, scoring: Scoring, bases: int) -> None:
         """Attention of all rows of the plan."""
         heads = self._heads
-        block = [0, heads.keys, self._pointer("queries"), heads.queries * heads.key_dim, heads.key_dim]
-        block += [self._pointer("attended"), heads.queries * heads.value_dim, ops.bits(scoring.scaling)]
-        block += [ops.NO_WINDOW if scoring.window is None else scoring.window, self._plan, bases]
-        block += [0 if scoring.sinks is None else scoring.sinks.data_ptr(), heads.queries // heads.keys]
-        block += [heads.key_dim, heads.value_dim]
+        block = abi.block(
+            abi.ATTENTION,
+            rows=0,
+            heads=heads.keys,
+            query=self._pointer("queries"),
+            query_token=heads.queries * heads.key_dim,
+            query_head=heads.key_dim,
+            out=self._pointer("attended"),
+            out_token=heads.queries * heads.value_dim,
+            scaling=ops.bits(scoring.scaling),
+            window=ops.NO_WINDOW if scoring.window is None else scoring.window,
+            plan=self._plan,
+            bases=bases,
+            sinks=0 if scoring.sinks is None else scoring.sinks.data_ptr(),
+            shared=heads.queries // heads.keys,
+            key_dim=heads.key_dim,
+            value_dim=heads.value_dim,
+        )
         self._planned.append(len(self._rows))
         kernel = ops.attention_kernel(heads.key_dim, heads.value_dim, self._decoder.norm.weight.dtype)
         self._kernel(kernel, block, ops.WORTH_SHARING)
 
     def gate(self, both: Result) -> None:
         inner = self._decoder.inner
-        block = [self._size, inner, 0, self._pointer("gated")]
+        block = abi.block(abi.GATE, rows=self._size, size=inner, source=0, target=self._pointer("gated"))
         self._kernel(ops.gate_kernel(self._decoder.norm.weight.dtype), block, 2 * self._size * inner)
-        self._want(both, 2 + 2, 0)
+        self._want(both, abi.GATE, "source")
         self.free(both)
 
     def free(self, result: Result) -> None:
@@ -219,8 +288,9 @@ class Table:
         shared = numbers >= ops.WORTH_SHARING
         self._rows.append([loop.SHARED if shared else loop.ALONE, kernel.address, *block])
 
-    def _want(self, result: Result, word: int, beyond: int) -> None:
-        """The last operation wants a result's address in one of its words."""
+    def _want(self, result: Result, layout: np.dtype, name: str, beyond: int = 0) -> None:
+        """The last operation wants a result's address in a word of its block."""
+        word = loop.BLOCK + abi.word(layout, name)
         if isinstance(result, str):
             self._rows[-1][word] = self._pointer(result) + beyond
         else:

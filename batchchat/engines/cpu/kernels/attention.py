@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numba import carray, float32, int64, njit
 
+from batchchat.engines.cpu.kernels.abi import ATTENTION, BASES, PLAN, WRITE_KV
 from batchchat.engines.cpu.kernels.code import (
     OPTIONS,
     Code,
@@ -33,103 +34,148 @@ def attention(stored: type, width: int, sizes: tuple[int, int] | None) -> Code:
     key_size, value_size = sizes or (LANES, LANES)
     in_pairs = fixed and width == 2 and key_size % (2 * LANES) == 0 and has_pairs()
 
+    layout, plan_layout, bases_layout = ATTENTION, PLAN, BASES
+
     def attend(parameters: Any) -> None:
-        given = carray(parameters, (15,), np.int64)
-        rows, heads, shared = given[0], given[1], given[12]
-        query, query_token, query_head = given[2], given[3], given[4]
-        out, out_token = given[5], given[6]
-        scaling, window, sinks = float_of(given[7]), given[8], given[11]
-        key_dim, value_dim = given[13], given[14]
+        given = carray(parameters, (1,), layout)[0]
+        rows, heads, shared, window = given.rows, given.heads, given.shared, given.window
+        key_dim, value_dim = given.key_dim, given.value_dim
         if fixed:
             key_dim, value_dim = key_size, value_size
-        plan = carray(at(given[9]), (rows, 6), np.int64)
-        bases = carray(at(given[10]), (1 << 16, 2), np.int64)
-        widest = LANES * max(key_dim, value_dim)
-        sixteen = np.zeros(widest, np.float32)
+        plan = carray(at(given.plan), (rows,), plan_layout)
+        bases = carray(at(given.bases), (1 << 16,), bases_layout)
+        sixteen = np.zeros(LANES * max(key_dim, value_dim), np.float32)
         few: Any = np.zeros(LANES * key_dim, stored)
         for item in range(thread(), rows * heads, threads()):
-            row, head = item // heads, item % heads
-            first, count, slot, length, end, pool = plan[row]
-            place = (slot * heads + head) * length * width
-            keys = carray(at(bases[pool, 0] + place * key_dim), (end * key_dim,), stored)
-            values = carray(at(bases[pool, 1] + place * value_dim), (end * value_dim,), stored)
-            num = count * shared
+            row, head = plan[item // heads], item % heads
+            end, num = row.end, row.count * shared
+            place = (row.row * heads + head) * row.length * width
+            keys = carray(at(bases[row.pool].keys + place * key_dim), (end * key_dim,), stored)
+            values = carray(at(bases[row.pool].values + place * value_dim), (end * value_dim,), stored)
             queries = np.empty(num * key_dim, np.float32)
             paired = np.empty(num * key_dim, stored)
             for n in range(num):
-                token, own = first + n // shared, head * shared + n % shared
-                numbers = carray(at(query + (token * query_token + own * query_head) * width), (key_dim,), stored)
+                token, own = row.first + n // shared, head * shared + n % shared
+                beyond = (token * given.query_token + own * given.query_head) * width
+                numbers = carray(at(given.query + beyond), (key_dim,), stored)
                 for d in range(key_dim):
                     queries[n * key_dim + d] = wide(numbers[d])
                     paired[n * key_dim + d] = numbers[d]
-            begin = max(0, end - count + 1 - window)
+            begin = max(0, end - row.count + 1 - window)
             blocks = (end - begin + LANES - 1) // LANES
             scores = np.empty((num, blocks * LANES), np.float32)
             for block in range(blocks):
                 start = begin + block * LANES
-                beyond = int64(keys.ctypes.data) + (start + LANES) * key_dim * width
-                for line in range(0, widest * width, 64):
-                    fetch(beyond + line)
-                have = min(LANES, end - start) * key_dim
+                fetch_block(int64(keys.ctypes.data) + (start + LANES) * key_dim * width, len(sixteen) * width)
+                have, column = min(LANES, end - start), block * LANES
                 if in_pairs:
-                    place = beyond - LANES * key_dim * width
-                    if have < LANES * key_dim:
-                        for d in range(have):
-                            few[d] = keys[start * key_dim + d]
-                        place = int64(few.ctypes.data)
-                    for n in range(num):
-                        target = int64(scores.ctypes.data) + (n * blocks + block) * LANES * 4
-                        dots(int64(paired.ctypes.data) + n * key_dim * width, place, target, key_size, in_pairs)
+                    score_pairs(scores, column, paired, keys, start, have, few, width, key_size, in_pairs)
+                elif fixed:
+                    score_vectors(scores, column, queries, keys, start, have, sixteen, key_size, in_pairs)
                 else:
-                    for d in range(have):
-                        sixteen[d] = wide(keys[start * key_dim + d])
-                    for n in range(num):
-                        if fixed:
-                            own = int64(queries.ctypes.data) + n * key_dim * 4
-                            target = int64(scores.ctypes.data) + (n * blocks + block) * LANES * 4
-                            dots(own, int64(sixteen.ctypes.data), target, key_size, in_pairs)
-                        else:
-                            for s in range(LANES):
-                                score = float32(0.0)
-                                for d in range(key_dim):
-                                    score += queries[n * key_dim + d] * sixteen[s * key_dim + d]
-                                scores[n, block * LANES + s] = score
-            for line in range(0, widest * width, 64):
-                fetch(int64(values.ctypes.data) + begin * value_dim * width + line)
+                    score_numbers(scores, column, queries, keys, start, have, sixteen, key_dim)
+            fetch_block(int64(values.ctypes.data) + begin * value_dim * width, len(sixteen) * width)
             for n in range(num):
-                seen = end - count + n // shared + 1
+                seen = end - row.count + n // shared + 1
                 sink = float32(0.0)
-                if sinks != 0:
-                    sink = wide(carray(at(sinks), (heads * shared,), stored)[head * shared + n % shared])
-                into_shares(scores[n], max(0, seen - window) - begin, seen - begin, scaling, sinks != 0, sink)
+                if given.sinks != 0:
+                    sink = wide(carray(at(given.sinks), (heads * shared,), stored)[head * shared + n % shared])
+                low, high = max(0, seen - window) - begin, seen - begin
+                into_shares(scores[n], low, high, float_of(given.scaling), given.sinks != 0, sink)
             sums = np.zeros(num * value_dim, np.float32)
             for block in range(blocks):
                 start = begin + block * LANES
-                beyond = int64(values.ctypes.data) + (start + LANES) * value_dim * width
-                for line in range(0, widest * width, 64):
-                    fetch(beyond + line)
-                have = min(LANES, end - start) * value_dim
-                for d in range(have):
-                    sixteen[d] = wide(values[start * value_dim + d])
-                for d in range(have, LANES * value_dim):
-                    sixteen[d] = float32(0.0)
-                for n in range(num):
-                    if fixed:
-                        total = int64(sums.ctypes.data) + n * value_dim * 4
-                        shares = int64(scores.ctypes.data) + (n * blocks + block) * LANES * 4
-                        add_weighted(total, shares, int64(sixteen.ctypes.data), value_size)
-                    else:
-                        for s in range(LANES):
-                            share = scores[n, block * LANES + s]
-                            for d in range(value_dim):
-                                sums[n * value_dim + d] += share * sixteen[s * value_dim + d]
+                fetch_block(int64(values.ctypes.data) + (start + LANES) * value_dim * width, len(sixteen) * width)
+                spread_values(sixteen, values, start, min(LANES, end - start), value_dim)
+                if fixed:
+                    add_vectors(sums, scores, block * LANES, sixteen, value_size)
+                else:
+                    add_numbers(sums, scores, block * LANES, sixteen, value_dim)
             for n in range(num):
-                token, own = first + n // shared, head * shared + n % shared
-                written = carray(at(out + (token * out_token + own * value_dim) * width), (value_dim,), stored)
+                token, own = row.first + n // shared, head * shared + n % shared
+                beyond = (token * given.out_token + own * value_dim) * width
+                written = carray(at(given.out + beyond), (value_dim,), stored)
                 for d in range(value_dim):
                     written[d] = narrow(sums[n * value_dim + d], written[d])
 
     return attend
+
+
+@njit(inline="always", **OPTIONS)
+def fetch_block(address: Any, size: Any) -> None:
+    """Have the numbers of the next block brought nearer, `size` bytes."""
+    for line in range(0, size, 64):
+        fetch(address + line)
+
+
+@njit(inline="always", **OPTIONS)
+def score_pairs(
+    scores: Any, column: Any, paired: Any, keys: Any, start: Any, have: Any, few: Any, width: Any, dim: Any, pairs: Any
+) -> None:
+    """Scores of up to 16 keys from `start` on, by an instruction that multiplies pairs of numbers in bfloat16."""
+    place = int64(keys.ctypes.data) + start * dim * width
+    if have < LANES:  # it reads 16 whatever there is
+        for d in range(have * dim):
+            few[d] = keys[start * dim + d]
+        place = int64(few.ctypes.data)
+    for n in range(len(scores)):
+        target = int64(scores.ctypes.data) + (n * scores.shape[1] + column) * 4
+        dots(int64(paired.ctypes.data) + n * dim * width, place, target, dim, pairs)
+
+
+@njit(inline="always", **OPTIONS)
+def score_vectors(
+    scores: Any, column: Any, queries: Any, keys: Any, start: Any, have: Any, sixteen: Any, dim: Any, pairs: Any
+) -> None:
+    """The same in single precision, by vectors of 16."""
+    for d in range(have * dim):
+        sixteen[d] = wide(keys[start * dim + d])
+    for n in range(len(scores)):
+        target = int64(scores.ctypes.data) + (n * scores.shape[1] + column) * 4
+        dots(int64(queries.ctypes.data) + n * dim * 4, int64(sixteen.ctypes.data), target, dim, pairs)
+
+
+@njit(inline="always", **OPTIONS)
+def score_numbers(
+    scores: Any, column: Any, queries: Any, keys: Any, start: Any, have: Any, sixteen: Any, dim: Any
+) -> None:
+    """The same for heads of any size."""
+    for d in range(have * dim):
+        sixteen[d] = wide(keys[start * dim + d])
+    for n in range(len(scores)):
+        for s in range(LANES):
+            score = float32(0.0)
+            for d in range(dim):
+                score += queries[n * dim + d] * sixteen[s * dim + d]
+            scores[n, column + s] = score
+
+
+@njit(inline="always", **OPTIONS)
+def spread_values(sixteen: Any, values: Any, start: Any, have: Any, dim: Any) -> None:
+    """16 values from `start` on in single precision; those that there are not are 0."""
+    for d in range(have * dim):
+        sixteen[d] = wide(values[start * dim + d])
+    for d in range(have * dim, LANES * dim):
+        sixteen[d] = float32(0.0)
+
+
+@njit(inline="always", **OPTIONS)
+def add_vectors(sums: Any, scores: Any, column: Any, sixteen: Any, dim: Any) -> None:
+    """Add 16 values to each query's sum by their shares."""
+    for n in range(len(scores)):
+        total = int64(sums.ctypes.data) + n * dim * 4
+        shares = int64(scores.ctypes.data) + (n * scores.shape[1] + column) * 4
+        add_weighted(total, shares, int64(sixteen.ctypes.data), dim)
+
+
+@njit(inline="always", **OPTIONS)
+def add_numbers(sums: Any, scores: Any, column: Any, sixteen: Any, dim: Any) -> None:
+    """The same for heads of any size."""
+    for n in range(len(scores)):
+        for s in range(LANES):
+            share = scores[n, column + s]
+            for d in range(dim):
+                sums[n * dim + d] += share * sixteen[s * dim + d]
 
 
 @njit(inline="always", **OPTIONS)
@@ -156,25 +202,31 @@ def into_shares(scores: Any, low: Any, high: Any, scaling: Any, with_sink: Any, 
     scores[high:] = float32(0.0)
 
 
-def keeping(stored: type, width: int) -> Code:
+def writing(stored: type, width: int) -> Code:
     """Writes the new keys and values of rows into their slots."""
+    layout, plan_layout, bases_layout = WRITE_KV, PLAN, BASES
 
-    def keep(parameters: Any) -> None:
-        given = carray(parameters, (12,), np.int64)
-        rows, heads, key_dim, value_dim = given[0], given[1], given[10], given[11]
-        plan = carray(at(given[8]), (rows, 6), np.int64)
-        bases = carray(at(given[9]), (1 << 16, 2), np.int64)
-        for row in range(thread(), rows, threads()):
-            first, count, slot, length, end, pool = plan[row]
-            for which in range(2):
-                source, of_token, of_head = given[2 + 3 * which : 5 + 3 * which]
-                dim = key_dim if which == 0 else value_dim
-                for head in range(heads):
-                    place = ((slot * heads + head) * length + end - count) * dim * width
-                    kept = carray(at(bases[pool, which] + place), (count * dim,), stored)
-                    for j in range(count):
-                        new = carray(at(source + ((first + j) * of_token + head * of_head) * width), (dim,), stored)
-                        for d in range(dim):
-                            kept[j * dim + d] = new[d]
+    def write(parameters: Any) -> None:
+        given = carray(parameters, (1,), layout)[0]
+        rows, heads = given.rows, given.heads
+        plan = carray(at(given.plan), (rows,), plan_layout)
+        bases = carray(at(given.bases), (1 << 16,), bases_layout)
+        for number in range(thread(), rows, threads()):
+            row = plan[number]
+            for head in range(heads):
+                place = ((row.row * heads + head) * row.length + row.end - row.count) * width
+                for j in range(row.count):
+                    token, dim = row.first + j, given.key_dim
+                    beyond = (token * given.key_token + head * given.key_head) * width
+                    new = carray(at(given.key + beyond), (dim,), stored)
+                    kept = carray(at(bases[row.pool].keys + (place + j * width) * dim), (dim,), stored)
+                    for d in range(dim):
+                        kept[d] = new[d]
+                    dim = given.value_dim
+                    beyond = (token * given.value_token + head * given.value_head) * width
+                    new = carray(at(given.value + beyond), (dim,), stored)
+                    kept = carray(at(bases[row.pool].values + (place + j * width) * dim), (dim,), stored)
+                    for d in range(dim):
+                        kept[d] = new[d]
 
-    return keep
+    return write

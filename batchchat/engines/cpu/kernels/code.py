@@ -1,7 +1,7 @@
 """What is compiled: functions of a block of 64-bit parameters, each of which does one thread's share of the work.
 
-Compiled code is kept until the file of its function changes. Addresses are given as integers and floats as their bits.
-Arithmetic is in single precision; bfloat16 numbers are seen as their 16 bits.
+Compiled code is kept until the file of its function, or the layout of its parameters (`abi`), changes. Arithmetic is in
+single precision; bfloat16 numbers are seen as their 16 bits.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import carray, float32, int32, njit, types, uint32
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from batchchat.engines.cpu.kernels.abi import GATE, NORM, ROTARY
 
 OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 """What the arithmetic may assume. Numbers that are not finite keep their meaning: a row's NaN must show."""
@@ -102,20 +103,19 @@ def power(x: Any) -> Any:
 
 
 def norm(stored: type, width: int, form: int) -> Code:
-    """Root-mean-square norm of rows, in one of the three forms; with something to add first, which stays added. Rows
-    lie in groups of `together`."""
+    """Root-mean-square norm of rows, in one of the three forms; with something to add first, which stays added."""
+    layout = NORM
 
     def norm(parameters: Any) -> None:
-        given = carray(parameters, (10,), np.int64)
-        rows, size, stride, epsilon = given[0], given[1], given[3], float_of(given[6])
-        added, together, of_group = given[7], given[8], given[9]
-        weight = carray(at(given[4]), (size,), stored)
-        for row in range(thread(), rows, threads()):
-            place = given[2] + ((row // together) * of_group + (row % together) * stride) * width
-            numbers = carray(at(place), (size,), stored)
-            out = carray(at(given[5] + row * size * width), (size,), stored)
-            if added != 0:
-                more = carray(at(added + row * size * width), (size,), stored)
+        given = carray(parameters, (1,), layout)[0]
+        size, epsilon = given.size, float_of(given.epsilon)
+        weight = carray(at(given.weight), (size,), stored)
+        for row in range(thread(), given.rows, threads()):
+            beyond = (row // given.group) * given.group_stride + (row % given.group) * given.stride
+            numbers = carray(at(given.source + beyond * width), (size,), stored)
+            out = carray(at(given.target + row * size * width), (size,), stored)
+            if given.added != 0:
+                more = carray(at(given.added + row * size * width), (size,), stored)
                 for d in range(size):
                     numbers[d] = narrow(wide(numbers[d]) + wide(more[d]), out[d])
             squares = float32(0.0)
@@ -137,14 +137,15 @@ def norm(stored: type, width: int, form: int) -> Code:
 
 def gate(stored: type, width: int) -> Code:
     """SiLU of one half of each row, rounded, times its other half."""
+    layout = GATE
 
     def gate(parameters: Any) -> None:
-        given = carray(parameters, (4,), np.int64)
-        rows, size = given[0], given[1]
-        for row in range(thread(), rows, threads()):
-            gates = carray(at(given[2] + 2 * row * size * width), (size,), stored)
-            others = carray(at(given[2] + (2 * row + 1) * size * width), (size,), stored)
-            out = carray(at(given[3] + row * size * width), (size,), stored)
+        given = carray(parameters, (1,), layout)[0]
+        size = given.size
+        for row in range(thread(), given.rows, threads()):
+            gates = carray(at(given.source + 2 * row * size * width), (size,), stored)
+            others = carray(at(given.source + (2 * row + 1) * size * width), (size,), stored)
+            out = carray(at(given.target + row * size * width), (size,), stored)
             for d in range(size):
                 x = wide(gates[d])
                 small = power(-abs(x))
@@ -154,34 +155,45 @@ def gate(stored: type, width: int) -> Code:
     return gate
 
 
+@njit(inline="always", **OPTIONS)
+def rotate_head(x: Any, out: Any, cosines: Any, sines: Any, half: Any) -> None:
+    """One head, by halves, each product and their sum rounded."""
+    for d in range(half):
+        one, other = wide(x[d]), wide(x[half + d])
+        straight = wide(narrow(one * wide(cosines[d]), out[d]))
+        across = wide(narrow(-other * wide(sines[d]), out[d]))
+        out[d] = narrow(straight + across, out[d])
+        straight = wide(narrow(other * wide(cosines[half + d]), out[d]))
+        across = wide(narrow(one * wide(sines[half + d]), out[d]))
+        out[half + d] = narrow(straight + across, out[d])
+
+
 def rotary(stored: type, width: int) -> Code:
-    """Rotary position embedding of query and key heads, by halves, each product and their sum rounded. Heads of values
-    are copied."""
+    """Rotary position embedding of query and key heads. Heads of values are copied."""
+    layout = ROTARY
 
     def rotate(parameters: Any) -> None:
-        given = carray(parameters, (21,), np.int64)
-        tokens, half = given[0], given[1]
-        for token in range(thread(), tokens, threads()):
-            cosines = carray(at(given[2] + token * given[4] * width), (2 * half,), stored)
-            sines = carray(at(given[3] + token * given[4] * width), (2 * half,), stored)
-            for which in range(2):
-                heads, source, of_token, of_head, target = given[5 + 5 * which : 10 + 5 * which]
-                for head in range(heads):
-                    x = carray(at(source + (token * of_token + head * of_head) * width), (2 * half,), stored)
-                    out = carray(at(target + (token * heads + head) * 2 * half * width), (2 * half,), stored)
-                    for d in range(half):
-                        one, other = wide(x[d]), wide(x[half + d])
-                        straight = wide(narrow(one * wide(cosines[d]), out[d]))
-                        across = wide(narrow(-other * wide(sines[d]), out[d]))
-                        out[d] = narrow(straight + across, out[d])
-                        straight = wide(narrow(other * wide(cosines[half + d]), out[d]))
-                        across = wide(narrow(one * wide(sines[half + d]), out[d]))
-                        out[half + d] = narrow(straight + across, out[d])
-            heads, source, of_token, of_head, target, dim = given[15:21]
-            for head in range(heads):
-                x = carray(at(source + (token * of_token + head * of_head) * width), (dim,), stored)
-                out = carray(at(target + (token * heads + head) * dim * width), (dim,), stored)
-                for d in range(dim):
+        given = carray(parameters, (1,), layout)[0]
+        half, dim = given.half, 2 * given.half
+        for token in range(thread(), given.tokens, threads()):
+            cosines = carray(at(given.cosines + token * given.table_stride * width), (dim,), stored)
+            sines = carray(at(given.sines + token * given.table_stride * width), (dim,), stored)
+            for head in range(given.query_heads):
+                place = given.query + (token * given.query_token + head * given.query_head) * width
+                target = given.query_target + (token * given.query_heads + head) * dim * width
+                x, out = carray(at(place), (dim,), stored), carray(at(target), (dim,), stored)
+                rotate_head(x, out, cosines, sines, half)
+            for head in range(given.key_heads):
+                place = given.key + (token * given.key_token + head * given.key_head) * width
+                target = given.key_target + (token * given.key_heads + head) * dim * width
+                x, out = carray(at(place), (dim,), stored), carray(at(target), (dim,), stored)
+                rotate_head(x, out, cosines, sines, half)
+            size = given.value_dim
+            for head in range(given.value_heads):
+                place = given.value + (token * given.value_token + head * given.value_head) * width
+                target = given.value_target + (token * given.value_heads + head) * size * width
+                x, out = carray(at(place), (size,), stored), carray(at(target), (size,), stored)
+                for d in range(size):
                     out[d] = x[d]
 
     return rotate

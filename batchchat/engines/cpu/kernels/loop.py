@@ -29,6 +29,8 @@ from batchchat.engines.cpu.kernels.threads import runtime
 
 WORDS = 40
 ALONE, SHARED, PRODUCT, FREE = range(4)
+BLOCK = 2
+"""The word at which a kernel's block begins; how many rows it computes is the first."""
 RESULT, PAIRS = 4, 6
 """Words of a product: where the handle of its result stands, and where its pairs begin."""
 
@@ -88,18 +90,18 @@ def _run(parameters: Any) -> None:
         row = table + number * WORDS * 8
         op = carray(at(row), (WORDS,), np.int64)
         if op[0] == ALONE:
-            _call(op[1], row + 16)
+            _call(op[1], row + BLOCK * 8)
         elif op[0] == SHARED:
-            _parallel(op[1], row + 16, threads, 0)
+            _parallel(op[1], row + BLOCK * 8, threads, 0)
         elif op[0] == PRODUCT:
-            error = _product(op[1], op[2], op[3], none, 0, 0, algorithm, row + 32)
+            error = _product(op[1], op[2], op[3], none, 0, 0, algorithm, row + RESULT * 8)
             if error != 0:
                 given[6] = error
                 return
-            _place(op[4], row + 40)
+            _place(op[RESULT], row + (RESULT + 1) * 8)
             pair = PAIRS
             while op[pair] != 0:
-                carray(at(op[pair]), (1,), np.int64)[0] = op[5] + op[pair + 1]
+                carray(at(op[pair]), (1,), np.int64)[0] = op[RESULT + 1] + op[pair + 1]
                 pair += 2
         else:
             _free(carray(at(op[1]), (1,), np.int64)[0])

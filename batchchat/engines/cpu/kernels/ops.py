@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from batchchat.engines.cpu.kernels import attention, code, tiles
+from batchchat.engines.cpu.kernels import abi, attention, code, tiles
 from batchchat.engines.cpu.kernels.threads import Kernel
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ _COMMON = (32, 64, 80, 96, 128, 256)
 NO_WINDOW = 1 << 40
 WORTH_SHARING = 1 << 14
 """Numbers from which on a norm or a gate is divided among threads."""
-_NO_VALUES = (0, 0, 0, 0, 0, 0)
+_NO_VALUES = dict.fromkeys(("value_heads", "value", "value_token", "value_head", "value_target", "value_dim"), 0)
 """Beside the heads that are turned."""
 
 
@@ -38,8 +37,8 @@ def _attention_kernel(dtype: torch.dtype, sizes: tuple[int, int] | None) -> Kern
 
 
 @cache
-def keeping_kernel(dtype: torch.dtype) -> Kernel:
-    return Kernel(attention.keeping(STORED[dtype], dtype.itemsize))
+def writing_kernel(dtype: torch.dtype) -> Kernel:
+    return Kernel(attention.writing(STORED[dtype], dtype.itemsize))
 
 
 @cache
@@ -61,21 +60,26 @@ def bits(value: float) -> int:
     return int(np.float32(value).view(np.uint32))
 
 
-def keep(current: Pass, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+def write_kv(current: Pass, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
     """Write the keys and values `[1, heads, tokens, dim]` of a pass's plan into their slots."""
     key, value = (tensor if tensor.stride(3) == 1 else tensor.contiguous() for tensor in (key, value))
     plan, _ = current.plan
-    places = ((tensor.data_ptr(), tensor.stride(2), tensor.stride(1)) for tensor in (key, value))
-    keeping_kernel(key.dtype)(
-        len(plan),
-        key.shape[1],
-        *itertools.chain.from_iterable(places),
-        plan.ctypes.data,
-        _bases(current, layer).ctypes.data,
-        key.shape[3],
-        value.shape[3],
-        shared=key.numel() >= WORTH_SHARING,
+    block = abi.block(
+        abi.WRITE_KV,
+        rows=len(plan),
+        heads=key.shape[1],
+        key=key.data_ptr(),
+        key_token=key.stride(2),
+        key_head=key.stride(1),
+        value=value.data_ptr(),
+        value_token=value.stride(2),
+        value_head=value.stride(1),
+        plan=plan.ctypes.data,
+        bases=_bases(current, layer).ctypes.data,
+        key_dim=key.shape[3],
+        value_dim=value.shape[3],
     )
+    writing_kernel(key.dtype)(*block, shared=key.numel() >= WORTH_SHARING)
 
 
 def attend_rows(current: Pass, layer: int, query: torch.Tensor, out: torch.Tensor, scoring: Scoring) -> None:
@@ -83,24 +87,26 @@ def attend_rows(current: Pass, layer: int, query: torch.Tensor, out: torch.Tenso
     `[tokens, heads, value_dim]`. `query` is `[1, heads, tokens, dim]`."""
     query = query if query.stride(3) == 1 else query.contiguous()
     plan, pools = current.plan
-    heads, key_dim = pools[0].keys[layer].shape[1], query.shape[3]
-    attention_kernel(key_dim, out.shape[2], query.dtype)(
-        len(plan),
-        heads,
-        query.data_ptr(),
-        query.stride(2),
-        query.stride(1),
-        out.data_ptr(),
-        out.stride(0),
-        bits(scoring.scaling),
-        NO_WINDOW if scoring.window is None else scoring.window,
-        plan.ctypes.data,
-        _bases(current, layer).ctypes.data,
-        0 if scoring.sinks is None else scoring.sinks.data_ptr(),
-        query.shape[1] // heads,
-        key_dim,
-        out.shape[2],
+    heads, key_dim, value_dim = pools[0].keys[layer].shape[1], query.shape[3], out.shape[2]
+    block = abi.block(
+        abi.ATTENTION,
+        rows=len(plan),
+        heads=heads,
+        query=query.data_ptr(),
+        query_token=query.stride(2),
+        query_head=query.stride(1),
+        out=out.data_ptr(),
+        out_token=out.stride(0),
+        scaling=bits(scoring.scaling),
+        window=NO_WINDOW if scoring.window is None else scoring.window,
+        plan=plan.ctypes.data,
+        bases=_bases(current, layer).ctypes.data,
+        sinks=0 if scoring.sinks is None else scoring.sinks.data_ptr(),
+        shared=query.shape[1] // heads,
+        key_dim=key_dim,
+        value_dim=value_dim,
     )
+    attention_kernel(key_dim, value_dim, query.dtype)(*block)
 
 
 def _bases(current: Pass, layer: int) -> np.ndarray:
@@ -120,19 +126,20 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float, form: int) -
     if rows.stride(1) != 1:
         rows = rows.contiguous()
     out = torch.empty(x.shape, dtype=x.dtype)
-    norm_kernel(x.dtype, form)(
-        rows.shape[0],
-        rows.shape[1],
-        rows.data_ptr(),
-        rows.stride(0),
-        weight.data_ptr(),
-        out.data_ptr(),
-        bits(epsilon),
-        0,
-        1,
-        rows.stride(0),
-        shared=x.numel() >= WORTH_SHARING,
+    block = abi.block(
+        abi.NORM,
+        rows=rows.shape[0],
+        size=rows.shape[1],
+        source=rows.data_ptr(),
+        stride=rows.stride(0),
+        weight=weight.data_ptr(),
+        target=out.data_ptr(),
+        epsilon=bits(epsilon),
+        added=0,
+        group=1,
+        group_stride=rows.stride(0),
     )
+    norm_kernel(x.dtype, form)(*block, shared=x.numel() >= WORTH_SHARING)
     return out
 
 
@@ -145,7 +152,8 @@ def gated(joined: torch.Tensor) -> torch.Tensor:
     size = joined.shape[-1] // 2
     out = joined.new_empty(*joined.shape[:-1], size)
     rows = joined.numel() // max(1, 2 * size)
-    gate_kernel(joined.dtype)(rows, size, joined.data_ptr(), out.data_ptr(), shared=joined.numel() >= WORTH_SHARING)
+    block = abi.block(abi.GATE, rows=rows, size=size, source=joined.data_ptr(), target=out.data_ptr())
+    gate_kernel(joined.dtype)(*block, shared=joined.numel() >= WORTH_SHARING)
     return out
 
 
@@ -161,21 +169,28 @@ def rotate(
     cosines, sines = cosines.contiguous(), sines.contiguous()
     sources = [tensor if tensor.stride(3) == 1 else tensor.contiguous() for tensor in (query, key)]
     turned = [tensor.new_empty(1, tokens, tensor.shape[1], dim) for tensor in sources]
-    heads = [
-        (source.shape[1], source.data_ptr(), source.stride(2), source.stride(1), out.data_ptr())
-        for source, out in zip(sources, turned, strict=True)
-    ]
-    rotary_kernel(query.dtype)(
-        tokens,
-        dim // 2,
-        cosines.data_ptr(),
-        sines.data_ptr(),
-        dim,
-        *heads[0],
-        *heads[1],
-        *_NO_VALUES,
-        shared=query.numel() + key.numel() >= WORTH_SHARING,
+    heads = {
+        f"{name}{word}": value
+        for name, source, out in zip(("query", "key"), sources, turned, strict=True)
+        for word, value in (
+            ("_heads", source.shape[1]),
+            ("", source.data_ptr()),
+            ("_token", source.stride(2)),
+            ("_head", source.stride(1)),
+            ("_target", out.data_ptr()),
+        )
+    }
+    block = abi.block(
+        abi.ROTARY,
+        tokens=tokens,
+        half=dim // 2,
+        cosines=cosines.data_ptr(),
+        sines=sines.data_ptr(),
+        table_stride=dim,
+        **heads,
+        **_NO_VALUES,
     )
+    rotary_kernel(query.dtype)(*block, shared=query.numel() + key.numel() >= WORTH_SHARING)
     return turned[0].transpose(1, 2), turned[1].transpose(1, 2)
 
 
@@ -191,14 +206,16 @@ def tiled_product(rows: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor |
     missing = -len(flat) % tiles.ROWS
     flat = functional.pad(flat, (0, 0, 0, missing)) if missing else flat.contiguous()
     out = rows.new_empty(*rows.shape[:-1], outputs)
-    tiled_kernel()(
-        len(flat) - missing,
-        size,
-        outputs,
-        flat.data_ptr(),
-        packed.data_ptr(),
-        out.data_ptr(),
-        0 if bias is None else bias.data_ptr(),
-        tiles.CONFIG.ctypes.data,
+    block = abi.block(
+        abi.PRODUCT,
+        rows=len(flat) - missing,
+        size=size,
+        outputs=outputs,
+        source=flat.data_ptr(),
+        weight=packed.data_ptr(),
+        target=out.data_ptr(),
+        bias=0 if bias is None else bias.data_ptr(),
+        config=tiles.CONFIG.ctypes.data,
     )
+    tiled_kernel()(*block)
     return out

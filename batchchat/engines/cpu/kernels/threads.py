@@ -16,7 +16,7 @@ from numba import cfunc, types
 
 from batchchat.engines.cpu.kernels.code import OPTIONS, THREAD, THREADS, Code
 
-_SIGNATURE = types.void(types.CPointer(types.int64))
+_SIGNATURE = types.void(types.voidptr)
 
 
 def runtime() -> Any:

@@ -15,6 +15,7 @@ from llvmlite import ir
 from numba import carray, int64, types
 from numba.extending import intrinsic
 
+from batchchat.engines.cpu.kernels.abi import PRODUCT
 from batchchat.engines.cpu.kernels.code import Code, at, thread, threads, wide
 
 ROWS = 16
@@ -104,10 +105,12 @@ def product() -> Code:
     """Rows `[rows, size]` times a packed weight, plus a bias `[outputs]` if its address is not 0. The rows lie in
     memory that goes on to a multiple of 16 of them."""
 
+    layout = PRODUCT
+
     def multiply(parameters: Any) -> None:
-        given = carray(parameters, (8,), np.int64)
-        rows, size, outputs = given[0], given[1], given[2]
-        source, weight, out, bias, config = given[3], given[4], given[5], given[6], given[7]
+        given = carray(parameters, (1,), layout)[0]
+        rows, size, outputs = given.rows, given.size, given.outputs
+        source, weight, out, bias, config = given.source, given.weight, given.target, given.bias, given.config
         wide_block = 2 * ROWS
         sums = np.empty(2 * ROWS * wide_block, np.float32)
         kept = int64(sums.ctypes.data)

@@ -1,0 +1,58 @@
+"""The words of each kernel's block of parameters, known to those who compile kernels and to those who call them.
+
+A block is 64-bit integers in the order of a layout. Addresses are given as integers and floats as their bits. A layout
+goes into compiled code as a type, so that code kept from before is not used with another one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def _words(names: str) -> np.dtype:
+    return np.dtype([(name, np.int64) for name in names.split()])
+
+
+NORM = _words("rows size source stride weight target epsilon added group group_stride")
+"""Row `i` begins at `source`, `i // group` times `group_stride` and `i % group` times `stride` further on, in numbers.
+`added`: the address of rows to add first, or 0."""
+
+GATE = _words("rows size source target")
+
+ROTARY = _words(
+    "tokens half cosines sines table_stride "
+    "query_heads query query_token query_head query_target "
+    "key_heads key key_token key_head key_target "
+    "value_heads value value_token value_head value_target value_dim"
+)
+"""`_token` and `_head`: from one to the next, in numbers. Targets are `[tokens, heads, dim]` without gaps."""
+
+WRITE_KV = _words("rows heads key key_token key_head value value_token value_head plan bases key_dim value_dim")
+
+ATTENTION = _words(
+    "rows heads query query_token query_head out out_token scaling window plan bases sinks shared key_dim value_dim"
+)
+"""`shared`: query heads that read a key head. `sinks`: an address, or 0."""
+
+PRODUCT = _words("rows size outputs source weight target bias config")
+"""`bias`: an address, or 0."""
+
+PLAN = _words("first count row length end pool")
+"""One row of a pass's plan: its first token in the pass, how many it has, its row in the pool, the pool's length, how
+many keys its last token sees, and the pool's place in the list."""
+
+BASES = _words("keys values")
+"""Where a pool's keys and values lie."""
+
+
+def block(layout: np.dtype, **values: int) -> list[int]:
+    """Values in a layout's order. Every word is named."""
+    assert layout.names is not None
+    assert values.keys() == set(layout.names), values.keys() ^ set(layout.names)
+    return [values[name] for name in layout.names]
+
+
+def word(layout: np.dtype, name: str) -> int:
+    """The place of a word in its block."""
+    assert layout.fields is not None
+    return layout.fields[name][1] // 8
