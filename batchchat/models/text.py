@@ -41,9 +41,9 @@ def load_text_side(recipe: Any) -> TextSide:
 
 def load_config(section: Any) -> Any:
     """The model's transformers config."""
-    from transformers import AutoConfig
-
     name = locate(section)
+    from transformers import AutoConfig  # after it: a model out of reach is said before the library is read
+
     with explained(section.name):
         return AutoConfig.from_pretrained(name, **hub_arguments(section), **_gguf(section))
 
