@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ def with_adapter(model: Any, section: Any) -> Any:
     """
     _require_peft()
     name = _located(section)
-    with explained(section.adapter, "adapter"):
+    with explained(section.adapter, "adapter"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what peft warns of is refused here
         return _attached(model, name, section)
 
 
@@ -66,9 +68,7 @@ def _load(wrapped: Any, name: str, section: Any, config: Any) -> None:
     except KeyError as error:  # a module that is saved whole, and is not in the file
         raise _misfit(section, config, {"are missing": [str(error.args[0])]}) from error
     if found.missing_keys or found.unexpected_keys:
-        raise _misfit(
-            section, config, {"are missing": found.missing_keys, "are unknown to it": found.unexpected_keys}
-        )
+        raise _misfit(section, config, {"are missing": found.missing_keys, "are unknown to it": found.unexpected_keys})
 
 
 def _misfit(section: Any, config: Any, faults: Mapping[str, Iterable[str]]) -> UsageError:

@@ -10,9 +10,7 @@ _PATIENCE = 2.5
 """Seconds until a hub that says nothing counts as out of reach."""
 
 
-def is_out_of_reach(
-    name: str, file: str, revision: str | None, cache_dir: str | None, local_files_only: bool
-) -> bool:
+def is_out_of_reach(name: str, file: str, revision: str | None, cache_dir: str | None, local_files_only: bool) -> bool:
     """Whether `file` of the hub repository `name` is not on this machine and cannot be had: the hub is not to be asked,
     or does not answer. A repository that is not there or not open is within reach, and loading it says so."""
     from huggingface_hub import is_offline_mode, try_to_load_from_cache

@@ -142,9 +142,7 @@ def _explain(it: str, setting: str, error: Exception) -> BatchchatError:
             "with `hf auth login`"
         )
     if "RevisionNotFoundError" in kinds:
-        return UsageError(
-            f"{it} has no such revision; set model.revision to one of its branches, tags or commits"
-        )
+        return UsageError(f"{it} has no such revision; set model.revision to one of its branches, tags or commits")
     if "RepositoryNotFoundError" in kinds:
         return UsageError(
             f"{it} is neither a folder here nor on the hub; set {setting} to one of them, or log in with "
@@ -158,9 +156,7 @@ def _explain(it: str, setting: str, error: Exception) -> BatchchatError:
             "model.device_map=auto"
         )
     if "offload_folder" in words or "offload_dir" in words:
-        return UsageError(
-            f"{it} is to lie on the disk in part, and no place is named; set model.offload_folder"
-        )
+        return UsageError(f"{it} is to lie on the disk in part, and no place is named; set model.offload_folder")
     if "trust_remote_code" in words:
         return UsageError(
             f"{it} comes with Python code of its own; read that code, then set model.trust_remote_code=true"
@@ -172,13 +168,10 @@ def _explain(it: str, setting: str, error: Exception) -> BatchchatError:
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return EnvironmentFault(
-            f"the disk is full and {it} cannot be stored; free some space, or set model.cache_dir to a "
-            "larger disk"
+            f"the disk is full and {it} cannot be stored; free some space, or set model.cache_dir to a larger disk"
         )
     if isinstance(error, ImportError):
-        return EnvironmentFault(
-            f"{it} needs a package that is missing: {_short(words)}; install it with pip"
-        )
+        return EnvironmentFault(f"{it} needs a package that is missing: {_short(words)}; install it with pip")
     return UsageError(
         f"{it} cannot be loaded: {_short(words) or type(error).__name__}; check its files, or name another with "
         f"{setting}"
