@@ -54,7 +54,7 @@ def _attached(model: Any, name: str, section: Any) -> Any:
 
 
 def _load(wrapped: Any, name: str, section: Any, config: Any) -> None:
-    """The adapter's weights into the layers that its config made. Each must find its place, and each place its weight."""
+    """The adapter's weights into the layers that its config made: each must find its place, and each place a weight."""
     from peft import get_peft_model_state_dict
     from peft.utils import load_peft_weights
 
@@ -75,8 +75,8 @@ def _misfit(section: Any, config: Any, faults: Mapping[str, Iterable[str]]) -> U
     said = " and ".join(f"{named(keys)} {what}" for what, keys in faults.items() if list(keys))
     made_for = f" (it says that it was made for {config.base_model_name_or_path})"
     return UsageError(
-        f"the adapter {section.adapter} does not fit the model {section.name}: {said}; set model.name to the model that "
-        f"it was trained on{made_for if config.base_model_name_or_path else ''}, or save the adapter again"
+        f"the adapter {section.adapter} does not fit the model {section.name}: {said}; set model.name to the model "
+        f"that it was trained on{made_for if config.base_model_name_or_path else ''}, or save the adapter again"
     )
 
 
@@ -138,7 +138,7 @@ def _located(section: Any) -> str:
         raise UsageError(f"the folder {name} holds no adapter_config.json; set model.adapter to an adapter's folder")
     if not (folder / "adapter_model.safetensors").is_file():
         raise UsageError(
-            f"the adapter {name} has no adapter_model.safetensors, and other weights can run code when read; save it again "
-            "with peft's `save_pretrained`"
+            f"the adapter {name} has no adapter_model.safetensors, and other weights can run code when read; save it "
+            "again with peft's `save_pretrained`"
         )
     return str(folder)

@@ -48,8 +48,8 @@ def require_files(name: str, resolved: str) -> None:
     lost = [file for file in files if not (folder / file).is_file()]
     if lost:
         raise UsageError(
-            f"the checkpoint of {name} lacks {len(lost)} of its {len(files)} weight files ({named(lost, count=False)}); "
-            "copy or download it again"
+            f"the checkpoint of {name} lacks {len(lost)} of its {len(files)} weight files "
+            f"({named(lost, count=False)}); copy or download it again"
         )
     for file in files:
         _require_sound(name, folder / file)

@@ -29,8 +29,8 @@ class RowSettings(Section):
     top_k: int | None = Field(
         default=None,
         ge=0,
-        description="Sample from the k most likely tokens only, and those as likely as the last of them; 0 is off, as is "
-        "null where the model names none (transformers' `generate` takes 50 then).",
+        description="Sample from the k most likely tokens only, and those as likely as the last of them; 0 is off, as "
+        "is null where the model names none (transformers' `generate` takes 50 then).",
         examples=[50],
     )
     top_p: float | None = Field(
@@ -82,8 +82,8 @@ class RowSettings(Section):
     )
     bad_words: Texts = Field(
         default=(),
-        description="Texts that the answer must not hold anywhere, however they are cut into tokens: inside words too, and "
-        "with or without a space before them.",
+        description="Texts that the answer must not hold anywhere, however they are cut into tokens: inside words too, "
+        "and with or without a space before them.",
         examples=[["As an AI"]],
     )
     logprobs: int | None = Field(
@@ -94,8 +94,9 @@ class RowSettings(Section):
     )
     logprobs_of: Literal["raw", "processed"] = Field(
         default="raw",
-        description="raw: log-probabilities of the model's own distribution, whatever else is set; processed: of the one "
-        "that the token was chosen from, after biases, penalties, bans and, where it is sampled, temperature and cuts.",
+        description="raw: log-probabilities of the model's own distribution, whatever else is set; processed: of the "
+        "one that the token was chosen from, after biases, penalties, bans and, where it is sampled, temperature and "
+        "cuts.",
     )
     samples: int = Field(default=1, ge=1, description="How many independent answers each chat gets.")
     seed: int = Field(

@@ -59,8 +59,8 @@ def _draw_sorted(scaled: torch.Tensor, numbers: torch.Tensor, cuts: Cuts) -> tor
 
 
 def _keep(order: torch.Tensor, mass: torch.Tensor, cuts: Cuts) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of `order` [rows, n], log-weights from the highest on: their cumulated weights, how many places all cuts keep, and
-    how many top-k does, which keeps those as likely as the last of its k.
+    """Of `order` [rows, n], log-weights from the highest on: their cumulated weights, how many places all cuts keep,
+    and how many top-k does, which keeps those as likely as the last of its k.
 
     `mass` [rows, 1] is the weight of the whole vocabulary; where top-k cuts first, its share counts instead.
     """

@@ -13,7 +13,9 @@ from batchchat.engines.continuous.sizing import kv_tokens
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
 from batchchat.engines.cpu.packing import pack
 from batchchat.errors import UsageError
+from batchchat.models import load_generation_defaults
 from batchchat.models.facts import model_facts
+from batchchat.prompts import resolve_settings
 
 
 def build(context: EngineContext) -> ContinuousEngine:
@@ -31,9 +33,9 @@ def build(context: EngineContext) -> ContinuousEngine:
 
 def try_build(model: Any, context: EngineContext) -> tuple[ContinuousEngine | None, str]:
     """The engine for a loaded model, or None and why the model or the recipe needs another one."""
-    flags = [name for name, _ in context.recipe.generation.passthrough()]
+    flags = _flags(context)
     if flags:
-        return None, f"it does not know generation.{flags[0]}"
+        return None, f"it does not know {flags[0]}"
     unpack = pack(model)
     section = context.recipe.engine
     strict = section.reproducible == "strict"
@@ -65,6 +67,15 @@ def try_build(model: Any, context: EngineContext) -> tuple[ContinuousEngine | No
         strict and rows_are_independent(model, pass_sizes(section.max_batch_rows)),
     )
     return engine, ""
+
+
+def _flags(context: EngineContext) -> list[str]:
+    """Flags of `generate` that every row of the recipe has, and where each is set."""
+    recipe = context.recipe
+    defaults = load_generation_defaults(recipe.model)
+    own = {name for name, _ in recipe.generation.passthrough()}
+    flags = [name for name, _ in resolve_settings(recipe.generation, {}, defaults, context.codec).flags]
+    return [f"generation.{name}" if name in own else f"{name}, which the model's own file sets" for name in flags]
 
 
 def _is_on_one_gpu(model: Any) -> bool:
