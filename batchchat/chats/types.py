@@ -122,13 +122,17 @@ class Settings:
     """Subtracted once per occurrence in the answer."""
     logit_bias: tuple[tuple[int, float], ...] = ()
     bad_words: tuple[tuple[int, ...], ...] = ()
-    """Token sequences that must not be written."""
+    """Token sequences that must not be written: the model's own."""
+    bad_texts: tuple[str, ...] = ()
+    """Texts that the decoded answer must not hold, whatever its tokens."""
     stop: tuple[str, ...] = ()
     """Strings that end the answer; matched in the decoded answer, so also across token boundaries."""
     stop_token_ids: tuple[int, ...] = ()
     """Ids that end the answer: the model's end tokens and the recipe's own."""
     logprobs: int | None = None
     """None: no log-probabilities. n: those of the chosen token and of the n most likely."""
+    logprobs_of: Literal["raw", "processed"] = "raw"
+    """Of the model's own distribution, or of the one that the token was chosen from."""
     flags: tuple[tuple[str, Any], ...] = ()
     """Further `GenerationConfig` flags for engines on `generate` (beams, …), sorted by name, values hashable."""
 
@@ -155,7 +159,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Logprob:
-    """Log-probabilities of one step (natural log, of the model's own distribution before temperature and cuts)."""
+    """Log-probabilities of one step (natural log): of the model's own distribution, or of the one that the token was
+    chosen from (`Settings.logprobs_of`). `top` has no tokens of probability 0."""
 
     token_id: int
     logprob: float

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from batchchat.chats import Completion, FinishReason, Logprob, Request, Timings
 from batchchat.prompts.codec import Codec
-from batchchat.prompts.stream import TextStream
+
+_WINDOW = 16
+"""Tokens that are decoded with each new one, or more where stop strings are longer."""
+_MARGIN = 8
+"""Characters that are kept beyond a stop string's length: the first token of a window may be written otherwise than it
+was within the answer."""
 
 
 class Progress:
@@ -20,9 +25,9 @@ class Progress:
         self.finished_at: float | None = None
         self._codec = codec
         self._stop_ids = frozenset(request.settings.stop_token_ids)
-        self._stream = TextStream(codec) if request.settings.stop else None
-        self._tail = ""
-        self._tail_length = max((len(stop) for stop in request.settings.stop), default=1) - 1
+        self._longest_stop = max(map(len, request.settings.stop), default=0)
+        self._seen_from = 0
+        """From this token on, the decoded answer may still hold the beginning of a stop string."""
 
     @property
     def done(self) -> bool:
@@ -36,7 +41,7 @@ class Progress:
             self.logprobs.append(logprob)
         if token_id in self._stop_ids:
             self.finish_reason = "stop"
-        elif self._stream is not None and self._holds_stop(self._stream.push(token_id)):
+        elif self._longest_stop and self._ends_in_stop():
             self.finish_reason = "stop_string"
         elif len(self.token_ids) == self.request.settings.max_new_tokens:
             self.finish_reason = "length"
@@ -60,9 +65,16 @@ class Progress:
             error=self.error,
         )
 
-    def _holds_stop(self, new: str) -> bool:
-        if not new:
-            return False
-        text = self._tail + new
-        self._tail = text[len(text) - self._tail_length :] if self._tail_length else ""
-        return any(stop in text for stop in self.request.settings.stop)
+    def _ends_in_stop(self) -> bool:
+        """Whether the last token completed a stop string. Its tokens are decoded with those before them, as a character
+        may be cut into several, may share one with the end of another, or be written by what stands before it."""
+        text = self._codec.decode(self.token_ids[self._seen_from :])
+        if any(stop in text for stop in self.request.settings.stop):
+            return True
+        last = len(self.token_ids)
+        while last - self._seen_from > _WINDOW:
+            later = self._seen_from + _WINDOW // 2
+            if len(self._codec.decode(self.token_ids[later:])) < self._longest_stop + _MARGIN:
+                break
+            self._seen_from = later
+        return False

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 from batchchat.errors import EnvironmentFault, UsageError
 from batchchat.models.adapters import with_adapter
+from batchchat.models.checkpoint import require_files, require_whole
 from batchchat.models.group import require_group
 from batchchat.models.names import explained, hub_arguments, locate
 from batchchat.models.text import load_config
@@ -30,7 +29,7 @@ def load_model(section: Any) -> Any:
     config = load_config(section)
     _require_causal(section.name, config)
     if section.gguf_file is None:
-        _require_safetensors(section.name, name)
+        require_files(section.name, name)
     with explained(section.name):
         model, found = AutoModelForCausalLM.from_pretrained(
             name,
@@ -40,12 +39,13 @@ def load_model(section: Any) -> Any:
             quantization_config=_quantization(section, config),
             attn_implementation=section.attn_implementation,
             offload_folder=section.offload_folder,
+            ignore_mismatched_sizes=True,  # so that they are named below
             output_loading_info=True,
             **_format(section),
             **_places(section),
             **hub_arguments(section),
         )
-        _require_whole(section.name, found["missing_keys"])
+        require_whole(section.name, found, config)
         if section.adapter is not None:
             model = with_adapter(model, section)
     return model.eval()
@@ -59,32 +59,32 @@ def show_loading(shown: bool) -> None:
 
 
 def _require_causal(name: str, config: Any) -> None:
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    brings_its_own = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not brings_its_own:
+    if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        return  # code of its own, which the recipe trusts
+    what = _other_kind(config)
+    if what is not None:
         raise UsageError(
-            f"the model {name} is of type {config.model_type!r}, which writes no text token by token; set model.name "
-            "to a causal language model"
+            f"the model {name} is of type {config.model_type!r}, {what}; set model.name to a causal language model"
         )
 
 
-def _require_safetensors(name: str, resolved: str) -> None:
-    folder = Path(resolved)
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        raise UsageError(
-            f"the folder of the model {name} has no .safetensors file, and other weights can run code when read; save "
-            "the model again with `save_pretrained`, or name another model"
-        )
+def _other_kind(config: Any) -> str | None:
+    """What a config describes, where it is no causal language model."""
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        MODEL_FOR_MASKED_LM_MAPPING,
+    )
 
-
-def _require_whole(name: str, missing: Collection[str]) -> None:
-    """transformers fills weights that a checkpoint lacks with random numbers, which answer nothing."""
-    if missing:
-        raise UsageError(
-            f"the checkpoint of {name} lacks {len(missing)} of the model's weights ({min(missing)}"
-            f"{', …' if len(missing) > 1 else ''}); save or download it again, or name another model"
-        )
+    kind = type(config)
+    if getattr(config, "is_encoder_decoder", False):
+        return "which reads with an encoder and writes with a decoder, and batchchat runs models of one stack"
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING:
+        is_encoder = kind in MODEL_FOR_MASKED_LM_MAPPING and getattr(config, "is_decoder", None) is False
+        return "an encoder, which fills gaps and does not go on with a text" if is_encoder else None
+    if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return "a vision-language model, and batchchat runs models of text alone"
+    return "which writes no text token by token"
 
 
 def _format(section: Any) -> dict[str, Any]:

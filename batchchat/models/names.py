@@ -12,23 +12,29 @@ from pathlib import Path
 from typing import Any
 
 from batchchat.errors import BatchchatError, EnvironmentFault, UsageError
+from batchchat.models.hub import is_out_of_reach
 from batchchat.recipe.model import NO_MODEL
 
 _BUILTIN = "builtin:"
 _FOLDERS = {"tiny-chat": Path(__file__).parent / "tiny_chat"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
+_SETTINGS = {"model": "model.name", "adapter": "model.adapter"}
+
 _FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
 """What is fetched from a mirror."""
 
-__all__ = ["NO_MODEL", "explained", "hub_arguments", "locate", "resolve_name"]
+__all__ = ["NO_MODEL", "explained", "hub_arguments", "locate", "require_adapter_in_reach", "resolve_name"]
 
 
 def locate(section: Any) -> str:
     """Where the files of the recipe's `model` section are: a folder, or a hub id. With `model.endpoint` they are
     fetched from that mirror first. Raises what `resolve_name` raises, and what explains why nothing was fetched."""
     name = resolve_name(section.name, section.gguf_file)
-    if section.endpoint is None or Path(name).is_dir():
+    if Path(name).is_dir():
+        return name
+    if section.endpoint is None:
+        _require_in_reach(section, name, section.gguf_file or "config.json")
         return name
     wanted = _FILES if section.gguf_file is None else (*_FILES[:-1], section.gguf_file)
     code = ("*.py",) if section.trust_remote_code else ()
@@ -36,6 +42,18 @@ def locate(section: Any) -> str:
         return _fetched(
             name, section.revision, section.endpoint, section.cache_dir, section.local_files_only, (*wanted, *code)
         )
+
+
+def _require_in_reach(section: Any, name: str, file: str) -> None:
+    """Raises EnvironmentFault where the hub repository `name` of the model itself is neither here nor to be had."""
+    if is_out_of_reach(name, file, section.revision, section.cache_dir, section.local_files_only):
+        raise _unreachable(f"the model {name}", "model.name")
+
+
+def require_adapter_in_reach(section: Any) -> None:
+    """The same of the hub repository of its adapter."""
+    if is_out_of_reach(section.adapter, "adapter_config.json", None, None, section.local_files_only):
+        raise _unreachable(f"the adapter {section.adapter}", "model.adapter")
 
 
 @cache
@@ -104,68 +122,66 @@ def hub_arguments(section: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def explained(name: str) -> Iterator[None]:
-    """Within it, whatever loading the model `name` raises becomes one sentence, a UsageError or EnvironmentFault."""
+def explained(name: str, kind: str = "model") -> Iterator[None]:
+    """Within it, whatever loading the model `name` raises becomes one sentence, a UsageError or EnvironmentFault.
+    `kind`: adapter, where it is one."""
     try:
         yield
     except BatchchatError:
         raise
     except Exception as error:  # loading runs code of the hub, the model and its libraries, which raise anything
-        raise _explain(name, error) from error
+        raise _explain(f"the {kind} {name}", _SETTINGS[kind], error) from error
 
 
-def _explain(name: str, error: Exception) -> BatchchatError:
+def _explain(it: str, setting: str, error: Exception) -> BatchchatError:
     kinds = {type(link).__name__ for link in _chain(error)}
     words = " ".join(str(error).split())
     if "GatedRepoError" in kinds:
         return UsageError(
-            f"the model {name} is gated and this machine may not read it; accept its terms on the hub, then log in "
+            f"{it} is gated and this machine may not read it; accept its terms on the hub, then log in "
             "with `hf auth login`"
         )
     if "RevisionNotFoundError" in kinds:
-        return UsageError(
-            f"the model {name} has no such revision; set model.revision to one of its branches, tags or commits"
-        )
+        return UsageError(f"{it} has no such revision; set model.revision to one of its branches, tags or commits")
     if "RepositoryNotFoundError" in kinds:
         return UsageError(
-            f"the model {name} is neither a folder here nor on the hub; set model.name to one of them, or log in with "
+            f"{it} is neither a folder here nor on the hub; set {setting} to one of them, or log in with "
             "`hf auth login` if it is private"
         )
     if kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectionError", "ConnectTimeout"}:
-        return EnvironmentFault(
-            f"the model {name} is not on this machine and the hub cannot be asked; set model.name to a folder, or "
-            "connect (model.local_files_only=false, no HF_HUB_OFFLINE)"
-        )
+        return _unreachable(it, setting)
     if "OutOfMemoryError" in kinds:
         return EnvironmentFault(
-            f"the model {name} does not fit into memory; set model.quantization=4bit, a smaller model.dtype, or "
+            f"{it} does not fit into memory; set model.quantization=4bit, a smaller model.dtype, or "
             "model.device_map=auto"
         )
     if "offload_folder" in words or "offload_dir" in words:
-        return UsageError(
-            f"the model {name} is to lie on the disk in part, and no place is named; set model.offload_folder"
-        )
+        return UsageError(f"{it} is to lie on the disk in part, and no place is named; set model.offload_folder")
     if "trust_remote_code" in words:
         return UsageError(
-            f"the model {name} comes with Python code of its own; read that code, then set model.trust_remote_code=true"
+            f"{it} comes with Python code of its own; read that code, then set model.trust_remote_code=true"
         )
-    if "safetensors" in words:
+    if "safetensors" in words and isinstance(error, OSError):
         return UsageError(
-            f"the model {name} has no safetensors weights, and other weights can run code when read; save it again "
+            f"{it} has no safetensors weights, and other weights can run code when read; save it again "
             "with `save_pretrained`, or name another model"
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return EnvironmentFault(
-            f"the disk is full and the model {name} cannot be stored; free some space, or set model.cache_dir to a "
-            "larger disk"
+            f"the disk is full and {it} cannot be stored; free some space, or set model.cache_dir to a larger disk"
         )
     if isinstance(error, ImportError):
-        return EnvironmentFault(
-            f"the model {name} needs a package that is missing: {_short(words)}; install it with pip"
-        )
+        return EnvironmentFault(f"{it} needs a package that is missing: {_short(words)}; install it with pip")
     return UsageError(
-        f"the model {name} cannot be loaded: {_short(words) or type(error).__name__}; check its files, or name another "
-        "model with model.name"
+        f"{it} cannot be loaded: {_short(words) or type(error).__name__}; check its files, or name another with "
+        f"{setting}"
+    )
+
+
+def _unreachable(it: str, setting: str) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"{it} is not on this machine and the hub cannot be asked; set {setting} to a folder, or connect "
+        "(model.local_files_only=false, no HF_HUB_OFFLINE)"
     )
 
 

@@ -41,9 +41,9 @@ def load_text_side(recipe: Any) -> TextSide:
 
 def load_config(section: Any) -> Any:
     """The model's transformers config."""
-    from transformers import AutoConfig
-
     name = locate(section)
+    from transformers import AutoConfig  # after it: a model out of reach is said before the library is read
+
     with explained(section.name):
         return AutoConfig.from_pretrained(name, **hub_arguments(section), **_gguf(section))
 
@@ -66,10 +66,26 @@ def load_generation_defaults(section: Any) -> dict[str, Any]:
     with explained(section.name):
         try:
             found = GenerationConfig.from_pretrained(name, **hub_arguments(section))
-        except OSError:  # no generation_config.json; if the model itself is missing, reading its config says so
+        except OSError as error:
+            if isinstance(error.__context__, ValueError):
+                raise _broken_defaults(section.name, error.__context__) from error
+            # There is no generation_config.json; if the model itself is missing, reading its config says so.
             found = GenerationConfig.from_model_config(load_config(section))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise _broken_defaults(section.name, error) from error
+    ends = found.eos_token_id
+    if not all(type(end) is int and end >= 0 for end in (ends if isinstance(ends, list) else [ends or 0])):
+        raise _broken_defaults(section.name, f"its eos_token_id is {ends!r}, no token id")
     values: dict[str, Any] = found.to_diff_dict()
     return {key: value for key, value in values.items() if key != "transformers_version" and not key.startswith("_")}
+
+
+def _broken_defaults(name: str, reason: object) -> UsageError:
+    words = " ".join(str(reason).split()).rstrip(".")
+    return UsageError(
+        f"the generation_config.json of the model {name} cannot be used ({words[:300]}); mend it, or copy or download "
+        "it again"
+    )
 
 
 def context_length(config: Any) -> int | None:

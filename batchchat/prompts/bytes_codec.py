@@ -9,6 +9,7 @@ from typing import Any
 from batchchat.chats import Completion, Message
 from batchchat.errors import BadRow
 from batchchat.prompts.answers import Answer, plain_answer
+from batchchat.prompts.token_texts import TokenTexts
 
 _END = 256
 
@@ -49,6 +50,10 @@ class ByteCodec:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of byte ids; bytes that are no UTF-8 become U+FFFD, a turn's end a newline."""
         return bytes(10 if number == _END else number for number in ids).decode("utf-8", "replace")
+
+    def token_texts(self) -> TokenTexts:
+        """Each byte is itself, and a turn's end no text."""
+        return TokenTexts([*(bytes([number]) for number in range(_END)), b""])
 
     def pieces(self, ids: Sequence[int]) -> list[tuple[str, bool]]:
         """The ids as text, turn ends marked as special."""

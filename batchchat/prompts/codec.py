@@ -9,6 +9,7 @@ from batchchat.chats import Completion, Message
 from batchchat.errors import BadRow, UsageError
 from batchchat.prompts.answers import Answer, answer_text, parsed_answer, plain_answer, thinking_answer, uses_thinking
 from batchchat.prompts.literal import LiteralText
+from batchchat.prompts.token_texts import TokenTexts, token_texts
 
 Tools = Sequence[Mapping[str, Any]] | None
 
@@ -50,6 +51,10 @@ class Codec(Protocol):
         """Raw text, special tokens included."""
         ...
 
+    def token_texts(self) -> TokenTexts:
+        """What each token adds to a text. Raises UsageError for a tokenizer of which that cannot be said."""
+        ...
+
     def pieces(self, ids: Sequence[int]) -> list[tuple[str, bool]]:
         """Raw text in pieces; True goes with special tokens."""
         ...
@@ -81,6 +86,7 @@ class TokenizerCodec:
         self.template_kwargs = dict(template_kwargs or {})
         self._given_template = template
         self._literal = LiteralText(tokenizer)
+        self._token_texts: TokenTexts | None = None
         self._thinks = uses_thinking(tokenizer, self.template)
 
     @property
@@ -122,6 +128,16 @@ class TokenizerCodec:
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
+
+    def token_texts(self) -> TokenTexts:
+        if self._token_texts is None:
+            self._token_texts = token_texts(self.tokenizer, self.decode, self.special_ids)
+        if self._token_texts is None:
+            raise UsageError(
+                "generation.bad_words cannot be kept out: this model's tokenizer writes a token differently beside "
+                "others; leave them out, or forbid tokens with generation.suppress_tokens"
+            )
+        return self._token_texts
 
     def pieces(self, ids: Sequence[int]) -> list[tuple[str, bool]]:
         specials = self.special_ids

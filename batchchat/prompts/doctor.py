@@ -14,6 +14,8 @@ from batchchat.errors import BadRow, UsageError
 from batchchat.prompts.codec import Codec, TokenizerCodec
 from batchchat.prompts.settings import leaked_defaults, resolve_settings
 
+_TOP_K = 50
+"""What `generate` takes where nothing says otherwise."""
 _DAYS = (datetime(2001, 2, 3, 4, 5, 6), datetime(2019, 10, 21, 17, 38, 49))
 
 
@@ -67,7 +69,14 @@ def _sampling(codec: Codec, defaults: Mapping[str, Any], recipe: Any) -> Iterato
             f"{name}={value} comes from the model's generation config, not from the recipe",
             f"set generation.{name} to keep or change it, or generation.model_defaults=false",
         )
-    if resolve_settings(recipe.generation, {}, defaults, codec).temperature == 0:
+    settings = resolve_settings(recipe.generation, {}, defaults, codec)
+    if settings.temperature > 0 and settings.top_k == 0 and recipe.generation.top_k is None:
+        yield Finding(
+            "note",
+            f"neither the recipe nor the model sets top_k, so it is off, where transformers' generate takes {_TOP_K}",
+            f"set generation.top_k={_TOP_K} to sample as it does, or 0 to say that you do not",
+        )
+    if settings.temperature == 0:
         idle = [name for name in ("top_k", "top_p", "min_p") if getattr(recipe.generation, name) is not None]
         for name in idle:
             yield Finding(

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchchat.chats import Settings
-from batchchat.errors import BadRow
+from batchchat.errors import BadRow, UsageError
 from batchchat.prompts.codec import Codec
-from batchchat.recipe.flags import GenerationFlags, freeze_flags
+from batchchat.prompts.token_texts import spellings
+from batchchat.recipe.flags import GenerationFlags, effective_flags, freeze_flags, thaw_flags
 
 _PLAIN = (
     "max_new_tokens",
@@ -21,6 +22,7 @@ _PLAIN = (
     "presence_penalty",
     "frequency_penalty",
     "logprobs",
+    "logprobs_of",
 )
 """Fields that go into `Settings` under their own name, where they are not None."""
 
@@ -78,26 +80,30 @@ class SettingsResolver:
 
     def _settings(self, generation: Any) -> Settings:
         open_to = _usable_defaults(self._defaults) if generation.model_defaults else {}
+        _require_valid(generation, {name: value for name, value in open_to.items() if _is_open(generation, name)})
         values = {name: _first(getattr(generation, name), open_to.get(name)) for name in _PLAIN}
         stop_ids = tuple(generation.stop_token_ids or ())
         if not generation.ignore_eos:
             stop_ids = (*_as_ids(self._defaults.get("eos_token_id")), *self._codec.eos_token_ids, *stop_ids)
-        set_flags = generation.passthrough()
-        named = {name for name, _ in set_flags}
-        model_flags = {
-            name: value for name, value in open_to.items() if name in GenerationFlags.model_fields and name not in named
-        }
-        bad_words = [self._codec.encode_text(word) for word in generation.bad_words or ()]
-        bad_words += [tuple(ids) for ids in open_to.get("bad_words_ids") or ()]
+        model_flags = {name: value for name, value in open_to.items() if name in GenerationFlags.model_fields}
+        flags = {**model_flags, **thaw_flags(generation.passthrough())}
+        temperature = _temperature(generation, self._defaults if generation.model_defaults else {})
         return Settings(
-            temperature=_temperature(generation, self._defaults if generation.model_defaults else {}),
+            temperature=temperature,
             logit_bias=tuple(sorted((int(token), bias) for token, bias in (generation.logit_bias or {}).items())),
-            bad_words=tuple(ids for ids in bad_words if ids),
-            stop=tuple(generation.stop or ()),
+            bad_words=tuple(tuple(ids) for ids in open_to.get("bad_words_ids") or () if ids),
+            bad_texts=self._forbidden(generation.bad_words or ()),
+            stop=spellings(generation.stop or ()),
             stop_token_ids=tuple(dict.fromkeys(stop_ids)),
-            flags=tuple(sorted((*set_flags, *freeze_flags(model_flags)), key=lambda flag: flag[0])),
+            flags=freeze_flags(effective_flags(flags, sampled=temperature > 0)),
             **{name: value for name, value in values.items() if value is not None},
         )
+
+    def _forbidden(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Raises UsageError where the texts of tokens, by which they are kept out, are not known."""
+        if texts:
+            self._codec.token_texts()
+        return spellings(texts)
 
 
 def resolve_settings(
@@ -169,6 +175,23 @@ def _temperature(generation: Any, defaults: Mapping[str, Any]) -> float:
     if generation.do_sample or defaults.get("do_sample"):
         return float(_first(defaults.get("temperature"), 1.0))
     return 0.0
+
+
+def _require_valid(generation: Any, defaults: Mapping[str, Any]) -> None:
+    """The model's own values obey the rules of the recipe's."""
+    from pydantic import ValidationError
+
+    section = type(generation)
+    for name, value in defaults.items():
+        if name not in section.model_fields:
+            continue
+        try:
+            section.model_validate({name: value})
+        except ValidationError as error:
+            raise UsageError(
+                f"the model's generation config sets {name}={value!r}, which is not valid: {error.errors()[0]['msg']}; "
+                f"set generation.{name}, or generation.model_defaults=false"
+            ) from error
 
 
 def _usable_defaults(defaults: Mapping[str, Any]) -> dict[str, Any]:

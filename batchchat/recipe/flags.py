@@ -226,6 +226,56 @@ REPLACED_FLAGS: Mapping[str, str] = {
 """Flags of `GenerationConfig` that a recipe cannot set, with the reason and what to write instead."""
 
 
+_OFF: Mapping[str, Any] = {
+    "num_beams": 1,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "encoder_repetition_penalty": 1.0,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "guidance_scale": 1.0,
+    "renormalize_logits": False,
+    "remove_invalid_values": False,
+    "suppress_tokens": (),
+    "begin_suppress_tokens": (),
+    "sequence_bias": (),
+    "use_mtp": False,
+    "use_cache": True,
+    "disable_compile": False,
+}
+"""Values with which a flag does nothing."""
+_OF_BEAMS = frozenset(("early_stopping", "length_penalty"))
+_SPECULATING = ("prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
+_OF_SPECULATION = frozenset(
+    (
+        "max_matching_ngram_size",
+        "num_assistant_tokens",
+        "num_assistant_tokens_schedule",
+        "assistant_confidence_threshold",
+        "assistant_ensemble_weight",
+    )
+)
+_OF_SAMPLING = frozenset(("top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"))
+
+
+def effective_flags(flags: Mapping[str, Any], *, sampled: bool) -> dict[str, Any]:
+    """The flags without those that change nothing: values that mean off, and flags of beams, of speculation or of
+    sampling where there is none."""
+    on = {name: value for name, value in flags.items() if name not in _OFF or freeze_value(value) != _OFF[name]}
+    idle = set() if "num_beams" in on else set(_OF_BEAMS)
+    if not speculates(on):
+        idle |= _OF_SPECULATION
+    if not sampled:
+        idle |= _OF_SAMPLING
+    return {name: value for name, value in on.items() if name not in idle}
+
+
+def speculates(flags: Mapping[str, Any]) -> bool:
+    """Whether `generate` guesses several tokens ahead."""
+    return any(flags.get(name) for name in _SPECULATING)
+
+
 class FrozenMapping(tuple[tuple[Any, Any], ...]):
     """A mapping as hashable pairs, sorted by key; its type tells it from a list of pairs."""
 
@@ -234,7 +284,7 @@ class FrozenMapping(tuple[tuple[Any, Any], ...]):
 
 def freeze_flags(flags: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     """Flags sorted by name, with hashable values: lists become tuples, mappings `FrozenMapping`s."""
-    return tuple((name, _freeze(flags[name])) for name in sorted(flags))
+    return tuple((name, freeze_value(flags[name])) for name in sorted(flags))
 
 
 def thaw_flags(flags: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
@@ -243,11 +293,12 @@ def thaw_flags(flags: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
     return {name: _thaw(value) for name, value in flags}
 
 
-def _freeze(value: Any) -> Any:
+def freeze_value(value: Any) -> Any:
+    """One flag's value, hashable."""
     if isinstance(value, Mapping):
-        return FrozenMapping((key, _freeze(value[key])) for key in sorted(value, key=str))
+        return FrozenMapping((key, freeze_value(value[key])) for key in sorted(value, key=str))
     if isinstance(value, (list, tuple)):
-        return tuple(_freeze(item) for item in value)
+        return tuple(freeze_value(item) for item in value)
     return value
 
 

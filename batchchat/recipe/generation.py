@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -27,7 +27,11 @@ class RowSettings(Section):
         default=None, ge=0, description="Divides the logits before sampling; 0 answers greedily.", examples=[0.7]
     )
     top_k: int | None = Field(
-        default=None, ge=0, description="Sample from the k most likely tokens only; 0 is off.", examples=[50]
+        default=None,
+        ge=0,
+        description="Sample from the k most likely tokens only, and those as likely as the last of them; 0 is off, as "
+        "is null where the model names none (transformers' `generate` takes 50 then).",
+        examples=[50],
     )
     top_p: float | None = Field(
         default=None,
@@ -63,7 +67,8 @@ class RowSettings(Section):
     )
     stop: Texts = Field(
         default=(),
-        description="Texts that end the answer as soon as it holds one of them.",
+        description="Texts that end the answer as soon as it holds one of them, also where a character is spelled with "
+        "combining marks in one and as a whole in the other.",
         examples=[["\n\n", "User:"]],
     )
     stop_token_ids: TokenIds = Field(
@@ -76,13 +81,22 @@ class RowSettings(Section):
         default={}, description="Added to the logits of single tokens, by token id.", examples=[{15: -100.0}]
     )
     bad_words: Texts = Field(
-        default=(), description="Texts that the answer must not hold; each is forbidden token by token."
+        default=(),
+        description="Texts that the answer must not hold anywhere, however they are cut into tokens: inside words too, "
+        "and with or without a space before them.",
+        examples=[["As an AI"]],
     )
     logprobs: int | None = Field(
         default=None,
         ge=0,
         le=20,
         description="Record the log-probability of each chosen token, and of this many most likely tokens beside it.",
+    )
+    logprobs_of: Literal["raw", "processed"] = Field(
+        default="raw",
+        description="raw: log-probabilities of the model's own distribution, whatever else is set; processed: of the "
+        "one that the token was chosen from, after biases, penalties, bans and, where it is sampled, temperature and "
+        "cuts.",
     )
     samples: int = Field(default=1, ge=1, description="How many independent answers each chat gets.")
     seed: int = Field(

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 
 from batchchat.chats import Request, Settings
 
 
-class RowPenalties:
-    """Changes logits row by row, in the order of the rows. Rows without such settings cost nothing."""
+class Texts(Protocol):
+    """What each token of a vocabulary adds to a text (`prompts.token_texts`)."""
 
-    def __init__(self, vocab_size: int, device: torch.device):
+    def holding(self, text: bytes, /) -> Sequence[int]:
+        """Ids of the tokens in which a text stands whole."""
+        ...
+
+    def completing(self, text: bytes, tail: bytes) -> Sequence[int]:
+        """Ids of the tokens with which a text that `tail` begins would be complete."""
+        ...
+
+    def joined(self, ids: Sequence[int]) -> bytes:
+        """The bytes of some tokens in a row."""
+        ...
+
+
+class RowPenalties:
+    """Changes logits row by row, in the order of the rows: biases, penalties, bans, as transformers does. Rows without
+    such settings cost nothing."""
+
+    def __init__(self, vocab_size: int, device: torch.device, texts: Callable[[], Texts] | None = None):
+        self._texts = texts
+        self._tails: list[bytes] = []
+        """Per row, the last bytes of the answer so far; kept for rows with texts that must not be written."""
         self._vocab_size = vocab_size
         self._device = device
         self._settings: list[Settings] = []
@@ -24,6 +45,9 @@ class RowPenalties:
         self._counts = torch.zeros((0, vocab_size), dtype=torch.float32, device=device)
         """[counted rows, vocabulary]: how often the answer holds each token."""
         self._in_prompt = torch.zeros((0, vocab_size), dtype=torch.bool, device=device)
+        self._no_ids = torch.zeros(0, dtype=torch.int64, device=device)
+        self._fixed: dict[tuple[frozenset[int], tuple[bytes, ...]], torch.Tensor] = {}
+        """Ids that rows may never take, by their settings: many rows have the same."""
         self._arrange()
 
     def extend(self, requests: Sequence[Request]) -> None:
@@ -34,6 +58,7 @@ class RowPenalties:
             self._settings.append(request.settings)
             self._history.append(list(request.prompt_ids))
             self._prompt_lengths.append(len(request.prompt_ids))
+            self._tails.append(b"")
         new = [row for row in range(first, len(self._settings)) if _counts_tokens(self._settings[row])]
         self._counted += new
         self._counts = torch.cat([self._counts, self._counts.new_zeros((len(new), self._vocab_size))])
@@ -53,15 +78,18 @@ class RowPenalties:
         self._settings = [self._settings[row] for row in rows]
         self._history = [self._history[row] for row in rows]
         self._prompt_lengths = [self._prompt_lengths[row] for row in rows]
+        self._tails = [self._tails[row] for row in rows]
         self._arrange()
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """`logits` [rows, vocabulary] as the rows' settings change them; the tensor itself where none does."""
-        if self._counted:
-            logits = logits.index_copy(0, self._counted_rows, self._penalized(logits[self._counted_rows]))
         if self._bias_rows.numel():
             logits = logits.index_put((self._bias_rows, self._bias_ids), self._bias, accumulate=True)
-        bans = [*self._fixed_bans, *self._moving_bans()]
+        if self._counted:
+            logits = logits.index_copy(0, self._counted_rows, self._penalized(logits[self._counted_rows]))
+        if self._fixed_rows.numel():
+            logits = logits.index_put((self._fixed_rows, self._fixed_ids), logits.new_tensor(-torch.inf))
+        bans = self._moving_bans()
         if bans:
             rows, ids = torch.tensor(bans, dtype=torch.int64, device=self._device).unbind(-1)
             logits = logits.index_put((rows, ids), logits.new_tensor(-torch.inf))
@@ -79,6 +107,8 @@ class RowPenalties:
             tokens = ids.tolist()
             for row in taking:
                 self._history[row].append(tokens[row])
+                if self._words[row]:
+                    self._tails[row] = self._tail(row, tokens[row])
 
     def _arrange(self) -> None:
         settings = self._settings
@@ -91,9 +121,16 @@ class RowPenalties:
         self._bias_rows = torch.tensor([row for row, _, _ in biases], dtype=torch.int64, device=self._device)
         self._bias_ids = torch.tensor([token for _, token, _ in biases], dtype=torch.int64, device=self._device)
         self._bias = torch.tensor([bias for _, _, bias in biases], dtype=torch.float32, device=self._device)
-        self._fixed_bans = [(row, word[0]) for row, s in enumerate(settings) for word in s.bad_words if len(word) == 1]
+        self._words = [tuple(text.encode("utf-8", "surrogatepass") for text in s.bad_texts) for s in settings]
+        fixed = [self._fixed_bans(s.bad_words, words) for s, words in zip(settings, self._words, strict=True)]
+        self._fixed_ids = torch.cat([self._no_ids, *fixed])
+        self._fixed_rows = torch.arange(len(fixed), device=self._device).repeat_interleave(
+            torch.tensor([len(ids) for ids in fixed], dtype=torch.int64, device=self._device)
+        )
         self._moving = [
-            row for row, s in enumerate(settings) if s.min_new_tokens or any(len(word) > 1 for word in s.bad_words)
+            row
+            for row, s in enumerate(settings)
+            if s.min_new_tokens or s.bad_texts or any(len(word) > 1 for word in s.bad_words)
         ]
 
     def _column(self, values: list[float]) -> torch.Tensor:
@@ -116,7 +153,34 @@ class RowPenalties:
                 begun = len(word) - 1
                 if begun and tuple(history[-begun:]) == word[:-1]:
                     bans.append((row, word[-1]))
+            for text in self._words[row]:
+                bans += [(row, token) for token in self._completing(text, self._tails[row])]
         return bans
+
+    def _known_texts(self) -> Texts:
+        assert self._texts is not None, "bad_texts need the texts of the tokens"
+        return self._texts()
+
+    def _fixed_bans(self, bad_words: Sequence[Sequence[int]], texts: tuple[bytes, ...]) -> torch.Tensor:
+        """Ids that are banned at every step."""
+        if not bad_words and not texts:
+            return self._no_ids
+        ids = {word[0] for word in bad_words if len(word) == 1}
+        key = (frozenset(ids), texts)
+        if key not in self._fixed:
+            ids.update(token for text in texts for token in self._known_texts().holding(text))
+            known = sorted(token for token in ids if token < self._vocab_size)
+            self._fixed[key] = torch.tensor(known, dtype=torch.int64, device=self._device)
+        return self._fixed[key]
+
+    def _completing(self, text: bytes, tail: bytes) -> list[int]:
+        return [token for token in self._known_texts().completing(text, tail) if token < self._vocab_size]
+
+    def _tail(self, row: int, token: int) -> bytes:
+        """As many of the answer's last bytes as a text may have that is not complete yet."""
+        longest = max(map(len, self._words[row]))
+        whole = self._tails[row] + self._known_texts().joined([token])
+        return whole[max(0, len(whole) - longest + 1) :]
 
     def _check(self, settings: Settings) -> None:
         named = [("logit_bias", token) for token, _ in settings.logit_bias]

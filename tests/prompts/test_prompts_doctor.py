@@ -77,8 +77,18 @@ def test_settings_that_leak_or_do_nothing() -> None:
     found = text(findings(defaults={"do_sample": True, "temperature": 0.6}))
     assert "temperature=0.6 comes from the model's generation config" in found
     assert "generation.temperature" in found
-    assert findings(defaults={"do_sample": True, "temperature": 0.6}, generation={"temperature": 0.6}) == []
+    said = {"temperature": 0.6, "top_k": 0}
+    assert findings(defaults={"do_sample": True, "temperature": 0.6}, generation=said) == []
     assert "generation.top_p does nothing" in text(findings(generation={"top_p": 0.9}))
+
+
+def test_an_unstated_top_k_is_another_than_that_of_generate() -> None:
+    found = findings(generation={"temperature": 0.6})
+    assert [finding.level for finding in found] == ["note"]
+    assert "generate takes 50" in text(found)
+    assert findings(generation={"temperature": 0.6, "top_k": 50}) == []
+    assert "generate takes 50" not in text(findings(defaults={"do_sample": True, "top_k": 20}))
+    assert findings() == []  # greedy
 
 
 def test_prefill_that_ends_in_white_space() -> None:

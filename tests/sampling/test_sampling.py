@@ -37,7 +37,9 @@ def reference_choice(logits: list[float], request: Request, step: int) -> int:
     top = logits[ranked[0]]
     weight = {token: math.exp((logits[token] - top) / s.temperature) for token in ranked}
     cuts = bool(s.top_k or s.top_p < 1 or s.min_p)
-    kept = ranked[: s.top_k] if s.top_k else ranked
+    kept = ranked
+    if 0 < s.top_k < len(ranked):
+        kept = [token for token in ranked if logits[token] >= logits[ranked[s.top_k - 1]]]
     if s.top_p < 1:
         total, before, allowed = sum(weight[token] for token in kept), 0.0, []
         for token in kept:

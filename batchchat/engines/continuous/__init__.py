@@ -17,7 +17,9 @@ from batchchat.engines.continuous.graphs import record_cuda
 from batchchat.engines.continuous.sizing import kv_tokens
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
 from batchchat.errors import UsageError
+from batchchat.models import load_generation_defaults
 from batchchat.models.facts import model_facts
+from batchchat.prompts import resolve_settings
 
 
 def build(context: EngineContext) -> ContinuousEngine:
@@ -38,9 +40,9 @@ def try_build(
 ) -> tuple[ContinuousEngine | None, str]:
     """The engine for a loaded model, or None and why the model or the recipe needs another one. Runs, chats and
     benchmarks all get theirs here. `drafter` takes the place of what the recipe's `model.draft` asks for."""
-    flags = [name for name, _ in context.recipe.generation.passthrough()]
+    flags = _flags(context)
     if flags:
-        return None, f"it does not know generation.{flags[0]}"
+        return None, f"it does not know {flags[0]}"
     undo = prepare(model)
     config = _config(model, context)
     found = check(model, config.batch_invariant)
@@ -91,6 +93,15 @@ def _config(model: Any, context: EngineContext) -> EngineConfig:
 def _device(model: Any) -> torch.device:
     device: torch.device = model.get_input_embeddings().weight.device
     return device
+
+
+def _flags(context: EngineContext) -> list[str]:
+    """Flags of `generate` that every row of the recipe has, and where each is set."""
+    recipe = context.recipe
+    defaults = load_generation_defaults(recipe.model)
+    own = {name for name, _ in recipe.generation.passthrough()}
+    flags = [name for name, _ in resolve_settings(recipe.generation, {}, defaults, context.codec).flags]
+    return [f"generation.{name}" if name in own else f"{name}, which the model's own file sets" for name in flags]
 
 
 def _is_on_one_gpu(model: Any) -> bool:

@@ -70,7 +70,7 @@ class ContinuousEngine:
         self._live: list[Sequence] = []
         """Sequences that write, in the order of the sampler's rows."""
         self._vocab_size = int(model.get_output_embeddings().weight.shape[0])
-        self._sampler = SamplerRows(self._vocab_size, self._runner.device)
+        self._sampler = SamplerRows(self._vocab_size, self._runner.device, texts=codec.token_texts)
         self._speculation = None if drafter is None else Speculation(drafter, meter, config.always_draft)
         self._undo = undo
 

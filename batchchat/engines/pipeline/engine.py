@@ -15,6 +15,7 @@ from batchchat.engines.base import EngineConfig, EngineContext, EngineMeter, Tok
 from batchchat.engines.memory import Budget, is_out_of_memory, release_memory, too_large
 from batchchat.engines.pipeline import flags
 from batchchat.engines.pipeline.padded import RenderedPipeline, RowWiseChoice, RowWiseStop
+from batchchat.engines.pipeline.processors import BannedTexts
 from batchchat.engines.work import Work
 from batchchat.models import group
 from batchchat.models.facts import model_facts
@@ -150,13 +151,12 @@ class PipelineEngine:
         if flags.is_handed_over(settings) or (self._speculation and flags.takes_drafts(settings)):
             steps = self._hand_over(rows, limit)
         else:
-            choice = RowWiseChoice(rows, flags.warp(settings), self._meter.now, self._on_token)
-            marks = flags.watermark(settings, self._model.config.get_text_config().vocab_size, self._model.device)
+            choice = RowWiseChoice(rows, self._model, self._codec.token_texts, self._meter.now, self._on_token)
             self._generate(
                 rows,
                 max_new_tokens=limit,
                 do_sample=False,
-                logits_processor=LogitsProcessorList([*marks, choice]),
+                logits_processor=LogitsProcessorList([choice]),
                 stopping_criteria=StoppingCriteriaList([RowWiseStop(rows)]),
                 **flags.generate_arguments(settings),
             )
@@ -174,6 +174,9 @@ class PipelineEngine:
         arguments = flags.handed_over_arguments(request.settings, self._pipeline.tokenizer)
         if not flags.is_handed_over(request.settings):
             arguments |= self._speculation
+        if request.settings.bad_texts:
+            banned = BannedTexts(request.settings.bad_texts, self._codec.token_texts(), len(request.prompt_ids))
+            arguments["logits_processor"] = LogitsProcessorList([banned])
         with torch.random.fork_rng(enabled=arguments["do_sample"]):
             if arguments["do_sample"]:
                 torch.manual_seed(request.seed % 2**63)

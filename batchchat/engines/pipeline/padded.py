@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor, StoppingCriteria, TextGenerationPipeline
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, TextGenerationPipeline
 
 from batchchat.chats import Request
 from batchchat.engines.answer import Progress
 from batchchat.engines.base import TokenListener
-from batchchat.sampling import SamplerRows, Warp
+from batchchat.engines.pipeline import flags, processors
+from batchchat.prompts.token_texts import TokenTexts
+from batchchat.sampling import SamplerRows
 
 
 class RenderedPipeline(TextGenerationPipeline):
@@ -33,19 +35,26 @@ class RenderedPipeline(TextGenerationPipeline):
 
 
 class RowWiseChoice(LogitsProcessor):
-    """The last logits processor of a call: lets the sampler choose and leaves only the chosen tokens.
+    """The one logits processor of a call: lets the sampler choose and leaves only the chosen tokens.
 
     It also keeps each row's `Progress`, so that the rows' ends are known as soon as their tokens are.
     """
 
     def __init__(
-        self, rows: Sequence[Progress], warp: Warp | None, now: Callable[[], float], on_token: TokenListener | None
+        self,
+        rows: Sequence[Progress],
+        model: Any,
+        texts: Callable[[], TokenTexts],
+        now: Callable[[], float],
+        on_token: TokenListener | None,
     ):
         self._rows = rows
-        self._warp = warp
+        self._model = model
+        self._texts = texts
         self._now = now
         self._on_token = on_token
         self._sampler: SamplerRows | None = None
+        self._processors = LogitsProcessorList()
         self.first_at: float | None = None
         """When the first logits came: the prompts were computed then."""
 
@@ -53,15 +62,25 @@ class RowWiseChoice(LogitsProcessor):
         """`scores` [rows, vocabulary] become 0 at each row's token and -inf elsewhere."""
         if self._sampler is None:
             self.first_at = self._now()
-            requests = [progress.request for progress in self._rows]
-            self._sampler = SamplerRows.from_requests(requests, scores.shape[-1], scores.device, self._warp)
-        choice = self._sampler.choose(scores)
+            self._sampler = self._begin(input_ids, scores)
+        logits = self._processors(input_ids, scores) if self._processors else scores
+        choice = self._sampler.choose(logits, scores, input_ids)
         self._sampler.append(choice.ids)
         tokens, failed = torch.stack([choice.ids, choice.failed.long()]).tolist()
         for row, progress in enumerate(self._rows):
             if not progress.done:
                 self._take(progress, tokens[row], bool(failed[row]), choice.logprobs[row] if choice.logprobs else None)
         return scores.fill_(-torch.inf).scatter_(1, choice.ids[:, None], 0.0)
+
+    def _begin(self, prompts: torch.Tensor, scores: torch.Tensor) -> SamplerRows:
+        requests = [progress.request for progress in self._rows]
+        settings = requests[0].settings  # all rows have the same, where flags change logits
+        warps = None
+        if flags.changes_logits(settings):
+            self._processors = processors.processors(settings, self._model, prompts)
+            warps = processors.warps(settings, self._model)
+            requests = [flags.without_processed(request) for request in requests]
+        return SamplerRows.from_requests(requests, scores.shape[-1], scores.device, warps, self._texts)
 
     def _take(self, progress: Progress, token: int, failed: bool, logprob: Any) -> None:
         if failed:
