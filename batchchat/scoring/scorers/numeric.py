@@ -11,7 +11,7 @@ import regex
 from pydantic import Field, field_validator
 
 from batchchat.scoring.base import Answer, Score, ScoreFunction, ScorerOptions, accepted
-from batchchat.scoring.numbers import NumberFormat, boxed, last_number, show
+from batchchat.scoring.numbers import NumberFormat, boxed, last_number, only_number, show
 from batchchat.scoring.scorers.pattern import captured_text, compiled_pattern, last_or_first
 
 Found = Literal["pattern", "####", "\\boxed", "last number", "first number"]
@@ -73,9 +73,8 @@ def make(options: Options) -> ScoreFunction:
                 return value, "####"
         if options.extract in ("auto", "boxed"):
             content = boxed(text)
-            value = None if content is None else last_number(content, numbers)
-            if value is not None or options.extract == "boxed":
-                return value, "\\boxed"
+            if options.extract == "boxed" or (content is not None and content.strip()):
+                return only_number(content or "", numbers), "\\boxed"
         if options.extract == "first":
             return next(numbers.all_in(text), None), "first number"
         return last_number(text, numbers), "last number"
