@@ -190,7 +190,7 @@ def metric_figures(
     several = tuple(f"pass@{k}" for k in summary.pass_at) + (("majority",) if samples > 1 else ())
     figures: dict[str, tuple[str, ...] | None] = {}
     for entry in scoring:
-        own = figure_names(entry.scorer)
+        own = figure_names(entry.scorer, entry.options)
         figures[entry.metric] = None if own is None else (*own, *several)
     for name, judge in judges.items():
         figures[name] = JUDGE_FIGURES[judge.kind]
