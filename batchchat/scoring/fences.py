@@ -33,11 +33,17 @@ def code_blocks(text: str) -> list[Block]:
         assert language is not None, "the pattern matches the empty text"
         # A fence whose content begins in its own line, as in ```{"a": 1}```, names no language.
         start = opening.start("rest") + (language.end() if language["name"] else 0)
-        closing = regex.compile(rf"{regex.escape(mark)}{regex.escape(mark[0])}*(?=[ \t]*(?:\r?\n|\r|$))").search(text, start)
-        end = len(text) if closing is None else closing.start()
+        closing = _closing(mark).search(text, start)
+        end = len(text) if closing is None else closing.start("mark")
         found.append(Block((language["name"] or "").lower(), text[start:end]))
         place = len(text) if closing is None else closing.end()
     return found
+
+
+def _closing(mark: str) -> regex.Pattern[str]:
+    """At the beginning of a line, or else at the end of one."""
+    fence = rf"(?P<mark>{regex.escape(mark)}{regex.escape(mark[0])}*)"
+    return regex.compile(rf"(?<=[\r\n])[ \t>]*{fence}|{fence}(?=[ \t]*(?:\r?\n|\r|$))")
 
 
 def json_block(text: str) -> str | None:

@@ -13,8 +13,6 @@ from pydantic import Field
 from batchchat.scoring.base import Answer, Score, ScoreFunction, accepted, best
 from batchchat.scoring.normalise import TextOptions
 
-DETAILS = ("precision", "recall", "exact")
-
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -33,9 +31,17 @@ class Options(TextOptions):
     ignore_articles: bool = Field(default=True, description="Delete the English articles a, an and the.")
 
 
+def details(options: Options) -> tuple[str, ...]:
+    """The names that the details of its scores have."""
+    return ("precision", "recall", "exact") if options.agrees_with == "squad" else ("precision", "recall")
+
+
 def make(options: Options) -> ScoreFunction:
     """F1 between 0 and 1 over words at white space, each counted as often as it occurs; the best reference counts."""
     normalise = _as_squad if options.agrees_with == "squad" else options.normalise
+
+    def own(exact: float) -> dict[str, float]:
+        return {"exact": exact} if options.agrees_with == "squad" else {}
 
     def against(given: list[str], expected_text: str) -> Score:
         expected = normalise(expected_text).split()
@@ -44,13 +50,13 @@ def make(options: Options) -> ScoreFunction:
         if not given or not expected:
             # SQuAD (version 1) gives two empty texts an F1 of 0, as they share no word.
             value = 0.0 if options.agrees_with == "squad" else exact
-            details = {"precision": value, "recall": value, "exact": exact}
-            return Score(value, "no words are left after normalisation", " ".join(given), expected_text, details)
+            found = {"precision": value, "recall": value} | own(exact)
+            return Score(value, "no words are left after normalisation", " ".join(given), expected_text, found)
         precision, recall = shared / len(given), shared / len(expected)
         value = 0.0 if shared == 0 else 2 * precision * recall / (precision + recall)
         reason = f"{shared} words shared, {len(given)} in the answer, {len(expected)} in the reference"
-        details = {"precision": precision, "recall": recall, "exact": exact}
-        return Score(value, reason, " ".join(given), expected_text, details)
+        found = {"precision": precision, "recall": recall} | own(exact)
+        return Score(value, reason, " ".join(given), expected_text, found)
 
     def score(answer: Answer, reference: Any, columns: Mapping[str, Any]) -> Score:
         given = normalise(answer.text).split()

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from batchchat.scoring.statistics.bootstrap import bootstrap_mean
 from batchchat.scoring.statistics.estimate import Estimate, Numbers, normal_quantile, numbers
+from batchchat.scoring.statistics.proportions import clustered_tango, tango
 
 _ITERATIONS = 100
 _ELO = 400 / math.log(10)
 
 
 def win_rate(outcomes: ArrayLike, clusters: ArrayLike | None = None, confidence: float = 0.95) -> Estimate:
-    """Share of comparisons won, a tie counting half, with its BCa interval.
+    """Share of comparisons won, a tie counting half.
 
-    `outcomes` are 1 for won, 0.5 for a tie, 0 for lost; ValueError for others.
+    It is (1 + won - lost) / 2 in shares of all, and so its interval is Tango's of won against lost, at the effective
+    number of comparisons where they come in clusters. `outcomes` are 1 for won, 0.5 for a tie, 0 for lost; ValueError
+    for others.
     """
-    values = _outcomes(outcomes)
-    return bootstrap_mean(values, clusters, confidence)
+    leads = 2 * _outcomes(outcomes) - 1
+    if clusters is None or np.unique(np.asarray(clusters)).size == leads.size:
+        lead = tango(float((leads > 0).sum()), float((leads < 0).sum()), leads.size, confidence)
+    else:
+        lead = clustered_tango(leads, clusters, confidence)
+    half = [None if bound is None else (1 + bound) / 2 for bound in (lead.low, lead.high)]
+    error = None if lead.standard_error is None else lead.standard_error / 2
+    return replace(lead, value=(1 + lead.value) / 2, standard_error=error, low=half[0], high=half[1])
 
 
 def bradley_terry(
