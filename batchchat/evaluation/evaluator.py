@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from batchchat.chats import Message
+from batchchat.chats import Chat, Message
 from batchchat.evaluation.answers import Answered, Answers
 from batchchat.evaluation.gating import check_runs, hold_gates, run_figures
 from batchchat.evaluation.judge import Judge
@@ -47,6 +47,16 @@ class Evaluator:
                 with open_answers(section.against, recipe):
                     pass
         check_runs(recipe.gates)
+
+    def bad_references(self, chats: Sequence[Chat], columns: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+        """By metric a sentence for each chat whose reference cannot be read; metrics without any are left out."""
+        found: dict[str, list[str]] = {}
+        for scorer in self._scorers:
+            for chat, row in zip(chats, columns, strict=True):
+                mistake = scorer.reference_mistake(chat.num_turns, row, chat.reference, chat.references)
+                if mistake is not None:
+                    found.setdefault(scorer.name, []).append(f"{chat.place}: {mistake}")
+        return found
 
     def mark(self) -> dict[str, Any]:
         """What the scores and gates depend on besides the answers: equal marks, equal results."""
@@ -100,6 +110,8 @@ class Evaluator:
         for judge in judges:
             book.open_metric(judge.name, judge.worst)
         for answered in answers:
+            if answered.failure is not None:
+                continue
             conditions = [self._condition(answered, turn) for turn in range(len(answered.answers))]
             for scorer in self._scorers:
                 for turn in scorer.turns(answered.num_turns):
@@ -132,6 +144,8 @@ class Evaluator:
         for scorer in scorers:
             pass_at = recipe.summary.pass_at if isinstance(scorer, Scorer) else ()
             summaries, missing = book.summaries(scorer.name, pass_at)
+            if (unread := book.bad_references(scorer.name)) is not None:
+                whole["notes"].append(f"{scorer.name}: {unread}")
             if missing is not None:
                 whole["notes"].append(f"{scorer.name}: {missing}")
             parts = {part: _plain(summary, _overall(scorer, summary)) for part, summary in summaries.items()}

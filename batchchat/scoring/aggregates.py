@@ -97,6 +97,11 @@ class Tally:
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._detailed: Counter[str] = Counter()
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """The counts so far, as in `Summary`."""
+        return self._counts
+
     def add(self, answer: ScoredAnswer) -> None:
         """Count one answer in."""
         score = answer.score

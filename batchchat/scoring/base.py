@@ -111,6 +111,14 @@ class Scorer:
             reference = column(columns, self.options.reference)
         return self._against(reference, answer, columns)
 
+    def reference_mistake(
+        self, num_turns: int, columns: Mapping[str, Any], reference: Any = None, references: Sequence[str | None] = ()
+    ) -> str | None:
+        """Why what a chat's answers are held against cannot be read, tried with empty answers; None where it can."""
+        blank = [Message("assistant", "")] * num_turns
+        found = (self.score_turn(turn, blank, columns, reference, references) for turn in self.turns(num_turns))
+        return next((score.reason for score in found if score.bad_reference), None)
+
     def turns(self, num_turns: int) -> Sequence[int]:
         """The turns (from 0) of a chat with `num_turns` that the options ask for; a numbered one may not be there."""
         return wanted_turns(self.options.turn, num_turns)
