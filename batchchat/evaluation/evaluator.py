@@ -11,7 +11,7 @@ from typing import Any
 
 from batchchat.chats import Chat, Message
 from batchchat.evaluation.answers import Answered, Answers
-from batchchat.evaluation.gating import check_runs, hold_gates, run_figures
+from batchchat.evaluation.gating import check_runs, hold_gates
 from batchchat.evaluation.judge import Judge
 from batchchat.evaluation.other_runs import fingerprint, open_answers
 from batchchat.evaluation.scorebook import FILE, ScoreBook
@@ -66,16 +66,16 @@ class Evaluator:
         return dict(json.loads(json.dumps(mark)))  # as it reads when it was stored
 
     def evaluate(
-        self, answers: Answers, directory: Path, report: Mapping[str, Any], answer_chats: AnswerChats
+        self, answers: Answers, directory: Path, figures: Mapping[str, float | None], answer_chats: AnswerChats
     ) -> dict[str, Any]:
         """Score every answer into `directory`'s scores.jsonl; what the report gains: `scoring`, `judges`, `gates`.
 
-        `report` is the run's own, whose figures gates may be on. Memory does not grow with the texts.
+        `figures` are those besides scores that gates may be on. Memory does not grow with the texts.
         """
         recipe = self._recipe
         found: dict[str, Any] = {}
         scores = directory / FILE
-        metrics: dict[str, float | None] = run_figures(report) if "rows" in report else {}
+        metrics = dict(figures)
         if self._scorers or recipe.judges:
             with ExitStack() as stack:
                 judges = [self._judge(name, answers, directory, answer_chats, stack) for name in recipe.judges]

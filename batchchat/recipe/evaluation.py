@@ -197,7 +197,30 @@ def metric_figures(
     return figures
 
 
-def wrong_gates(gates: Sequence[str], figures: Figures, columns: Sequence[str]) -> list[str]:
-    """A sentence for each gate on a metric that the run will not have."""
-    found = ((text, gate_mistake(parse_gate(text), figures, columns)) for text in gates)
-    return [f"the gate '{text}' {mistake}" for text, mistake in found if mistake is not None]
+def wrong_gates(
+    gates: Sequence[str], figures: Figures, columns: Sequence[str], unmeasured: Mapping[str, str] | None = None
+) -> list[str]:
+    """A sentence for each gate on a metric that the run will not have, or that it never measures: `unmeasured` names
+    such metrics, each with what it takes."""
+    found: list[str] = []
+    for text in gates:
+        gate = parse_gate(text)
+        mistake = gate_mistake(gate, figures, columns)
+        needs = (unmeasured or {}).get(gate.metric.partition("[")[0])
+        if mistake is None and needs is not None:
+            mistake = f"can never be measured: {gate.metric} needs {needs}"
+        if mistake is not None:
+            found.append(f"the gate '{text}' {mistake}")
+    return found
+
+
+def unmeasured_figures(judges: Mapping[str, tuple[JudgeOptions, int]]) -> dict[str, str]:
+    """What the judges of a recipe say nothing of, by metric, and what it takes; each judge with its samples."""
+    found: dict[str, str] = {}
+    for name, (judge, samples) in judges.items():
+        if judge.human is None:
+            needs = f"people's grades, in a column that judges.{name}.human names"
+            found |= {f"{name}.{figure}": needs for figure in ("human_agreement", "kappa")}
+        if samples < 2:
+            found[f"{name}.repeat_agreement"] = f"judges.{name}.generation.samples of 2 or more"
+    return found
