@@ -133,12 +133,16 @@ class Judge:
         if failed is not None:
             return Score(None, failed, status="error")
         pairs = [combine_orders(read_verdict(one), read_verdict(other)) for one, other in zip(*orders, strict=True)]
-        self.audit.compare(answered.id, pairs, gap, _human_verdict(human))
+        self.audit.compare(answered.id, pairs, gap, _human_verdict(human), self._difficulty(answered))
         known = [pair.value for pair in pairs if pair.value is not None]
         if not known:
             return Score(None, pairs[0].reason, status="error")
         said = ", ".join(f"{pair.first or '–'}{pair.second or '–'}" for pair in pairs)
         return Score(sum(known) / len(known), ", ".join(pair.reason for pair in pairs), said)
+
+    def _difficulty(self, answered: Answered) -> float | None:
+        value = None if self.section.difficulty is None else column(answered.columns, self.section.difficulty)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     def _rows(self, answered: Answered, turn: int) -> Iterator[dict[str, Any]]:
         prepared = self._prepare(answered, turn)

@@ -164,6 +164,14 @@ class JudgeOptions(Section):
         examples=["rating"],
     )
 
+    difficulty: Text | None = Field(
+        default=None,
+        description="Column with each question's difficulty as a number, for a pairwise judge's length-controlled win "
+        "rate: AlpacaEval's definition has a term for it (its `instruction_difficulty`). Without it, or where a row "
+        "has none, that figure is not AlpacaEval's.",
+        examples=["instruction_difficulty"],
+    )
+
     @model_validator(mode="after")
     def _fits_its_kind(self) -> JudgeOptions:
         if self.against is not None and self.kind == "pointwise":

@@ -13,6 +13,10 @@ from batchchat.scoring.statistics.estimate import Estimate, normal_quantile, num
 from batchchat.scoring.statistics.proportions import wilson_bounds
 
 
+FEWEST_ITEMS = 10
+"""Fewer items do not tell by how much chance agrees, and so no interval of kappa holds what it promises."""
+
+
 def cohen_kappa(
     one: Sequence[Hashable],
     other: Sequence[Hashable],
@@ -24,7 +28,7 @@ def cohen_kappa(
     With weights the grades must be numbers, and a disagreement costs their distance or its square; so grades that
     nobody gave need no mention. The standard error is that of Fleiss, Cohen and Everitt (1969). The interval is Wilson's
     of the observed agreement, at the number of items that this error stands for and with Student's t, carried over to
-    kappa: it has width where all items agree, and ends at 1. Where chance alone agrees always (one grade throughout) kappa does not exist: ValueError.
+    kappa: it has width where all items agree, and ends at 1. Fewer than ten items have none. Where chance alone agrees always (one grade throughout) kappa does not exist: ValueError.
     """
     if len(one) != len(other) or not one:
         raise ValueError(f"two raters must grade the same items, not {len(one)} and {len(other)}")
@@ -52,8 +56,8 @@ def cohen_kappa(
     variance = (inner - (kappa - chance * (1 - kappa)) ** 2) / (n * (1 - chance) ** 2)
     error = math.sqrt(max(variance, 0.0))
     method = f"Cohen's kappa, weights {weights}"
-    if n < 2:
-        return Estimate(kappa, n, confidence=confidence, method=method)
+    if n < FEWEST_ITEMS:
+        return Estimate(kappa, n, error, confidence=confidence, method=f"{method}: too few items for an interval")
     spread = (error * (1 - chance)) ** 2
     effective = observed * (1 - observed) / spread if spread > 1e-12 and 0 < observed < 1 else float(n)
     bounds = wilson_bounds(min(max(observed, 0.0), 1.0), effective, t_quantile(confidence, n - 1))

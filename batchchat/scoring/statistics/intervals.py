@@ -77,12 +77,12 @@ def _few_changes(gaps: Numbers, means: Numbers, width: float, confidence: float)
     value, units = float(gaps.mean()), means.size
     if width == 0:
         return Estimate(value, gaps.size, None, None, None, confidence, _EQUAL, clusters=units)
-    low, high = tango_bounds(
-        float((means > 0).sum()), float((means < 0).sum()), units, normal_quantile(confidence)
-    )
+    # For the lower bound losses are as large as can be and gains nothing; the other way round for the upper one.
+    z = normal_quantile(confidence)
+    low = width * tango_bounds(0.0, float((means < 0).sum()), units, z)[0]
+    high = width * tango_bounds(float((means > 0).sum()), 0.0, units, z)[1]
     error = float(means.std(ddof=1)) / units**0.5 if units > 1 else None
     method = f"Tango, each change as large as {width:g}"
-    low, high = min(low * width, value), max(high * width, value)
     return Estimate(value, gaps.size, error, low, high, confidence, method, clusters=units)
 
 

@@ -113,32 +113,46 @@ def _fit_ratings(wins: Numbers) -> tuple[Numbers, Numbers]:
     raise ValueError("the ratings did not converge; the games are too one-sided to rate the players")
 
 
-def length_controlled_win_rate(outcomes: ArrayLike, length_gaps: ArrayLike, confidence: float = 0.95) -> Estimate:
+def length_controlled_win_rate(
+    outcomes: ArrayLike, length_gaps: ArrayLike, difficulty: ArrayLike | None = None, confidence: float = 0.95
+) -> Estimate:
     """The win rate to be expected if both answers had been equally long.
 
-    A logistic regression of the outcome on tanh(gap / deviation of the gaps), as in length-controlled AlpacaEval
-    (arXiv 2404.04475) without its per-question term; the win rate is the curve's value at gap 0. `length_gaps` are
-    own length minus the other's. The interval is the normal one of the log-odds (robust standard error), mapped to
-    the share. ValueError where length alone decides every game, for then the curve is a step.
+    A logistic regression of the outcome on tanh(gap / deviation of the gaps) and, where it is given, on each question's
+    difficulty, as in length-controlled AlpacaEval (arXiv 2404.04475): the win rate is the mean over the questions of
+    the curve's value at gap 0. `length_gaps` are own length minus the other's. AlpacaEval also draws the fit towards
+    its baseline with judgements of its own, which are not at hand; `method` says what is left out, and
+    docs/STATISTICS.md by how much its leaderboard differs. The interval is the normal one of the log-odds (robust
+    standard error), mapped to the share. ValueError where length alone decides every game, for then the curve is a
+    step, and where questions have no difficulty.
     """
     won, gaps = _outcomes(outcomes), numbers(length_gaps, "length_gaps")
     if won.size != gaps.size:
         raise ValueError(f"{won.size} outcomes but {gaps.size} length gaps")
     spread = float(gaps.std())
-    columns = [np.ones_like(won)] if spread == 0 else [np.ones_like(won), np.tanh(gaps / spread)]
-    design = np.stack(columns, axis=1)
-    weights, covariance = _fit_logistic(design, won)
-    centre, error = float(weights[0]), math.sqrt(float(covariance[0, 0]))
-    reach = normal_quantile(confidence) * error
-    share = _logistic(centre)
+    level = [np.ones_like(won)]
+    if difficulty is not None:
+        hard = numbers(difficulty, "difficulty")
+        if hard.size != won.size:
+            raise ValueError(f"{won.size} outcomes but {hard.size} difficulties")
+        level += [] if np.ptp(hard) == 0 else [hard]
+    length = [] if spread == 0 else [np.tanh(gaps / spread)]
+    weights, covariance = _fit_logistic(np.stack([*level, *length], axis=1), won)
+    at_zero = np.stack([*level, *(np.zeros_like(won) for _ in length)], axis=1)
+    chances = 1 / (1 + np.exp(-(at_zero @ weights)))
+    share = float(chances.mean())
+    slope = (at_zero * (chances * (1 - chances))[:, None]).mean(axis=0)
+    error = math.sqrt(float(slope @ covariance @ slope))
+    centre, reach = math.log(share / (1 - share)), normal_quantile(confidence) * error / (share * (1 - share))
+    told = "without a term per question, so not AlpacaEval's figure" if difficulty is None else "term per question given"
     return Estimate(
         share,
         won.size,
-        error * share * (1 - share),
+        error,
         _logistic(centre - reach),
         _logistic(centre + reach),
         confidence,
-        "length-controlled, logistic regression",
+        f"length-controlled, logistic regression, {told}; not drawn towards AlpacaEval's baseline",
     )
 
 
