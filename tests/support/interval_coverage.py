@@ -1,6 +1,6 @@
 """How often intervals hold the truth, and how often a gate on "not worse than" passes a run that is worse.
 
-Run as a script it prints the tables of docs/STATISTICS.md: python tests/scoring/interval_coverage.py
+Run as a script it prints the tables of docs/STATISTICS.md: python tests/support/interval_coverage.py
 """
 
 from __future__ import annotations
