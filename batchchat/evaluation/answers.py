@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from batchchat.chats import Chat, Message, RowError, SourceRow
 from batchchat.chats.formats import FORMATS, ReadOptions, detect_format
 from batchchat.chats.formats.columns import turns_column
-from batchchat.chats.formats.messages import COLUMNS, read_messages
+from batchchat.chats.formats.messages import COLUMNS, read_message, read_messages
 from batchchat.chats.formats.segments import answer_text, joined, split
 from batchchat.errors import BadRow, UsageError
 from batchchat.job.reading import read_options
@@ -20,6 +20,7 @@ from batchchat.recipe import Recipe
 from batchchat.sources import open_source
 from batchchat.store import RunStore, StoredRow
 from batchchat.store.export import message_from
+from batchchat.store.text import json_text
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Answered:
     """One sample of a chat with its answers.
 
     `chat` is None where the row could not become one. `finish_reasons[k]` belongs to `answers[k]`, None where it is
-    not known. There are fewer answers than turns where the sample failed.
+    not known. There are fewer answers than turns where the sample failed. `failure` is a row of a file that could not be
+    read, which is in no score.
     """
 
     id: str
@@ -37,6 +39,7 @@ class Answered:
     chat: Chat | None
     answers: tuple[Message, ...]
     finish_reasons: tuple[str | None, ...]
+    failure: RowError | None = None
 
     @property
     def num_turns(self) -> int:
@@ -136,19 +139,27 @@ class FileAnswers:
 
     def _read(self, index: int, item: SourceRow | RowError) -> Answered:
         if isinstance(item, RowError):
-            return Answered(item.id or f"row-{item.number}", index, 0, {}, None, (), ())
+            return _failed(index, item)
         ours = item.data.get("batchchat")
         facts: Mapping[str, Any] = ours if isinstance(ours, Mapping) else {}
         sample = facts.get("sample", 0)
         try:
             chat, answers = _finished_chat(item, index, self._options)
         except BadRow as error:
-            raise UsageError(f"{item.place} holds no answers to score: {error}") from error
+            own = item.data.get("id")
+            raw = json_text(item.data)
+            return _failed(
+                index, RowError(item.number, item.place, str(error), raw, own if isinstance(own, str) else None)
+            )
         turns = facts.get("turns")
         reasons: Sequence[str | None] = [None] * len(answers)
         if isinstance(turns, list) and len(turns) == len(answers):
             reasons = [turn.get("finish_reason") for turn in turns]
         return Answered(chat.id, index, sample, item.data, chat, answers, tuple(reasons))
+
+
+def _failed(index: int, error: RowError) -> Answered:
+    return Answered(error.id or f"row-{error.number}", index, 0, {}, None, (), (), error)
 
 
 class _Places:
@@ -176,19 +187,59 @@ class _Places:
 
 
 def _finished_chat(row: SourceRow, index: int, options: ReadOptions) -> tuple[Chat, tuple[Message, ...]]:
-    """The chat with its answers taken out, and the answers. Raises BadRow where there are none."""
+    """The chat with its answers taken out, and the answers; an unanswered turn before the last is an empty answer.
+    Raises BadRow for a row that is no chat."""
     format_ = detect_format(row.data, options)
     if format_ not in ("messages", "sharegpt"):
         raise BadRow(f"a row needs messages that end in an assistant turn, and this one has the format {format_}")
+    if format_ == "messages":
+        column = turns_column(row.data, options, COLUMNS)
+        row = replace(row, data={**row.data, column: readable_turns(row.data[column])})
     chat = FORMATS[format_].read(row, index, options)
     if format_ == "messages":
         answers = _assistant_turns(row, options)
     else:
         answers = [None if text is None else Message("assistant", text) for text in chat.references]
-    if None in answers[:-1] or answers == [None]:
-        raise BadRow("a user turn has no answer")
-    given = tuple(answer for answer in answers if answer is not None)
-    return replace(chat, references=()), given
+    while answers and answers[-1] is None:
+        answers.pop()
+    return replace(chat, references=()), tuple(answer or Message("assistant", "") for answer in answers)
+
+
+def readable_turns(entries: Any) -> Any:
+    """The turns of a chat in which what a model wrote wrong is an answer all the same: an assistant turn without text is
+    an empty one, and a call that cannot be read is kept apart as it is."""
+    if not isinstance(entries, list):
+        return entries
+    return [_readable_turn(entry) for entry in entries]
+
+
+def _readable_turn(entry: Any) -> Any:
+    if not isinstance(entry, Mapping) or entry.get("role") != "assistant":
+        return entry
+    try:
+        read_message(entry, "turn")
+        return entry
+    except BadRow:
+        pass
+    content = entry.get("content")
+    rest = {key: value for key, value in entry.items() if key not in ("tool_calls", "function_call")}
+    rest["content"] = "" if content is None else content
+    calls = entry.get("tool_calls") or entry.get("function_call")
+    return rest if not calls else {**rest, _UNREADABLE: calls if isinstance(calls, list) else [calls]}
+
+
+_UNREADABLE = "unreadable_calls"
+
+
+def _with_calls(message: Message) -> Message:
+    """The turn with its unreadable calls, whose arguments stay the text that they are."""
+    calls = message.extra.get(_UNREADABLE)
+    if calls is None:
+        return message
+    bodies = [call.get("function", call) if isinstance(call, Mapping) else {"arguments": call} for call in calls]
+    named = [body if isinstance(body, Mapping) else {"arguments": body} for body in bodies]
+    kept = [{"name": str(body.get("name", "")), "arguments": body.get("arguments")} for body in named]
+    return replace(message, extra={}, tool_calls=tuple({"type": "function", "function": call} for call in kept))
 
 
 def _assistant_turns(row: SourceRow, options: ReadOptions) -> list[Message | None]:
@@ -197,7 +248,7 @@ def _assistant_turns(row: SourceRow, options: ReadOptions) -> list[Message | Non
     found = split(messages, options)
     turns: list[list[Message]] = [[] for _ in found.cuts]
     for place, turn in found.replaced.items():
-        turns[turn].append(messages[place])
+        turns[turn].append(_with_calls(messages[place]))
     return [_as_one(group) for group in turns]
 
 

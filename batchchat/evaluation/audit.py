@@ -31,13 +31,23 @@ class Audit:
         self._human: list[float | None] = []
         self._pairs: list[PairOutcome] = []
         self._chats: list[str] = []
+        self._difficulty: list[float | None] = []
 
     def grade(self, grades: Sequence[float | None], length: float, human: float | None) -> None:
         """The grades that the judge gave to one answer of `length` characters; None where it could not be read."""
         self._take(grades, length, human)
 
-    def compare(self, chat_id: str, pairs: Sequence[PairOutcome], gap: float, human: float | None) -> None:
-        """The outcomes of one pair; `gap` is the judged answer's length minus the other's."""
+    def compare(
+        self,
+        chat_id: str,
+        pairs: Sequence[PairOutcome],
+        gap: float,
+        human: float | None,
+        difficulty: float | None = None,
+    ) -> None:
+        """The outcomes of one pair; `gap` is the judged answer's length minus the other's, `difficulty` the question's,
+        None where it is not known."""
+        self._difficulty += [difficulty] * len(pairs)
         self._pairs += pairs
         self._chats += [chat_id] * len(pairs)
         self._take([pair.value for pair in pairs], gap, human)
@@ -72,9 +82,11 @@ class Audit:
         outcomes = [value for value, _ in read]
         chats = [self._chats[place] for _, place in read]
         gaps = [self._lengths[place] for _, place in read]
+        known = [self._difficulty[place] for _, place in read]
+        hard = None if None in known else [value for value in known if value is not None]
         return {
             "win_rate": _or_reason(lambda: win_rate(outcomes, chats)),
-            "length_controlled_win_rate": _or_reason(lambda: length_controlled_win_rate(outcomes, gaps)),
+            "length_controlled_win_rate": _or_reason(lambda: length_controlled_win_rate(outcomes, gaps, hard)),
             "flips": audit.flips or "no pair had a winner in both orders",
             "disagreements": audit.disagreements or "no pair could be read",
             "first_place": audit.first_place or "no verdict had a winner",

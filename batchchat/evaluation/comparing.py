@@ -15,7 +15,7 @@ from batchchat.evaluation.answers import Answers
 from batchchat.evaluation.other_runs import scores_of
 from batchchat.evaluation.scorebook import read_scores
 from batchchat.scoring.base import visible_answer
-from batchchat.scoring.comparison import Comparison, Key, compare_all
+from batchchat.scoring.comparison import Comparison, Key, compare_all, correct_together
 from batchchat.scoring.gates import GateResult, evaluate_gates, parse_gate
 from batchchat.scoring.statistics import bradley_terry
 
@@ -108,7 +108,7 @@ def compare_runs(runs: Sequence[ScoredRun], force: bool = False) -> RunCompariso
         except ValueError as error:
             raise UsageError(f"{first.name} and {other.name} cannot be compared: {error}") from error
     ratings = _ratings(runs) if len(runs) > 2 else {}
-    return RunComparison(tuple(run.name for run in runs), tuple(found), against, ratings)
+    return RunComparison(tuple(run.name for run in runs), tuple(found), correct_together(against), ratings)
 
 
 def not_worse(comparison: RunComparison, margin: float) -> tuple[GateResult, ...]:

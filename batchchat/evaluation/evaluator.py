@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from batchchat.chats import Message
+from batchchat.chats import Chat, Message
 from batchchat.evaluation.answers import Answered, Answers
-from batchchat.evaluation.gating import check_runs, hold_gates, run_figures
+from batchchat.evaluation.gating import check_runs, hold_gates
 from batchchat.evaluation.judge import Judge
 from batchchat.evaluation.other_runs import fingerprint, open_answers
 from batchchat.evaluation.scorebook import FILE, ScoreBook
@@ -48,6 +48,16 @@ class Evaluator:
                     pass
         check_runs(recipe.gates)
 
+    def bad_references(self, chats: Sequence[Chat], columns: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+        """By metric a sentence for each chat whose reference cannot be read; metrics without any are left out."""
+        found: dict[str, list[str]] = {}
+        for scorer in self._scorers:
+            for chat, row in zip(chats, columns, strict=True):
+                mistake = scorer.reference_mistake(chat.num_turns, row, chat.reference, chat.references)
+                if mistake is not None:
+                    found.setdefault(scorer.name, []).append(f"{chat.place}: {mistake}")
+        return found
+
     def mark(self) -> dict[str, Any]:
         """What the scores and gates depend on besides the answers: equal marks, equal results."""
         plain = self._recipe.model_dump(mode="json", include={"scoring", "summary", "judges", "gates"})
@@ -56,16 +66,16 @@ class Evaluator:
         return dict(json.loads(json.dumps(mark)))  # as it reads when it was stored
 
     def evaluate(
-        self, answers: Answers, directory: Path, report: Mapping[str, Any], answer_chats: AnswerChats
+        self, answers: Answers, directory: Path, figures: Mapping[str, float | None], answer_chats: AnswerChats
     ) -> dict[str, Any]:
         """Score every answer into `directory`'s scores.jsonl; what the report gains: `scoring`, `judges`, `gates`.
 
-        `report` is the run's own, whose figures gates may be on. Memory does not grow with the texts.
+        `figures` are those besides scores that gates may be on. Memory does not grow with the texts.
         """
         recipe = self._recipe
         found: dict[str, Any] = {}
         scores = directory / FILE
-        metrics: dict[str, float | None] = run_figures(report) if "rows" in report else {}
+        metrics = dict(figures)
         if self._scorers or recipe.judges:
             with ExitStack() as stack:
                 judges = [self._judge(name, answers, directory, answer_chats, stack) for name in recipe.judges]
@@ -100,6 +110,8 @@ class Evaluator:
         for judge in judges:
             book.open_metric(judge.name, judge.worst)
         for answered in answers:
+            if answered.failure is not None:
+                continue
             conditions = [self._condition(answered, turn) for turn in range(len(answered.answers))]
             for scorer in self._scorers:
                 for turn in scorer.turns(answered.num_turns):
@@ -132,6 +144,8 @@ class Evaluator:
         for scorer in scorers:
             pass_at = recipe.summary.pass_at if isinstance(scorer, Scorer) else ()
             summaries, missing = book.summaries(scorer.name, pass_at)
+            if (unread := book.bad_references(scorer.name)) is not None:
+                whole["notes"].append(f"{scorer.name}: {unread}")
             if missing is not None:
                 whole["notes"].append(f"{scorer.name}: {missing}")
             parts = {part: _plain(summary, _overall(scorer, summary)) for part, summary in summaries.items()}

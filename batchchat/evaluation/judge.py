@@ -109,16 +109,16 @@ class Judge:
         length = float(len(answer_as_read(answered.answers[turn])))
         human = column(answered.columns, self.section.human) if self.section.human else None
         if self.section.kind == "pointwise":
-            return self._graded(answered, turn, length, human)
+            return self._graded(answered, turn, length, human, prepared[0].system + prepared[0].user)
         _, _, sides = prepared
         gap = length - len(answer_as_read(sides[1][turn]))
         return self._compared(answered, turn, gap, human)
 
-    def _graded(self, answered: Answered, turn: int, length: float, human: Any) -> Score:
+    def _graded(self, answered: Answered, turn: int, length: float, human: Any, asked: str) -> Score:
         replies = self._replies(_question_id(answered, turn))
         if isinstance(replies, str):
             return Score(None, replies, status="error")
-        grades = [read_grade(reply, self.section.grades) for reply in replies]
+        grades = [read_grade(reply, self.section.grades, asked) for reply in replies]
         self.audit.grade([grade.value for grade in grades], length, self._human_grade(human))
         known = [grade.value for grade in grades if grade.value is not None]
         if not known:
@@ -133,12 +133,16 @@ class Judge:
         if failed is not None:
             return Score(None, failed, status="error")
         pairs = [combine_orders(read_verdict(one), read_verdict(other)) for one, other in zip(*orders, strict=True)]
-        self.audit.compare(answered.id, pairs, gap, _human_verdict(human))
+        self.audit.compare(answered.id, pairs, gap, _human_verdict(human), self._difficulty(answered))
         known = [pair.value for pair in pairs if pair.value is not None]
         if not known:
             return Score(None, pairs[0].reason, status="error")
         said = ", ".join(f"{pair.first or '–'}{pair.second or '–'}" for pair in pairs)
         return Score(sum(known) / len(known), ", ".join(pair.reason for pair in pairs), said)
+
+    def _difficulty(self, answered: Answered) -> float | None:
+        value = None if self.section.difficulty is None else column(answered.columns, self.section.difficulty)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     def _rows(self, answered: Answered, turn: int) -> Iterator[dict[str, Any]]:
         prepared = self._prepare(answered, turn)

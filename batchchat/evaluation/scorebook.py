@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from batchchat.errors import UsageError
 from batchchat.evaluation.answers import Answered
 from batchchat.scoring.aggregates import ScoredAnswer, Summary, Tally, outcome_of
 from batchchat.scoring.base import Score, column
@@ -33,6 +34,7 @@ class ScoreBook:
         self._tallies: dict[str, dict[str, Tally]] = {}
         self._worst: dict[str, float] = {}
         self._values: dict[str, set[str]] = {name: set() for name in self._by}
+        self._unread: dict[str, tuple[int, str]] = {}
         self.num_lines = 0
 
     def open_metric(self, metric: str, worst: float = 0.0) -> None:
@@ -62,6 +64,10 @@ class ScoreBook:
             line |= {name: found for name in ("parsed", "expected") if (found := getattr(score, name)) is not None}
             if score.details:
                 line["details"] = dict(score.details)
+        if score is not None and score.bad_reference:
+            line["bad_reference"] = True
+            count, first = self._unread.get(metric, (0, f"of chat {answered.id}: {score.reason}"))
+            self._unread[metric] = (count + 1, first)
         if parts:
             line["by"] = parts
         line["asked"] = answered.asked
@@ -82,6 +88,23 @@ class ScoreBook:
             return {part: tally.summary(pass_at) for part, tally in tallies.items()}, None
         except ValueError as error:
             return {part: tally.summary() for part, tally in tallies.items()}, str(error)
+
+    def bad_references(self, metric: str) -> str | None:
+        """How many answers have no score because what they were to be held against cannot be read; None for none.
+        Raises UsageError where that is all there is, for then the recipe names the wrong column or scorer."""
+        if metric not in self._unread:
+            return None
+        count, first = self._unread[metric]
+        counts = self._tallies[metric][""].counts
+        if count == counts["answers"] - counts["unscored"] - counts["failed"] - counts["empty"]:
+            raise UsageError(
+                f"no reference of the metric '{metric}' can be read, the first is that {first}; name the right column "
+                "with `reference:`, or a scorer that reads it"
+            )
+        return (
+            f"{count:,} of {counts['answers']:,} answers are in no mean because their reference cannot be read, the "
+            f"first is that {first}; correct it, or name the right column with `reference:`"
+        )
 
     def crowded(self) -> list[str]:
         """The columns with too many values to sum up each."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from batchchat.evaluation.answers import RunAnswers
 from batchchat.evaluation.evaluator import AnswerChats, Evaluator
+from batchchat.evaluation.gating import run_figures
 from batchchat.evaluation.scorebook import FILE
 from batchchat.recipe import Recipe
 from batchchat.reporting.meters import Meters
@@ -39,7 +40,7 @@ def evaluate_run(
     scores = directory.path / FILE
     with meters.phase("score"):
         answers = RunAnswers(str(directory.path), store, recipe)
-        gained = evaluator.evaluate(answers, directory.path, report, judged)
+        gained = evaluator.evaluate(answers, directory.path, run_figures(report), judged)
     if "scoring" not in gained:
         scores.unlink(missing_ok=True)
     seconds = {name: round(meters.seconds[name], 3) for name in ("score", "judge")}

@@ -62,7 +62,7 @@ def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResul
     its length is known. Raises what a run would raise before it loads the model."""
     limit = rows if recipe.source.limit is None else min(rows, recipe.source.limit)
     head = recipe.model_copy(update={"source": recipe.source.model_copy(update={"limit": limit})})
-    Evaluator(recipe)  # which raises for scorers, judges and gates that cannot be used
+    evaluator = Evaluator(recipe)  # which raises for scorers, judges and gates that cannot be used
     text = load_text_side(recipe)
     resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
     with open_recipe_source(recipe) as source:
@@ -72,9 +72,11 @@ def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResul
         intake = Intake(source, head, store, lambda chat: row_samples(recipe.generation, chat.settings))
         dialogues = Dialogues(recipe, store, text.codec, resolver, Meters())
         chats: list[Chat] = []
+        columns: list[Mapping[str, Any]] = []
         requests: list[Request] = []
         for row, chat in intake.chats():
             chats.append(chat)
+            columns.append(row.data)
             requests += dialogues.open(row, chat)
         errors = [(str(row.place), reason) for row in store.rows() for _, reason in store.errors(row.index).values()]
         result = CheckResult(
@@ -93,10 +95,25 @@ def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResul
             prompt_tokens=_statistics([len(request.prompt_ids) for request in requests]),
             tokens=_job_tokens(text.codec, chats, requests, store.num_rows(), _total(source.count(), recipe)),
             batches=plan(requests, recipe.engine.max_batch_rows, recipe.engine.batch_tokens),
-            findings=diagnose(text.codec, text.generation_defaults, recipe, chats),
+            findings=[
+                *diagnose(text.codec, text.generation_defaults, recipe, chats),
+                *_references(evaluator, chats, columns),
+            ],
         )
         store.close()
     return result
+
+
+def _references(evaluator: Evaluator, chats: Sequence[Chat], columns: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """A finding for each metric that cannot read the references of these chats."""
+    return [
+        Finding(
+            "error",
+            f"{len(mistakes)} of {len(chats)} references of the metric '{metric}' cannot be read; {mistakes[0]}",
+            "name the right column with `reference:`, or a scorer that reads it",
+        )
+        for metric, mistakes in evaluator.bad_references(chats, columns).items()
+    ]
 
 
 def _total(rows: int | None, recipe: Recipe) -> int | None:

@@ -6,16 +6,23 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from batchchat.chats import RowError
 from batchchat.errors import UsageError
-from batchchat.evaluation import Evaluator, evaluate_run, open_answers
+from batchchat.evaluation import Answered, Answers, Evaluator, evaluate_run, open_answers
 from batchchat.job.run import RunResult, run
 from batchchat.recipe import Recipe, load_recipe, recipe_from_mapping
 from batchchat.reporting.meters import Meters
 from batchchat.reporting.tables import report_markdown
+from batchchat.scoring.gates import parse_gates
+from batchchat.scoring.metric_names import RUN_FIGURES
 from batchchat.store import RunDirectory, RunStore
+from batchchat.store.directory import replacing
+from batchchat.store.export import raw_value
+from batchchat.store.text import json_text
 from batchchat.version import __version__
 
 _SECTIONS = {"scoring", "summary", "judges", "gates"}
@@ -62,23 +69,34 @@ def score_apart(target: str, recipe: Recipe, directory: Path, quiet: bool = True
     place = RunDirectory(directory)
     if place.database.exists():
         raise UsageError(f"{place.path} holds a run, whose scores these are not; give them another place with name=…")
+    _refuse_run_gates(target, recipe)
     evaluator = Evaluator(recipe)
     meters = Meters()
     with ExitStack() as stack:
         answers = stack.enter_context(open_answers(target, recipe))
-        first = next(iter(answers), None)  # a file that cannot be read is found before anything is written
-        if first is None:
-            raise UsageError(f"{target} holds no answers; name a file with at least one finished chat")
+        rows, failed = _rows_of(target, answers)  # a file that cannot be used is found before anything is written
         place.lock()
         stack.callback(place.release)
         with meters.phase("score"):
-            gained = evaluator.evaluate(answers, place.path, {}, lambda judge: run(judge, quiet=quiet))
-        files = (place.path / "scores.jsonl", place.report_json, place.report_markdown, place.recipe)
+            shares = {"errors": len(failed) / rows}
+            gained = evaluator.evaluate(answers, place.path, shares, lambda judge: run(judge, quiet=quiet))
+        files = [place.path / "scores.jsonl", place.report_json, place.report_markdown, place.recipe]
+        with replacing(place.errors) as file:
+            for row in failed:
+                where = {"id": row.id, "index": row.number, "file": row.place.file, "line": row.place.line}
+                error = {**where, "reason": row.reason, "row": raw_value(row.raw)}
+                file.write(json_text(error).encode("utf-8") + b"\n")
+        if failed:
+            files.append(place.errors)
+            gained["scoring"]["notes"].insert(0, _unreadable(failed, rows))
+        else:
+            place.errors.unlink()
         report: dict[str, Any] = {
             "name": recipe.name,
             "batchchat": __version__,
             "directory": str(place.path),
             "answers_in": target,
+            "input": {"rows": rows, "failed": len(failed)},
             "files": [file.name for file in files],
             "wall_seconds": round(meters.elapsed, 3),
             "missing": {},
@@ -87,7 +105,46 @@ def score_apart(target: str, recipe: Recipe, directory: Path, quiet: bool = True
         place.write(place.recipe, recipe.dump_yaml())
         place.write_json(place.report_json, report)
         place.write(place.report_markdown, report_markdown(report))
-    return _result(report, place)
+    result = _result(report, place)
+    return replace(result, exit_code=3) if len(failed) > recipe.max_error_rate * rows else result
+
+
+def _refuse_run_gates(target: str, recipe: Recipe) -> None:
+    """Raises UsageError for a gate on a figure of a run, which a file of answers does not tell."""
+    for gate in parse_gates(recipe.gates):
+        if gate.metric in RUN_FIGURES and gate.metric != "errors":
+            raise UsageError(
+                f"the gate '{gate.text}' can never be measured: {target} is a file of answers, and {gate.metric} is a "
+                "figure of a run; leave the gate out, or write its metric as SCORER.FIGURE"
+            )
+
+
+def _rows_of(target: str, answers: Answers) -> tuple[int, list[RowError]]:
+    """(rows, those that cannot be read) of a file. Raises UsageError where not one of them holds an answer."""
+    rows, answered = 0, 0
+    failed: list[RowError] = []
+    unanswered: Answered | None = None
+    for rows, one in enumerate(answers, start=1):
+        if one.failure is not None:
+            failed.append(one.failure)
+        elif one.answers:
+            answered += 1
+        elif unanswered is None:
+            unanswered = one
+    if not answered:
+        if failed:
+            raise UsageError(f"{failed[0].place} holds no answers to score: {failed[0].reason}")
+        if unanswered is not None and unanswered.chat is not None:
+            raise UsageError(f"{unanswered.chat.place} holds no answers to score: a user turn has no answer")
+        raise UsageError(f"{target} holds no answers; name a file with at least one finished chat")
+    return rows, failed
+
+
+def _unreadable(failed: Sequence[RowError], rows: int) -> str:
+    return (
+        f"{len(failed):,} of {rows:,} rows could not be read and are in no score; they are in errors.jsonl, the first is "
+        f"{failed[0].place}: {failed[0].reason}"
+    )
 
 
 def file_recipe(target: str, recipe: str | None, overrides: Sequence[str]) -> Recipe:

@@ -164,6 +164,14 @@ class JudgeOptions(Section):
         examples=["rating"],
     )
 
+    difficulty: Text | None = Field(
+        default=None,
+        description="Column with each question's difficulty as a number, for a pairwise judge's length-controlled win "
+        "rate: AlpacaEval's definition has a term for it (its `instruction_difficulty`). Without it, or where a row "
+        "has none, that figure is not AlpacaEval's.",
+        examples=["instruction_difficulty"],
+    )
+
     @model_validator(mode="after")
     def _fits_its_kind(self) -> JudgeOptions:
         if self.against is not None and self.kind == "pointwise":
@@ -190,14 +198,37 @@ def metric_figures(
     several = tuple(f"pass@{k}" for k in summary.pass_at) + (("majority",) if samples > 1 else ())
     figures: dict[str, tuple[str, ...] | None] = {}
     for entry in scoring:
-        own = figure_names(entry.scorer)
+        own = figure_names(entry.scorer, entry.options)
         figures[entry.metric] = None if own is None else (*own, *several)
     for name, judge in judges.items():
         figures[name] = JUDGE_FIGURES[judge.kind]
     return figures
 
 
-def wrong_gates(gates: Sequence[str], figures: Figures, columns: Sequence[str]) -> list[str]:
-    """A sentence for each gate on a metric that the run will not have."""
-    found = ((text, gate_mistake(parse_gate(text), figures, columns)) for text in gates)
-    return [f"the gate '{text}' {mistake}" for text, mistake in found if mistake is not None]
+def wrong_gates(
+    gates: Sequence[str], figures: Figures, columns: Sequence[str], unmeasured: Mapping[str, str] | None = None
+) -> list[str]:
+    """A sentence for each gate on a metric that the run will not have, or that it never measures: `unmeasured` names
+    such metrics, each with what it takes."""
+    found: list[str] = []
+    for text in gates:
+        gate = parse_gate(text)
+        mistake = gate_mistake(gate, figures, columns)
+        needs = (unmeasured or {}).get(gate.metric.partition("[")[0])
+        if mistake is None and needs is not None:
+            mistake = f"can never be measured: {gate.metric} needs {needs}"
+        if mistake is not None:
+            found.append(f"the gate '{text}' {mistake}")
+    return found
+
+
+def unmeasured_figures(judges: Mapping[str, tuple[JudgeOptions, int]]) -> dict[str, str]:
+    """What the judges of a recipe say nothing of, by metric, and what it takes; each judge with its samples."""
+    found: dict[str, str] = {}
+    for name, (judge, samples) in judges.items():
+        if judge.human is None:
+            needs = f"people's grades, in a column that judges.{name}.human names"
+            found |= {f"{name}.{figure}": needs for figure in ("human_agreement", "kappa")}
+        if samples < 2:
+            found[f"{name}.repeat_agreement"] = f"judges.{name}.generation.samples of 2 or more"
+    return found

@@ -21,6 +21,7 @@ from batchchat.recipe.evaluation import (
     Scoring,
     SummarySection,
     metric_figures,
+    unmeasured_figures,
     wrong_gates,
 )
 from batchchat.recipe.generation import GenerationSection
@@ -304,7 +305,8 @@ class Recipe(Section):
         if {"scoring", "summary", "judges", "generation"} <= info.data.keys():
             data = info.data
             figures = metric_figures(data["scoring"], data["judges"], data["summary"], data["generation"].samples)
-            wrong = wrong_gates(gates, figures, data["summary"].by)
+            judges = {name: (judge, judge.generation.samples) for name, judge in data["judges"].items()}
+            wrong = wrong_gates(gates, figures, data["summary"].by, unmeasured_figures(judges))
             if wrong:
                 raise ValueError(f"hold a mistake: {'; '.join(wrong)}")
         return gates

@@ -16,7 +16,7 @@ import numpy as np
 
 from batchchat.scoring.base import Score
 from batchchat.scoring.metric_names import SHARES
-from batchchat.scoring.statistics import Estimate, bootstrap_mean, clustered_mean, majority_vote, pass_at_k, wilson
+from batchchat.scoring.statistics import Estimate, majority_vote, pass_at_k, score_interval
 from batchchat.scoring.treatments import Condition, Treatment, Treatments
 
 _CONDITIONS: tuple[Condition, ...] = ("complete", "failed", "empty", "truncated", "refused")
@@ -97,6 +97,11 @@ class Tally:
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._detailed: Counter[str] = Counter()
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """The counts so far, as in `Summary`."""
+        return self._counts
+
     def add(self, answer: ScoredAnswer) -> None:
         """Count one answer in."""
         score = answer.score
@@ -118,15 +123,14 @@ class Tally:
     def summary(self, pass_at: Iterable[int] = (), seed: int = 0) -> Summary:
         """What was added so far.
 
-        The interval is Wilson's for scores of 0 and 1 where every chat has one score, else the BCa bootstrap over
-        chats; the standard error is clustered by chat. With several samples per turn, pass@k averages over the turns
+        The interval is that of `score_interval`, and its standard error clustered by chat. With several samples per turn, pass@k averages over the turns
         with at least k of them, for scores of 0 and 1 (ValueError for others), and `majority` is the mean score of the
         answer that most samples of a turn agree on, by what the scorer read.
         """
         values, clusters = np.array(self._values), np.array(self._clusters, dtype=np.int64)
         return Summary(
             self._metric,
-            _estimate(values, clusters, seed) if values.size else None,
+            score_interval(values, clusters, seed=seed) if values.size else None,
             dict(self._counts),
             {name: total / self._detailed[name] for name, total in self._sums.items()},
             dict(self._sums),
@@ -170,29 +174,6 @@ def _label(chat_id: str) -> int:
     """64 bits that stand for a chat, in place of its id, which may be long: two of 10 million agree once in 400,000
     runs."""
     return int.from_bytes(blake2b(chat_id.encode(errors="surrogatepass"), digest_size=8).digest(), signed=True)
-
-
-def _estimate(
-    values: np.ndarray[tuple[int], np.dtype[np.float64]],
-    clusters: np.ndarray[tuple[int], np.dtype[np.int64]],
-    seed: int,
-) -> Estimate:
-    binary = bool(np.isin(values, (0.0, 1.0)).all())
-    alone = np.unique(clusters).size == values.size
-    if binary and alone:
-        return wilson(int(values.sum()), values.size)
-    interval = bootstrap_mean(values, None if alone else clusters, seed=seed)
-    error = clustered_mean(values, clusters).standard_error
-    return Estimate(
-        interval.value,
-        interval.n,
-        error,
-        interval.low,
-        interval.high,
-        interval.confidence,
-        interval.method,
-        interval.clusters,
-    )
 
 
 def _mean_pass_at(turns: Iterable[list[tuple[float, str | None]]], k: int) -> float:

@@ -21,7 +21,7 @@ Turn = Literal["last", "all"] | Annotated[int, Field(ge=1)]
 class ScorerOptions(BaseModel):
     """Options that every scorer has."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, serialize_by_alias=True)
 
     name: str | None = Field(
         default=None,
@@ -53,8 +53,9 @@ class Score:
     """The verdict on one answer.
 
     `value` is None where there is no score: `status` is then `unscored` (a missing reference; it says nothing about
-    the answer) or `error` (the scorer failed on this row). `parsed` is what was read from the answer, `expected`
-    what it was held against; `details` are further numbers, averaged like `value` under their own names.
+    the answer) or `error` (the scorer failed on this row; `bad_reference` where that is because what the answer was to
+    be held against cannot be read). `parsed` is what was read from the answer, `expected` what it was held against;
+    `details` are further numbers, averaged like `value` under their own names.
     """
 
     value: float | None
@@ -63,6 +64,7 @@ class Score:
     expected: str | None = None
     details: Mapping[str, float] = field(default_factory=dict)
     status: Literal["scored", "unscored", "error"] = "scored"
+    bad_reference: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,11 @@ class Answer:
     tool_calls: tuple[Mapping[str, Any], ...] = ()
 
 
+class BadReference(ValueError):
+    """A reference that cannot be read as what the scorer compares with: a mistake of the recipe or of its data, which
+    says nothing about any answer."""
+
+
 ScoreFunction = Callable[[Answer, Any, Mapping[str, Any]], Score]
 """(answer, reference, the row's columns) -> score. Pure: equal arguments, equal score."""
 
@@ -81,7 +88,8 @@ ScoreFunction = Callable[[Answer, Any, Mapping[str, Any]], Score]
 class Scorer:
     """A scoring function with its options, applied to the turns of a chat.
 
-    `needs_reference`: a row without a reference is unscored, and counted as such, before `function` is asked.
+    `needs_reference`: a row without a reference, as `missing` tells, is unscored, and counted as such, before
+    `function` is asked.
     `overall` makes figures of the whole run from the sums of its scores' details.
     """
 
@@ -89,6 +97,7 @@ class Scorer:
     options: ScorerOptions
     function: ScoreFunction
     needs_reference: bool = True
+    missing: Callable[[Any], bool] = lambda reference: is_missing(reference)
     overall: Callable[[Mapping[str, float]], Mapping[str, float]] | None = None
 
     def score(self, answer: Message, columns: Mapping[str, Any], reference: Any = None) -> Score:
@@ -99,6 +108,14 @@ class Scorer:
         if self.options.reference is not None:
             reference = column(columns, self.options.reference)
         return self._against(reference, answer, columns)
+
+    def reference_mistake(
+        self, num_turns: int, columns: Mapping[str, Any], reference: Any = None, references: Sequence[str | None] = ()
+    ) -> str | None:
+        """Why what a chat's answers are held against cannot be read, tried with empty answers; None where it can."""
+        blank = [Message("assistant", "")] * num_turns
+        found = (self.score_turn(turn, blank, columns, reference, references) for turn in self.turns(num_turns))
+        return next((score.reason for score in found if score.bad_reference), None)
 
     def turns(self, num_turns: int) -> Sequence[int]:
         """The turns (from 0) of a chat with `num_turns` that the options ask for; a numbered one may not be there."""
@@ -123,12 +140,12 @@ class Scorer:
         own = reference
         if self.options.reference is not None:
             own = column(columns, self.options.reference)
-        elif is_missing(own) and turn < len(references):
+        elif self.missing(own) and turn < len(references):
             own = references[turn]
-        if self.options.reference_per_turn and not is_missing(own):
+        if self.options.reference_per_turn and not self.missing(own):
             if not isinstance(own, list | tuple):
                 reason = f"reference_per_turn is on, but the reference is a {type(own).__name__}, not a list"
-                return Score(None, reason, status="error")
+                return Score(None, reason, status="error", bad_reference=True)
             own = own[turn] if turn < len(own) else None
         return self._against(own, answers[turn], columns)
 
@@ -145,11 +162,13 @@ class Scorer:
         ]
 
     def _against(self, reference: Any, answer: Message, columns: Mapping[str, Any]) -> Score:
-        if self.needs_reference and is_missing(reference):
+        if self.needs_reference and self.missing(reference):
             where = f"column '{self.options.reference}'" if self.options.reference else "the chat's reference"
             return Score(None, f"no reference: {where} is missing or empty", status="unscored")
         try:
             score = self.function(visible_answer(answer, self.options.reasoning), reference, columns)
+        except BadReference as error:
+            return Score(None, str(error), status="error", bad_reference=True)
         except Exception as error:  # a scorer may be the user's own code, and any row may break it
             return Score(None, f"{self.name} failed: {type(error).__name__}: {error}", status="error")
         if score.value is None and score.status == "scored":

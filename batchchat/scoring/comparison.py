@@ -13,7 +13,7 @@ from batchchat.scoring.statistics import (
     detectable_difference,
     holm,
     mcnemar,
-    paired_bootstrap,
+    paired_interval,
     paired_permutation,
 )
 
@@ -23,9 +23,10 @@ Key = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One metric of two runs, paired. `difference` is ours minus theirs, with its BCa interval.
+    """One metric of two runs, paired. `difference` is ours minus theirs, with the interval of
+    `paired_interval`.
 
-    `adjusted_p` is the test's p-value after Holm's correction over all metrics compared together. `changed` are the
+    `adjusted_p` is the test's p-value after Holm's correction over everything compared together. `changed` are the
     keys whose scores differ, largest gain of ours first; `only_ours` and `only_theirs` had a score in one run alone
     and are in no figure. `detectable` is the smallest true difference that this many chats show with a chance of
     80 %, or None for a single chat.
@@ -67,7 +68,7 @@ def compare(metric: str, ours: Mapping[Key, float], theirs: Mapping[Key, float],
         metric,
         float(left.mean()),
         float(right.mean()),
-        paired_bootstrap(left, right, clusters, seed=seed),
+        paired_interval(left, right, chats, seed=seed),
         test,
         test.p_value,
         tuple(keys[place] for place in order if gaps[place] != 0),
@@ -81,9 +82,18 @@ def compare_all(
     ours: Mapping[str, Mapping[Key, float]], theirs: Mapping[str, Mapping[Key, float]], seed: int = 0
 ) -> tuple[Comparison, ...]:
     """Every metric that both runs have, their p-values corrected together (Holm)."""
-    found = [compare(metric, ours[metric], theirs[metric], seed) for metric in ours if metric in theirs]
-    adjusted = holm({comparison.metric: comparison.test.p_value for comparison in found})
-    return tuple(replace(comparison, adjusted_p=adjusted[comparison.metric]) for comparison in found)
+    found = tuple(compare(metric, ours[metric], theirs[metric], seed) for metric in ours if metric in theirs)
+    return correct_together({"": found})[""]
+
+
+def correct_together(found: Mapping[str, tuple[Comparison, ...]]) -> dict[str, tuple[Comparison, ...]]:
+    """Comparisons of several pairs of runs with Holm's correction over all pairs and metrics at once."""
+    raw = {(pair, place): one.test.p_value for pair, several in found.items() for place, one in enumerate(several)}
+    adjusted = holm(raw)
+    return {
+        pair: tuple(replace(one, adjusted_p=adjusted[pair, place]) for place, one in enumerate(several))
+        for pair, several in found.items()
+    }
 
 
 def _labels(names: Sequence[Hashable]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -5,7 +5,7 @@
     numeric.mean not worse than RUN by 0.02      a paired comparison with another run
 
 A "not worse" gate holds when the whole interval of the difference lies above minus the margin: the run has to show
-that it is not worse, and an interval that is too wide to tell fails.
+that it is not worse. An interval that is too wide to tell does not pass, and the reason begins with `undecided`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import operator
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from batchchat.errors import UsageError
@@ -151,16 +152,40 @@ def _against_bound(gate: Threshold, value: float | None) -> GateResult:
 def _against_run(gate: NotWorse, difference: Estimate, lower_is_better: bool) -> GateResult:
     value = difference.value
     if difference.low is None or difference.high is None or math.isnan(value):
-        reason = f"the difference to {gate.run} has no interval: n is {difference.n}"
+        reason = f"undecided: the difference to {gate.run} has no interval: n is {difference.n} ({difference.method})"
         return GateResult(gate, False, reason, None if math.isnan(value) else value)
-    worst = -difference.high if lower_is_better else difference.low
+    worst, seen = (-difference.high, -value) if lower_is_better else (difference.low, value)
     passed = worst >= -gate.margin
-    reason = (
-        f"{gate.metric} differs from {gate.run} by {value:+.4g} ({difference.confidence:.0%} interval "
-        f"{difference.low:+.4g} to {difference.high:+.4g}, n {difference.n}), "
-        f"{'within' if passed else 'which does not rule out more than'} {gate.margin:g} worse"
+    figures = (
+        f"{gate.metric} differs from {gate.run} by {value:+.4g}, interval {difference.low:+.4g} to "
+        f"{difference.high:+.4g}, n {difference.n:,}"
     )
-    return GateResult(gate, passed, reason, value)
+    if passed:
+        return GateResult(gate, True, f"{figures}: not worse by more than {gate.margin:g}", value)
+    if seen < -gate.margin:
+        return GateResult(gate, False, f"{figures}: worse by more than {gate.margin:g}", value)
+    return GateResult(gate, False, f"undecided: {figures}: {_too_few(gate, difference)}", value)
+
+
+def _too_few(gate: NotWorse, difference: Estimate) -> str:
+    """That the rows do not tell whether a run is worse, and how many might."""
+    units = difference.clusters or difference.n
+    if gate.margin <= 0:
+        return "no number of answers shows a margin of 0; allow for a small one, such as by 0.02"
+    needed = rows_for_margin(gate.margin)
+    if units < needed:
+        return (
+            f"{units:,} chats are too few to tell; scores of 0 and 1 take {needed:,} for a margin of {gate.margin:g} even "
+            "where no answer changes, so score more chats or allow for more"
+        )
+    return f"the answers that changed leave open whether it is worse by more than {gate.margin:g}; score more"
+
+
+def rows_for_margin(margin: float) -> int:
+    """How many rows of 0 and 1, none of them changed, show with 95 % confidence that a run is not worse by `margin`:
+    the least n with z² / (n + z²) <= margin, from Tango's interval."""
+    z = NormalDist().inv_cdf(0.975)
+    return max(1, math.ceil(z * z * (1 - margin) / margin)) if margin < 1 else 1
 
 
 def _number(found: re.Match[str]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 
 from pydantic import Field
@@ -22,7 +23,9 @@ class TextOptions(ScorerOptions):
     )
     ignore_case: bool = Field(default=False, description="Compare without regard to upper and lower case.")
     ignore_punctuation: bool = Field(
-        default=False, description="Delete every character of the Unicode punctuation categories from both texts."
+        default=False,
+        description="Delete every ASCII sign that is no letter, digit or space (`$`, `+` and `=` are such, as in SQuAD) "
+        "and every character of the Unicode punctuation categories from both texts.",
     )
     ignore_articles: bool = Field(default=False, description="Delete the English articles a, an and the.")
     collapse_spaces: bool = Field(default=True, description="Read every run of white space as one space.")
@@ -35,7 +38,7 @@ class TextOptions(ScorerOptions):
         if self.ignore_case:
             text = text.casefold()
         if self.ignore_punctuation:
-            text = "".join(character for character in text if not unicodedata.category(character).startswith("P"))
+            text = "".join(character for character in text if not _is_punctuation(character))
         if self.ignore_articles:
             text = _ARTICLES.sub(" ", text)
         if self.collapse_spaces:
@@ -45,3 +48,7 @@ class TextOptions(ScorerOptions):
     def steps(self) -> tuple[str, ...]:
         """Names of the steps that are on, in order, for the report."""
         return tuple(step for step in _STEPS if getattr(self, step))
+
+
+def _is_punctuation(character: str) -> bool:
+    return character in string.punctuation or unicodedata.category(character).startswith("P")

@@ -1,4 +1,4 @@
-r"""Reading numbers as people and models write them: 1,234.5  $18  -3/4  1 1/2  50%  1.2e3  \frac{3}{4}  \boxed{7}."""
+r"""Reading numbers as people and models write them: 1,234.5  $18  -3/4  1 1/2  50%  1.2e3  2^{10}  1'000  \boxed{7}."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Literal
 
 import regex
 
-_LATEX_FRACTION = regex.compile(r"\\[dt]?frac\s*(?:\{\s*([^{}]+?)\s*\}\s*\{\s*([^{}]+?)\s*\}|(\d)\s*(\d))")
-_LATEX_POWER = regex.compile(r"\s*(?:\\times|\\cdot|[×·*])\s*10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]?\d+))")
-_LATEX_SPACE = regex.compile(r"\\[,!;:> ]|\{,\}(?=\d)")
+from batchchat.scoring.formulas import PART, plain_formulas
+
 _BRACES = regex.compile(r"\\f?boxed\s*\{|\\fbox\s*\{|(?<!\\)[{}]")
 _CURRENCY = r"[$€£¥₹]"
 _GROUP_SPACE = "\u00a0\u202f\u2009"
@@ -32,11 +31,13 @@ class NumberFormat:
         """Every number of `text` in order, as exact fractions.
 
         A minus counts where it touches the number or its currency and nothing stands before it: `10-5` is two
-        positive numbers and `- 5` a list item. Thousands may be grouped by the mark that is not the decimal one, by
-        a narrow or no-break space or by an underscore, in groups of three. Digits that belong to a word (`x2`,
-        `GPT-4`) and dates (`3/4/2024`) are no numbers; a unit may follow at once (`18kg`).
+        positive numbers and `- 5` a list item. Thousands may be grouped in threes by the mark that is not the decimal
+        one, a narrow or no-break space, an apostrophe or an underscore, in the Indian way (`1,23,456`), or more than
+        once by the decimal mark itself (`1.234.567`). A power (`10^6`) is one number. Digits that belong to a word
+        (`x2`, `GPT-4`), dates (`3/4/2024`), exponents of anything else and factors of a root or of pi are no numbers;
+        a unit may follow at once (`18kg`).
         """
-        for found in _pattern(self.decimal_mark).finditer(_plain(text)):
+        for found in _pattern(self.decimal_mark).finditer(plain_formulas(text)):
             value = self._value(found)
             if value is not None:
                 yield value
@@ -45,7 +46,12 @@ class NumberFormat:
         if len(found[0]) > _MAX_DIGITS:
             return None
         value = self._decimal(found["number"])
-        if found["numerator"] is not None:
+        if found["power"] is not None:
+            power = int(found["power"])
+            if abs(power) * len(found["number"]) > _MAX_DIGITS or (power < 0 and value == 0):
+                return None
+            value **= power
+        elif found["numerator"] is not None:
             denominator = int(found["denominator"])
             if denominator == 0:
                 return None
@@ -65,8 +71,11 @@ class NumberFormat:
         return -value if "-" in found["sign"] else value
 
     def _decimal(self, digits: str) -> Fraction:
-        whole, _, decimals = digits.partition(self.decimal_mark)
-        plain = "".join(character for character in whole if character.isdigit())
+        other = "," if self.decimal_mark == "." else "."
+        # Groups marked by the decimal mark, twice or more: the other mark begins the decimals.
+        mark = other if digits.count(self.decimal_mark) > 1 else self.decimal_mark
+        whole, _, decimals = digits.partition(mark)
+        plain = "".join(character for character in whole if character.isdecimal())
         return Fraction(int((plain + decimals) or "0"), 10 ** len(decimals))
 
 
@@ -77,6 +86,13 @@ def last_number(text: str, numbers: NumberFormat) -> Fraction | None:
         if values:
             return values[-1]
     return None
+
+
+def only_number(text: str, numbers: NumberFormat) -> Fraction | None:
+    """The number that a whole answer states, as the content of a box: the one behind its last equals sign, or None
+    where there are several different ones, as in `3, 5`."""
+    values = set(numbers.all_in(text.rpartition("=")[2]))
+    return values.pop() if len(values) == 1 else None
 
 
 def boxed(text: str) -> str | None:
@@ -104,27 +120,16 @@ def show(value: Fraction) -> str:
 @lru_cache(maxsize=2)
 def _pattern(decimal_mark: str) -> regex.Pattern[str]:
     point, group = (r"\.", ",") if decimal_mark == "." else (",", r"\.")
-    separator = f"[{group}{_GROUP_SPACE}_]"
-    digits = rf"(?:\d{{1,3}}(?:{separator}\d{{3}})+(?![\d_])|\d+)"
-    number = rf"(?:{digits}(?:{point}\d+)?|{point}\d+)"
+    separator = f"[{group}{_GROUP_SPACE}_'’]"
+    indian = rf"\d{{1,2}}(?:{group}\d{{2}})+{group}\d{{3}}(?![\d_])"
+    foreign = rf"\d{{1,3}}(?:{point}\d{{3}}){{2,}}(?!\d|{point}\d)(?:{group}\d+)?"
+    digits = rf"(?:{indian}|\d{{1,3}}(?:{separator}\d{{3}})+(?![\d_])|\d+)"
+    number = rf"(?:{foreign}|{digits}(?:{point}\d+)?|{point}\d+)"
     return regex.compile(
         rf"\d+/\d+(?:/\d+)+(*SKIP)(*FAIL)|"  # a date
-        rf"(?<![\w{decimal_mark}]|\p{{L}}-)(?P<sign>(?:(?<!\w)-)?(?:{_CURRENCY}[ ]?)?(?:(?<!\w)-)?)"
-        rf"(?P<number>{number})"
-        rf"(?:[ ](?P<numerator>\d+)/(?P<denominator>\d+)(?![\d/])|[ ]?/[ ]?(?P<under>{number})(?![\d/]))?"
+        rf"(?<![\w{decimal_mark}{PART}]|\p{{L}}-)(?P<sign>(?:(?<!\w)-)?(?:{_CURRENCY}[ ]?)?(?:(?<!\w)-)?)"
+        rf"(?P<number>{number})(?!{PART})"
+        rf"(?:\^(?P<power>[+-]?\d+)|[ ](?P<numerator>\d+)/(?P<denominator>\d+)(?![\d/])"
+        rf"|[ ]?/[ ]?(?P<under>{number})(?![\d/]))?"
         rf"(?:[eE](?P<exponent>[+-]?\d+))?[ ]?(?P<percent>%)?"
     )
-
-
-def _plain(text: str) -> str:
-    """`text` with LaTeX and typographic spellings of numbers brought to plain ones."""
-    if "−" in text or "–" in text:
-        text = text.replace("−", "-").replace("–", "-")
-    if "\\" in text:
-        text = text.replace("\\$", "$").replace("\\%", "%")
-        text = _LATEX_FRACTION.sub(lambda m: f"{m[1] or m[3]}/{m[2] or m[4]}", text)
-    if "\\" in text or "{,}" in text:
-        text = _LATEX_SPACE.sub(lambda m: "," if m[0] == "{,}" else "\u2009", text)
-    if "10" in text and "^" in text:
-        text = _LATEX_POWER.sub(lambda m: f"e{m[1] or m[2]}", text)
-    return text

@@ -1,8 +1,9 @@
 """The scorers that come with batchchat, by name, each imported when a recipe first asks for it.
 
 A scorer module holds `Options` (a frozen `ScorerOptions`) and `make(options) -> ScoreFunction`. With
-`NEEDS_REFERENCE = False` it also scores rows without a reference. `DETAILS` are the names that its scores' details may
-have (None: any), and `overall` makes the figures `OVERALL` of a whole run from the details' sums. A further scorer is
+`NEEDS_REFERENCE = False` it also scores rows without a reference, and `missing(reference)` says what is none where an
+empty list is not. `DETAILS` are the names that its scores' details may have (None: any; `details(options)` where they
+follow from the options), and `overall` makes the figures `OVERALL` of a whole run from the details' sums. A further scorer is
 one file and one line here.
 """
 
@@ -14,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from batchchat.errors import UsageError
-from batchchat.scoring.base import Scorer, ScorerOptions
+from batchchat.scoring.base import Scorer, ScorerOptions, is_missing
 
 _ROOM = "batchchat.scoring.scorers"
 SCORERS: Mapping[str, str] = {
@@ -44,10 +45,12 @@ def options_class(name: str) -> type[ScorerOptions]:
     return found
 
 
-def figure_names(name: str) -> tuple[str, ...] | None:
-    """The names of a scorer's figures besides its mean; None where they depend on the rows or the options."""
+def figure_names(name: str, options: ScorerOptions) -> tuple[str, ...] | None:
+    """The names of a scorer's figures besides its mean; None where only its scores tell."""
     module = _module(name)
     details: tuple[str, ...] | None = getattr(module, "DETAILS", ())
+    if hasattr(module, "details"):
+        details = module.details(options)
     return None if details is None else (*details, *getattr(module, "OVERALL", ()))
 
 
@@ -67,6 +70,7 @@ def make_scorer(name: str, options: ScorerOptions | Mapping[str, Any] | None = N
         checked,
         module.make(checked),
         getattr(module, "NEEDS_REFERENCE", True),
+        getattr(module, "missing", is_missing),
         getattr(module, "overall", None),
     )
 

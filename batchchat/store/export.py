@@ -105,16 +105,16 @@ def _error_rows(store: RunStore, row: StoredRow) -> Iterator[dict[str, Any]]:
         answered = [written.record["message"] for written in turns.get(sample, [])]
         if answered:
             error["answered"] = answered
-        error["row"] = row.raw if row.format is None and not _is_json(row.raw) else json.loads(row.raw)
+        error["row"] = raw_value(row.raw) if row.format is None else json.loads(row.raw)
         yield error
 
 
-def _is_json(text: str) -> bool:
+def raw_value(text: str) -> Any:
+    """A row as it was read: its JSON value, or its text where that is no JSON."""
     try:
-        json.loads(text)
+        return json.loads(text)
     except ValueError:
-        return False
-    return True
+        return text
 
 
 def message_from(data: Mapping[str, Any]) -> Message:

@@ -51,14 +51,20 @@ def test_a_run_against_itself_and_against_a_degraded_copy(recipe: Path, tmp_path
     good = scripted_recipe(tmp_path / "r.yaml", write_jsonl(tmp_path / "in.jsonl", rows(100)), scoring=["exact", "f1"])
     assert batchchat("run", good).code == 0
     run = tmp_path / "runs/test"
-    ended = batchchat("compare", run, run, "--not-worse-by", "0.02", "--json")
+    ended = batchchat("compare", run, run, "--not-worse-by", "0.05", "--json")
     assert ended.code == 0, ended.err
     ((name, found),) = json.loads(ended.out)["against_first"].items()
     assert name.endswith("(2)")
     for metric in found:
         difference = metric["difference"]
-        assert (difference["value"], difference["low"], difference["high"], difference["n"]) == (0.0, 0.0, 0.0, 100)
+        assert (difference["value"], difference["n"]) == (0.0, 100)
+        assert difference["high"] == -difference["low"] == pytest.approx(0.037, abs=1e-3)  # 100 rows do not say more
         assert metric["test"]["p_value"] == 1.0
+
+    ended = batchchat("compare", run, run, "--not-worse-by", "0.02")
+    assert ended.code == 4
+    assert "undecided" in ended.err
+    assert "take 189 for a margin of 0.02" in ended.err
 
     spoiled = finished(tmp_path / "spoiled.jsonl", 100, spoil_every=10)
     gate = f"exact.mean not worse than {run} by 0.02"

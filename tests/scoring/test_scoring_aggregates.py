@@ -31,7 +31,10 @@ def test_turns_of_one_chat_are_clustered() -> None:
     assert summary.estimate is not None
     assert summary.estimate.standard_error == clustered_mean(values, [0, 0, 1, 1, 2, 2]).standard_error
     assert (summary.estimate.n, summary.estimate.clusters) == (6, 3)
-    assert "BCa" in summary.estimate.method
+    assert summary.estimate.method == "clustered, Student's t"
+    many = summarize("f1", [answer(i // 2, values[i % 6] + i / 1_000, turn=i % 2) for i in range(240)])
+    assert many.estimate is not None
+    assert "BCa" in many.estimate.method
 
 
 def mixed() -> list[ScoredAnswer]:

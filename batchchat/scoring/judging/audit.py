@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from batchchat.scoring.judging.pairs import PairOutcome
-from batchchat.scoring.statistics import Estimate, clustered_mean, cohen_kappa, correlation, wilson
+from batchchat.scoring.statistics import Estimate, cohen_kappa, correlation, score_interval, wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def repeat_agreement(repeats: Sequence[Sequence[Hashable | None]]) -> Estimate:
                 items.append(item)
     if not same:
         raise ValueError("no item was graded twice: raise the judge's samples to measure how it agrees with itself")
-    return clustered_mean(np.asarray(same), np.asarray(items))
+    return score_interval(np.asarray(same), np.asarray(items))
 
 
 def human_agreement(

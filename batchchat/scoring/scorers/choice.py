@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
+import regex
 from pydantic import Field
 
-from batchchat.scoring.base import Answer, Score, ScoreFunction, ScorerOptions, column, is_missing
-from batchchat.scoring.numbers import boxed
+from batchchat.scoring.base import Answer, BadReference, Score, ScoreFunction, ScorerOptions, column, is_missing
+from batchchat.scoring.choices import chosen_letter
 
 
 class Options(ScorerOptions):
     """Options of `choice`."""
 
-    letters: str = Field(default="ABCD", min_length=2, description="The letters of the options, in order.")
+    agrees_with: Literal["batchchat", "mmlu_pro"] = Field(
+        default="batchchat",
+        alias="as",
+        description="`mmlu_pro` reads the letter exactly as MMLU-Pro's own evaluation does, down to its slips (an "
+        "answer without a letter, for which that guesses, counts as wrong); by default what the answer settles on.",
+    )
+    letters: str = Field(
+        default="ABCD",
+        min_length=2,
+        description="The letters of the options, in order. Where `as` is mmlu_pro and nothing is set, ABCDEFGHIJ.",
+    )
     choices: str | None = Field(
         default=None,
         description="Column with the list of the options' texts. An answer without a letter then counts where it "
@@ -25,37 +35,11 @@ class Options(ScorerOptions):
 
 def make(options: Options) -> ScoreFunction:
     """1 where the chosen letter is the reference's, else 0. A reference is a letter, an option's text (with
-    `choices`), or a position counted from 0. A reference that is none of them raises ValueError."""
+    `choices`), or a position counted from 0. A reference that is none of them raises BadReference."""
     letters = options.letters.upper()
-    cls = f"[{re.escape(letters)}]"
-    both = f"[{re.escape(letters + letters.lower())}]"
-    # From the surest sign to the weakest; within one, the last occurrence is the one that the answer settles on.
-    signs = (
-        re.compile(rf"(?i:answer(?:\s+is)?|choice(?:\s+is|\s*:))\s*:?\s*(?i:option\s+)?[\"'(\[*]*({cls})(?![\w'])"),
-        re.compile(rf"(?im)\b(?:answer(?:\s+is)?|choice(?:\s+is|\s*:))\s*:?\s*[\"'(\[*]*({both})[\"')\]*.]*\s*$"),
-        re.compile(rf"(?m)^[^\w\n]*({both})[^\w\n]*$"),
-        re.compile(rf"(?i:option)\s+({cls})(?![\w'])|[(\[]({cls})[)\]]|\*\*({cls})[.):]?\*\*"),
-        re.compile(rf"(?m)^[ \t]*({cls})[.):](?=\s|$)"),
-        # A letter alone in a sentence, which `A good answer` and `I think` are not.
-        re.compile(rf"(?<![\w'])(?![AI]\s+(?!or\b|and\b)[a-z])({cls})(?![\w'])"),
-    )
-
-    def chosen(text: str, texts: Sequence[str]) -> str | None:
-        content = boxed(text)
-        if content is not None:
-            inner = re.search(both, re.sub(r"\\[A-Za-z]+", "", content))
-            if inner:
-                return inner[0].upper()
-        for sign in signs:
-            found = [next(group for group in match.groups() if group) for match in sign.finditer(text)]
-            if found and (sign is not signs[-1] or len(set(found)) == 1):
-                return found[-1].upper()
-        named = [
-            letter
-            for letter, option in zip(letters, texts, strict=False)
-            if re.search(rf"(?<!\w){re.escape(option)}(?!\w)", text, re.IGNORECASE)
-        ]
-        return named[0] if len(named) == 1 else None
+    if options.agrees_with == "mmlu_pro" and "letters" not in options.model_fields_set:
+        letters = "ABCDEFGHIJ"
+    chosen = _READERS[options.agrees_with]
 
     def letter_of(reference: Any, texts: Sequence[str]) -> str:
         if isinstance(reference, int) and not isinstance(reference, bool) and 0 <= reference < len(letters):
@@ -66,7 +50,7 @@ def make(options: Options) -> ScoreFunction:
             return bare
         if text in texts and texts.index(text) < len(letters):
             return letters[texts.index(text)]
-        raise ValueError(f"the reference {text[:80]!r} is neither one of {letters}, a position nor an option")
+        raise BadReference(f"the reference {text[:80]!r} is neither one of {letters}, a position nor an option")
 
     def score(answer: Answer, reference: Any, columns: Mapping[str, Any]) -> Score:
         held = column(columns, options.choices) if options.choices else None
@@ -74,10 +58,27 @@ def make(options: Options) -> ScoreFunction:
         references = reference if isinstance(reference, list | tuple) else (reference,)
         expected = [letter_of(entry, texts) for entry in references if not is_missing(entry)]
         wanted = ", ".join(expected)
-        given = chosen(answer.text, texts)
+        given = chosen(answer.text, letters, texts)
         if given is None:
             return Score(0.0, "the answer settles on no single option", None, wanted)
         right = given in expected
         return Score(float(right), "the right option" if right else "another option", given, wanted)
 
     return score
+
+
+def _as_mmlu_pro(text: str, letters: str, texts: Sequence[str] = ()) -> str | None:
+    """The first `answer is (X)`; else what the first line with `answer:` says last; else the last letter on its own."""
+    found = regex.search(rf"answer is \(?([{letters}])\)?", text)
+    if found is None:
+        found = regex.search(rf".*[aA]nswer:\s*([{letters}])", text)
+    if found is not None:
+        return str(found[1])
+    alone = regex.findall(rf"\b[{letters}]\b", text)
+    return alone[-1] if alone else None
+
+
+_READERS: Mapping[str, Callable[[str, str, Sequence[str]], str | None]] = {
+    "batchchat": chosen_letter,
+    "mmlu_pro": _as_mmlu_pro,
+}

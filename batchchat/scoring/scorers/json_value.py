@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import regex
 from pydantic import Field, field_validator
 
-from batchchat.scoring.base import Answer, Score, ScoreFunction, ScorerOptions, Texts, column, is_missing
+from batchchat.scoring.base import Answer, BadReference, Score, ScoreFunction, ScorerOptions, Texts, column, is_missing
 from batchchat.scoring.extras import need
+from batchchat.scoring.fences import json_block
+from batchchat.scoring.json_patterns import refuse_broken_patterns, schema_check
 
 NEEDS_REFERENCE = False
-DETAILS = None
-"""They follow from the options."""
 
-_FENCE = regex.compile(r"```[ \t]*(?:json|JSON|Json)?[ \t]*\n(.*?)\n[ \t]*```", regex.DOTALL)
+_OPENING = regex.compile(r"[{\[]")
 
 
 class Options(ScorerOptions):
@@ -36,6 +36,11 @@ class Options(ScorerOptions):
         description="Where the JSON stands: it is the `whole` answer; or the last code block where there is one "
         "(`fenced`); or else also the first object or array inside other text (`any`).",
     )
+    seconds: float = Field(
+        default=1.0,
+        gt=0,
+        description="Time limit of a schema's patterns per row; an answer that exceeds it is an error of that row.",
+    )
 
     @field_validator("json_schema")
     @classmethod
@@ -48,43 +53,46 @@ class Options(ScorerOptions):
         except library.SchemaError as error:
             place = ".".join(str(part) for part in error.absolute_path)
             raise ValueError(f"is not a JSON schema: {error.message}{f' at {place}' if place else ''}") from error
+        refuse_broken_patterns(schema)
         return schema
+
+
+def details(options: Options) -> tuple[str, ...]:
+    """The names that the details of its scores have."""
+    valid = () if options.json_schema is None else ("valid",)
+    equal = ("equal",) if options.equal else ()
+    return ("parses", *valid, *equal, *(f"field_{name}" for name in options.fields))
 
 
 def make(options: Options) -> ScoreFunction:
     """1 where all checks pass, else 0; the details say which did. A reference that is text is read as JSON."""
-    validator = None
-    if options.json_schema is not None:
-        library = need("jsonschema", "the scorer 'json' with json_schema")
-        kind = library.validators.validator_for(options.json_schema, default=library.Draft202012Validator)
-        # An empty registry: a `$ref` to the network is refused, never fetched.
-        validator = kind(options.json_schema, registry=need("referencing", "the scorer 'json'").Registry())
+    mistakes = None if options.json_schema is None else schema_check(options.json_schema, options.seconds)
     compares = options.equal or bool(options.fields)
 
     def score(answer: Answer, reference: Any, columns: Mapping[str, Any]) -> Score:
         if compares and is_missing(reference):
             return Score(None, "no reference to compare the fields with", status="unscored")
+        expected = read_reference(reference) if compares else None
         try:
             value = find_json(answer.text, options.extract)
         except ValueError as error:
             return Score(0.0, f"not JSON: {error}", details={"parses": 0.0})
-        details = {"parses": 1.0}
+        found = {"parses": 1.0}
         wrong: list[str] = []
-        if validator is not None:
-            mistake = next(iter(sorted(validator.iter_errors(value), key=lambda error: str(error.path))), None)
-            details["valid"] = float(mistake is None)
+        if mistakes is not None:
+            mistake = next(iter(sorted(mistakes(value), key=lambda error: str(error.path))), None)
+            found["valid"] = float(mistake is None)
             if mistake is not None:
                 wrong.append(f"{mistake.json_path}: {mistake.message[:200]}")
         if compares:
-            expected = json.loads(reference) if isinstance(reference, str) else reference
             if options.equal:
-                details["equal"] = float(same_json(value, expected))
-                wrong += [] if details["equal"] else ["the value is not the reference's"]
+                found["equal"] = float(same_json(value, expected))
+                wrong += [] if found["equal"] else ["the value is not the reference's"]
             for name in options.fields:
                 right = same_json(field(value, name), field(expected, name))
-                details[f"field_{name}"] = float(right)
+                found[f"field_{name}"] = float(right)
                 wrong += [] if right else [f"the field '{name}' is not the reference's"]
-        return Score(float(not wrong), "; ".join(wrong) or "every check passes", shown(value), None, details)
+        return Score(float(not wrong), "; ".join(wrong) or "every check passes", shown(value), None, found)
 
     return score
 
@@ -112,26 +120,42 @@ def same_json(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
+def read_reference(reference: Any) -> Any:
+    """A reference's JSON value: text is read as JSON. Raises BadReference."""
+    if not isinstance(reference, str):
+        return reference
+    try:
+        return json.loads(reference)
+    except (ValueError, RecursionError) as error:
+        raise BadReference(f"the reference {reference[:80]!r} is not JSON: {error}") from error
+
+
 def find_json(text: str, extract: Literal["whole", "fenced", "any"]) -> Any:
     """The JSON value of an answer; ValueError where there is none. NaN and Infinity are no JSON."""
-    stripped = text.strip()
-    if extract != "whole":
-        blocks = _FENCE.findall(text)
-        stripped = blocks[-1].strip() if blocks else stripped
+    block = None if extract == "whole" else json_block(text)
     try:
-        return json.loads(stripped, parse_constant=_refuse_constant)
+        return json.loads((text if block is None else block).strip(), parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except ValueError:
         if extract != "any":
             raise
+    found = next(json_values(text), None)
+    if found is None:
+        raise ValueError("the text holds no JSON object or array")
+    return found
+
+
+def json_values(text: str) -> Iterator[Any]:
+    """Every JSON object and array of a text, one after the other, none inside another."""
     decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-    for start in regex.finditer(r"[{\[]", text):
+    place = 0
+    while (start := _OPENING.search(text, place)) is not None:
         try:
-            return decoder.raw_decode(text, start.start())[0]
+            value, place = decoder.raw_decode(text, start.start())
+            yield value
         except (ValueError, RecursionError):
-            continue
-    raise ValueError("the text holds no JSON object or array")
+            place = start.end()
 
 
 def _refuse_constant(name: str) -> Any:

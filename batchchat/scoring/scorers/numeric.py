@@ -10,8 +10,8 @@ from typing import Any, Literal
 import regex
 from pydantic import Field, field_validator
 
-from batchchat.scoring.base import Answer, Score, ScoreFunction, ScorerOptions, accepted
-from batchchat.scoring.numbers import NumberFormat, boxed, last_number, show
+from batchchat.scoring.base import Answer, BadReference, Score, ScoreFunction, ScorerOptions, accepted
+from batchchat.scoring.numbers import NumberFormat, boxed, last_number, only_number, show
 from batchchat.scoring.scorers.pattern import captured_text, compiled_pattern, last_or_first
 
 Found = Literal["pattern", "####", "\\boxed", "last number", "first number"]
@@ -24,6 +24,13 @@ _HEADING = regex.compile(r"[^\d\n]*?\p{L}|\d+[.)]\s+\p{L}")
 class Options(ScorerOptions):
     """Options of `numeric`."""
 
+    agrees_with: Literal["batchchat", "gsm8k", "gsm8k_flexible"] = Field(
+        default="batchchat",
+        alias="as",
+        description="`gsm8k` takes what follows the first `#### ` and compares it as text without commas and dollar "
+        "signs, as GSM8K's own grader and lm-evaluation-harness' strict-match do; `gsm8k_flexible` is that harness' "
+        "flexible-extract, which takes the last number. The other options then play no part.",
+    )
     extract: Literal["auto", "last", "first", "marked", "boxed"] = Field(
         default="auto",
         description="Where the number of the answer stands: after the last `####` (`marked`), in the last `\\boxed{}` "
@@ -57,8 +64,10 @@ class Options(ScorerOptions):
 def make(options: Options) -> ScoreFunction:
     """1 where the numbers agree exactly (as fractions, so 0.1 is 1/10) or within the tolerances, else 0.
 
-    The reference is read by the same rules, `####` first. A reference without a number raises ValueError.
+    The reference is read by the same rules, `####` first. A reference without a number raises BadReference.
     """
+    if options.agrees_with != "batchchat":
+        return _as_gsm8k(flexible=options.agrees_with == "gsm8k_flexible")
     pattern = None if options.pattern is None else regex.compile(options.pattern)
     numbers = NumberFormat(options.decimal_mark, options.percent)
 
@@ -73,9 +82,8 @@ def make(options: Options) -> ScoreFunction:
                 return value, "####"
         if options.extract in ("auto", "boxed"):
             content = boxed(text)
-            value = None if content is None else last_number(content, numbers)
-            if value is not None or options.extract == "boxed":
-                return value, "\\boxed"
+            if options.extract == "boxed" or (content is not None and content.strip()):
+                return only_number(content or "", numbers), "\\boxed"
         if options.extract == "first":
             return next(numbers.all_in(text), None), "first number"
         return last_number(text, numbers), "last number"
@@ -87,7 +95,7 @@ def make(options: Options) -> ScoreFunction:
         if value is None:
             value = last_number(text if content is None else content, numbers)
         if value is None:
-            raise ValueError(f"the reference {text[:80]!r} holds no number")
+            raise BadReference(f"the reference {text[:80]!r} holds no number")
         return value
 
     def equal(given: Fraction, expected: Fraction) -> bool:
@@ -119,3 +127,28 @@ def marked_number(text: str, numbers: NumberFormat) -> Fraction | None:
             if value is not None:
                 return value
     return None
+
+
+_STRICT = regex.compile(r"#### (-?[0-9.,]+)")
+_FLEXIBLE = regex.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
+_BEFORE_MARK = regex.compile(r"(?s).*#### ")
+
+
+def _as_gsm8k(flexible: bool) -> ScoreFunction:
+    def stripped(text: str) -> str:
+        return _BEFORE_MARK.sub("", text.replace(",", "").replace("$", "")).removesuffix(".").lower().strip()
+
+    def score(answer: Answer, reference: Any, columns: Mapping[str, Any]) -> Score:
+        references = accepted(reference)
+        expected = [stripped(text) for text in references]
+        if not all(_FLEXIBLE.search(text) for text in expected):
+            raise BadReference(f"the reference {references[0][:80]!r} holds no number behind its `####`")
+        found = list(_FLEXIBLE.finditer(answer.text)) if flexible else [_STRICT.search(answer.text)]
+        if not found or found[-1] is None:
+            where = "number" if flexible else "number behind `#### `"
+            return Score(0.0, f"the answer holds no {where}", None, expected[0])
+        given = stripped(found[-1][0])
+        right = given in expected
+        return Score(float(right), "the reference's number" if right else "another number", given, expected[0])
+
+    return score

@@ -7,9 +7,11 @@ estimate could be read without it.
 from batchchat.scoring.statistics.agreement import cohen_kappa, correlation
 from batchchat.scoring.statistics.bootstrap import bootstrap_mean, paired_bootstrap
 from batchchat.scoring.statistics.estimate import Estimate
-from batchchat.scoring.statistics.means import clustered_mean, mean, wilson
+from batchchat.scoring.statistics.intervals import paired_interval, score_interval
+from batchchat.scoring.statistics.means import clustered_mean, mean
 from batchchat.scoring.statistics.paired import Test, holm, mcnemar, paired_permutation
 from batchchat.scoring.statistics.power import detectable_difference, power_of, rows_needed
+from batchchat.scoring.statistics.proportions import clustered_tango, clustered_wilson, tango, wilson
 from batchchat.scoring.statistics.ratings import bradley_terry, length_controlled_win_rate, win_rate
 from batchchat.scoring.statistics.samples import majority_vote, mean_at_n, pass_at_k
 
@@ -19,6 +21,8 @@ __all__ = [
     "bootstrap_mean",
     "bradley_terry",
     "clustered_mean",
+    "clustered_tango",
+    "clustered_wilson",
     "cohen_kappa",
     "correlation",
     "detectable_difference",
@@ -29,10 +33,13 @@ __all__ = [
     "mean",
     "mean_at_n",
     "paired_bootstrap",
+    "paired_interval",
     "paired_permutation",
     "pass_at_k",
     "power_of",
     "rows_needed",
+    "score_interval",
+    "tango",
     "wilson",
     "win_rate",
 ]

@@ -9,7 +9,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from batchchat.scoring.statistics.estimate import Estimate, normal_quantile, numbers
+from batchchat.scoring.statistics.estimate import Estimate, normal_quantile, numbers, t_quantile
+from batchchat.scoring.statistics.proportions import wilson_bounds
+
+FEWEST_ITEMS = 10
+"""Fewer items do not tell by how much chance agrees, and so no interval of kappa holds what it promises."""
 
 
 def cohen_kappa(
@@ -21,8 +25,9 @@ def cohen_kappa(
     """Agreement beyond chance of two raters over the same items (Cohen 1960; weighted, 1968).
 
     With weights the grades must be numbers, and a disagreement costs their distance or its square; so grades that
-    nobody gave need no mention. The interval is the normal one with the standard error of Fleiss, Cohen and Everitt
-    (1969). Where chance alone agrees always (one grade throughout) kappa does not exist: ValueError.
+    nobody gave need no mention. The standard error is that of Fleiss, Cohen and Everitt (1969). The interval is Wilson's
+    of the observed agreement, at the number of items that this error stands for and with Student's t, carried over to
+    kappa: it has width where all items agree, and ends at 1. Fewer than ten items have none. Where chance alone agrees always (one grade throughout) kappa does not exist: ValueError.
     """
     if len(one) != len(other) or not one:
         raise ValueError(f"two raters must grade the same items, not {len(one)} and {len(other)}")
@@ -49,8 +54,14 @@ def cohen_kappa(
     inner = float((table * (agreement - lean * (1 - kappa)) ** 2).sum())
     variance = (inner - (kappa - chance * (1 - kappa)) ** 2) / (n * (1 - chance) ** 2)
     error = math.sqrt(max(variance, 0.0))
-    reach = normal_quantile(confidence) * error
-    return Estimate(kappa, n, error, kappa - reach, kappa + reach, confidence, f"Cohen's kappa, weights {weights}")
+    method = f"Cohen's kappa, weights {weights}"
+    if n < FEWEST_ITEMS:
+        return Estimate(kappa, n, error, confidence=confidence, method=f"{method}: too few items for an interval")
+    spread = (error * (1 - chance)) ** 2
+    effective = observed * (1 - observed) / spread if spread > 1e-12 and 0 < observed < 1 else float(n)
+    bounds = wilson_bounds(min(max(observed, 0.0), 1.0), effective, t_quantile(confidence, n - 1))
+    low, high = (min(max((bound - chance) / (1 - chance), -1.0), 1.0) for bound in bounds)
+    return Estimate(kappa, n, error, min(low, kappa), max(high, kappa), confidence, f"{method}, Wilson")
 
 
 def correlation(
@@ -73,7 +84,7 @@ def correlation(
         value = float(stats.spearmanr(left, right)[0])
         spread = 1 + value * value / 2
     if abs(value) >= 1 - 1e-12:
-        return Estimate(value, left.size, 0.0, value, value, confidence, f"{method}, exact line")
+        return Estimate(value, left.size, confidence=confidence, method=f"{method}, exact line: no interval")
     reach = normal_quantile(confidence) * math.sqrt(spread / (left.size - 3))
     centre = math.atanh(value)
     return Estimate(

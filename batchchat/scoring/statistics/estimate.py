@@ -48,6 +48,13 @@ def normal_quantile(confidence: float) -> float:
     return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
+def t_quantile(confidence: float, freedom: int) -> float:
+    """The same by Student's t with `freedom` degrees of freedom."""
+    from scipy import stats
+
+    return float(stats.t.ppf(0.5 + confidence / 2, freedom))
+
+
 def cluster_sums(values: Numbers, clusters: ArrayLike) -> tuple[Numbers, Numbers]:
     """Per cluster, in order of label, the sum of its values and their number."""
     labels = np.asarray(clusters)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from batchchat.scoring.statistics.estimate import Numbers, cluster_sums, numbers
+
+Name = TypeVar("Name", bound=Hashable)
 
 _EXACT_UNITS = 16
 """All 2^16 sign patterns are enumerated up to here."""
@@ -105,12 +107,12 @@ def _random_patterns(gaps: Numbers, observed: float, resamples: int, seed: int) 
     return extreme, resamples
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """p-values adjusted for testing all of them at once (Holm 1979), under the same names and in the same order."""
     wrong = [name for name, p_value in p_values.items() if not 0 <= p_value <= 1]
     if wrong:
-        raise ValueError(f"p-values lie between 0 and 1, not so: {', '.join(wrong)}")
-    adjusted: dict[str, float] = {}
+        raise ValueError(f"p-values lie between 0 and 1, not so: {', '.join(map(str, wrong))}")
+    adjusted: dict[Name, float] = {}
     largest = 0.0
     for place, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
         largest = max(largest, min(1.0, (len(p_values) - place) * p_values[name]))

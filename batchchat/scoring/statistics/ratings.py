@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from batchchat.scoring.statistics.bootstrap import bootstrap_mean
 from batchchat.scoring.statistics.estimate import Estimate, Numbers, normal_quantile, numbers
+from batchchat.scoring.statistics.proportions import clustered_tango, tango
 
 _ITERATIONS = 100
 _ELO = 400 / math.log(10)
 
 
 def win_rate(outcomes: ArrayLike, clusters: ArrayLike | None = None, confidence: float = 0.95) -> Estimate:
-    """Share of comparisons won, a tie counting half, with its BCa interval.
+    """Share of comparisons won, a tie counting half.
 
-    `outcomes` are 1 for won, 0.5 for a tie, 0 for lost; ValueError for others.
+    It is (1 + won - lost) / 2 in shares of all, and so its interval is Tango's of won against lost, at the effective
+    number of comparisons where they come in clusters. `outcomes` are 1 for won, 0.5 for a tie, 0 for lost; ValueError
+    for others.
     """
-    values = _outcomes(outcomes)
-    return bootstrap_mean(values, clusters, confidence)
+    leads = 2 * _outcomes(outcomes) - 1
+    if clusters is None or np.unique(np.asarray(clusters)).size == leads.size:
+        lead = tango(float((leads > 0).sum()), float((leads < 0).sum()), leads.size, confidence)
+    else:
+        lead = clustered_tango(leads, clusters, confidence)
+    half = [None if bound is None else (1 + bound) / 2 for bound in (lead.low, lead.high)]
+    error = None if lead.standard_error is None else lead.standard_error / 2
+    return replace(lead, value=(1 + lead.value) / 2, standard_error=error, low=half[0], high=half[1])
 
 
 def bradley_terry(
@@ -104,32 +113,48 @@ def _fit_ratings(wins: Numbers) -> tuple[Numbers, Numbers]:
     raise ValueError("the ratings did not converge; the games are too one-sided to rate the players")
 
 
-def length_controlled_win_rate(outcomes: ArrayLike, length_gaps: ArrayLike, confidence: float = 0.95) -> Estimate:
+def length_controlled_win_rate(
+    outcomes: ArrayLike, length_gaps: ArrayLike, difficulty: ArrayLike | None = None, confidence: float = 0.95
+) -> Estimate:
     """The win rate to be expected if both answers had been equally long.
 
-    A logistic regression of the outcome on tanh(gap / deviation of the gaps), as in length-controlled AlpacaEval
-    (arXiv 2404.04475) without its per-question term; the win rate is the curve's value at gap 0. `length_gaps` are
-    own length minus the other's. The interval is the normal one of the log-odds (robust standard error), mapped to
-    the share. ValueError where length alone decides every game, for then the curve is a step.
+    A logistic regression of the outcome on tanh(gap / deviation of the gaps) and, where it is given, on each question's
+    difficulty, as in length-controlled AlpacaEval (arXiv 2404.04475): the win rate is the mean over the questions of
+    the curve's value at gap 0. `length_gaps` are own length minus the other's. AlpacaEval also draws the fit towards
+    its baseline with judgements of its own, which are not at hand; `method` says what is left out, and
+    docs/STATISTICS.md by how much its leaderboard differs. The interval is the normal one of the log-odds (robust
+    standard error), mapped to the share. ValueError where length alone decides every game, for then the curve is a
+    step, and where questions have no difficulty.
     """
     won, gaps = _outcomes(outcomes), numbers(length_gaps, "length_gaps")
     if won.size != gaps.size:
         raise ValueError(f"{won.size} outcomes but {gaps.size} length gaps")
     spread = float(gaps.std())
-    columns = [np.ones_like(won)] if spread == 0 else [np.ones_like(won), np.tanh(gaps / spread)]
-    design = np.stack(columns, axis=1)
-    weights, covariance = _fit_logistic(design, won)
-    centre, error = float(weights[0]), math.sqrt(float(covariance[0, 0]))
-    reach = normal_quantile(confidence) * error
-    share = _logistic(centre)
+    level = [np.ones_like(won)]
+    if difficulty is not None:
+        hard = numbers(difficulty, "difficulty")
+        if hard.size != won.size:
+            raise ValueError(f"{won.size} outcomes but {hard.size} difficulties")
+        level += [] if np.ptp(hard) == 0 else [hard]
+    length = [] if spread == 0 else [np.tanh(gaps / spread)]
+    weights, covariance = _fit_logistic(np.stack([*level, *length], axis=1), won)
+    at_zero = np.stack([*level, *(np.zeros_like(won) for _ in length)], axis=1)
+    chances = 1 / (1 + np.exp(-(at_zero @ weights)))
+    share = float(chances.mean())
+    slope = (at_zero * (chances * (1 - chances))[:, None]).mean(axis=0)
+    error = math.sqrt(float(slope @ covariance @ slope))
+    centre, reach = math.log(share / (1 - share)), normal_quantile(confidence) * error / (share * (1 - share))
+    told = (
+        "without a term per question, so not AlpacaEval's figure" if difficulty is None else "term per question given"
+    )
     return Estimate(
         share,
         won.size,
-        error * share * (1 - share),
+        error,
         _logistic(centre - reach),
         _logistic(centre + reach),
         confidence,
-        "length-controlled, logistic regression",
+        f"length-controlled, logistic regression, {told}; not drawn towards AlpacaEval's baseline",
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from batchchat.scoring.base import Answer, Score, ScoreFunction, ScorerOptions, column
+from batchchat.scoring.base import Answer, BadReference, Score, ScoreFunction, ScorerOptions, column
 from batchchat.scoring.extras import need
 from batchchat.scoring.scorers.ifeval.instructions import INSTRUCTIONS
 
@@ -38,7 +38,7 @@ class Options(ScorerOptions):
 def make(options: Options) -> ScoreFunction:
     """1 where every instruction is followed, else 0. Details: `strict`, `loose`, and the numbers of instructions
     followed (`followed_strict`, `followed_loose`) and given (`instructions`). A row without instructions is
-    unscored; an instruction or parameter that IFEval does not have raises ValueError."""
+    unscored; an instruction or parameter that IFEval does not have raises BadReference."""
     need("nltk", "the scorer 'ifeval'")
     need("py3langid", "the scorer 'ifeval'")
 
@@ -48,7 +48,7 @@ def make(options: Options) -> ScoreFunction:
             return Score(None, f"no instructions in column '{options.instructions}'", status="unscored")
         parameters = column(columns, options.parameters) or [{}] * len(names)
         if len(parameters) != len(names):
-            raise ValueError(f"{len(names)} instructions but {len(parameters)} entries in '{options.parameters}'")
+            raise BadReference(f"{len(names)} instructions but {len(parameters)} entries in '{options.parameters}'")
         checks = [instruction(name, given or {}) for name, given in zip(names, parameters, strict=True)]
         strict = [follows(check, answer.text) for check in checks]
         variants = loose_variants(answer.text)
@@ -77,17 +77,17 @@ def overall(sums: Mapping[str, float]) -> Mapping[str, float]:
 
 
 def instruction(name: str, parameters: Mapping[str, Any]) -> Callable[[str], bool]:
-    """The check of one instruction; ValueError naming what is unknown or missing."""
+    """The check of one instruction; BadReference naming what is unknown or missing."""
     check = INSTRUCTIONS.get(name)
     if check is None:
         near = difflib.get_close_matches(name, INSTRUCTIONS, n=1)
-        raise ValueError(f"there is no instruction '{name}'{f'; the nearest is {near[0]}' if near else ''}")
+        raise BadReference(f"there is no instruction '{name}'{f'; the nearest is {near[0]}' if near else ''}")
     given = {key: value for key, value in parameters.items() if value is not None}
     needed = {key for key in inspect.signature(check).parameters if key != "response"}
     if needed != given.keys():
         wrong = ", ".join(sorted(needed ^ given.keys()))
         listed = ", ".join(sorted(needed)) or "no parameters"
-        raise ValueError(f"the instruction '{name}' takes {listed}; missing or unknown: {wrong}")
+        raise BadReference(f"the instruction '{name}' takes {listed}; missing or unknown: {wrong}")
     return partial(check, **given)
 
 

@@ -9,10 +9,23 @@ from typing import Any
 from batchchat.scoring.extras import need
 
 _ABBREVIATIONS = """
-mr mrs ms dr prof st jr sr vs etc inc ltd co corp dept est fig no vol rev gen col sgt capt lt gov sen rep hon
-jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri sat sun
+jr sr vs etc inc ltd co corp dept est
 a.m p.m e.g i.e cf al u.s u.k u.n d.c ph.d b.a m.a b.c a.d p.s p.p.s approx appt ave blvd rd mt ft
 """
+_STARTERS = """
+a after although an and as at because before but even every for from he her here his how however i if in it its many
+moreover my no not now on once one our she so some such that the their then there these they this those though to
+what when where while who why with yes you your
+"""
+"""Words that, written with a capital behind an abbreviation, begin a sentence: `at 5 p.m. Then`."""
+_TITLE = re.compile(r"\b(mr|mrs|ms|dr|prof|st|rev|gen|col|sgt|capt|lt|gov|sen|rep|hon)\.(?=\s+[A-Z])", re.IGNORECASE)
+"""Before a name, which may be any word (`Dr. No`)."""
+_BEFORE_NUMBER = re.compile(
+    r"\b(no|nos|fig|figs|vol|pp|ch|sec|jan|feb|mar|apr|jun|jul|aug|sep|sept|oct|nov|dec"
+    r"|mon|tue|tues|wed|thu|thur|thurs|fri|sat|sun)\.(?=\s+\d|,)",
+    re.IGNORECASE,
+)
+"""Abbreviations that are ordinary words elsewhere (`He sat.`, `the sun.`, `no.`), and so only before a number."""
 
 
 def count_words(text: str) -> int:
@@ -23,6 +36,7 @@ def count_words(text: str) -> int:
 def count_sentences(text: str) -> int:
     """Sentences by the Punkt rules of nltk, with a list of English abbreviations in place of its trained model
     (which nltk would download)."""
+    text = _TITLE.sub(r"\1", _BEFORE_NUMBER.sub(r"\1", text))
     return len(_sentence_tokenizer().tokenize(text))
 
 
@@ -43,6 +57,7 @@ def _sentence_tokenizer() -> Any:
     punkt = need("nltk.tokenize.punkt", "the scorer 'ifeval'")
     parameters = punkt.PunktParameters()
     parameters.abbrev_types = set(_ABBREVIATIONS.split())
+    parameters.sent_starters = set(_STARTERS.split())
     return punkt.PunktSentenceTokenizer(parameters)
 
 

@@ -1,0 +1,119 @@
+"""JSON schemas whose regular expressions have a time limit: jsonschema itself searches without one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import regex
+
+from batchchat.scoring.extras import need
+
+_PURPOSE = "the scorer 'json' with json_schema"
+
+
+def refuse_broken_patterns(schema: Any) -> None:
+    """Raises ValueError for a `pattern` or a key of `patternProperties`, anywhere in a schema, that does not compile."""
+    if isinstance(schema, list):
+        for entry in schema:
+            refuse_broken_patterns(entry)
+    if not isinstance(schema, Mapping):
+        return
+    keyed = schema.get("patternProperties")
+    patterns = [schema.get("pattern"), *(keyed if isinstance(keyed, Mapping) else ())]
+    for pattern in patterns:
+        if isinstance(pattern, str):
+            try:
+                _compiled(pattern)
+            except regex.error as error:
+                raise ValueError(
+                    f"holds the pattern {pattern!r}, which is not a regular expression: {error}"
+                ) from error
+    for name, value in schema.items():
+        if name not in ("enum", "const", "default", "examples"):
+            refuse_broken_patterns(value)
+
+
+def schema_check(schema: Mapping[str, Any], seconds: float) -> Callable[[Any], Iterator[Any]]:
+    """A function from a value to its mistakes by the schema (jsonschema's errors).
+
+    It raises TimeoutError where the patterns of one value take longer than `seconds` together.
+    """
+    library = need("jsonschema", _PURPOSE)
+    clock = _Clock(seconds)
+    base = library.validators.validator_for(schema, default=library.Draft202012Validator)
+    kind = library.validators.extend(
+        base, {name: check for name, check in _checks(clock).items() if name in base.VALIDATORS}
+    )
+    # An empty registry: a `$ref` to the network is refused, never fetched.
+    validator = kind(schema, registry=need("referencing", _PURPOSE).Registry())
+
+    def mistakes(value: Any) -> Iterator[Any]:
+        clock.start()
+        yield from validator.iter_errors(value)
+
+    return mistakes
+
+
+class _Clock:
+    """The time that patterns may still take."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._end = 0.0
+
+    def start(self) -> None:
+        self._end = time.monotonic() + self._seconds
+
+    def found(self, pattern: str, text: str) -> bool:
+        """Whether `pattern` occurs in `text`. Raises TimeoutError."""
+        try:
+            return _compiled(pattern).search(text, timeout=max(self._end - time.monotonic(), 1e-3)) is not None
+        except TimeoutError:
+            raise TimeoutError(
+                f"the patterns of the schema took longer than {self._seconds} s on this answer"
+            ) from None
+
+
+def _checks(clock: _Clock) -> dict[str, Callable[..., Iterator[Any]]]:
+    """The keywords of JSON schema that search for patterns."""
+    error = need("jsonschema", _PURPOSE).ValidationError
+
+    def pattern(validator: Any, wanted: str, instance: Any, schema: Any) -> Iterator[Any]:
+        if validator.is_type(instance, "string") and not clock.found(wanted, instance):
+            yield error(f"{instance!r} does not match {wanted!r}")
+
+    def pattern_properties(validator: Any, patterns: Mapping[str, Any], instance: Any, schema: Any) -> Iterator[Any]:
+        if validator.is_type(instance, "object"):
+            for wanted, subschema in patterns.items():
+                for name, value in instance.items():
+                    if clock.found(wanted, name):
+                        yield from validator.descend(value, subschema, path=name, schema_path=wanted)
+
+    def additional_properties(validator: Any, allowed: Any, instance: Any, schema: Any) -> Iterator[Any]:
+        if not validator.is_type(instance, "object"):
+            return
+        patterns = schema.get("patternProperties", {})
+        further = [
+            name
+            for name in instance
+            if name not in schema.get("properties", {}) and not any(clock.found(one, name) for one in patterns)
+        ]
+        if validator.is_type(allowed, "object"):
+            for name in further:
+                yield from validator.descend(instance[name], allowed, path=name)
+        elif not allowed and further:
+            yield error(f"unexpected properties: {', '.join(map(repr, further))}")
+
+    return {
+        "pattern": pattern,
+        "patternProperties": pattern_properties,
+        "additionalProperties": additional_properties,
+    }
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: str) -> regex.Pattern[str]:
+    return regex.compile(pattern)
