@@ -10,7 +10,7 @@ import torch
 
 from batchchat.chats import Completion
 from batchchat.engines.base import EngineConfig, EngineMeter, TokenListener
-from batchchat.engines.continuous.batch import Span, build_pass
+from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.graphs import Record
 from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.model_runner import ModelRunner
@@ -215,10 +215,9 @@ class ContinuousEngine:
                 span.sequence.started = now
         logits, passes = [], []
         for part, size, num_logits in self._parts(spans):
-            logits.append(
-                self._runner.forward(build_pass(part, self._runner.device, size, num_logits, exact=self._exact))
-            )
-            passes.append((part, size))
+            work = self._cache.lay_out(part, self._runner.device, size, num_logits, exact=self._exact)
+            logits.append(self._runner.forward(work))
+            passes.append((part, work.size))
         return logits[0] if len(logits) == 1 else torch.cat(logits), passes
 
     def _parts(self, spans: list[Span[Sequence]]) -> Iterator[tuple[list[Span[Sequence]], int, int]]:
