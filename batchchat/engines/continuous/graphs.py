@@ -59,7 +59,7 @@ class Recorder:
         self._recorded.move_to_end(layout)
         found.work.fill(work)
         self.num_replayed += 1
-        return found.replay()
+        return found.replay()[: work.num_wanted]
 
     def _begin(self, layout: Any, work: PackedPass) -> _Recorded | None:
         """A recording of this layout, once it has come often enough."""
