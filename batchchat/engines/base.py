@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from batchchat.chats import Completion, Request
 from batchchat.engines.memory import Budget
@@ -82,6 +82,8 @@ class EngineConfig:
     overlap: bool = False
     """Give completions away while the next step computes, so that what is done with them (storing them, rendering the
     chats' next prompts) costs an accelerator no time. On a CPU it would only come later."""
+    cache: Literal["auto", "slots", "paged"] = "auto"
+    """Where the continuous engine keeps keys and values: on a CPU in slots and elsewhere in pages, unless it is said."""
     split_over_processes: bool = False
     """The model is split over a group of processes (`model.parallel`)."""
 

@@ -10,9 +10,9 @@ import torch
 
 from batchchat.chats import Completion
 from batchchat.engines.base import EngineConfig, EngineMeter, TokenListener
-from batchchat.engines.continuous.batch import Span, build_pass
+from batchchat.engines.continuous.batch import Span
+from batchchat.engines.continuous.caches import make_cache
 from batchchat.engines.continuous.graphs import Record
-from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.model_runner import ModelRunner
 from batchchat.engines.continuous.pools import bucket
 from batchchat.engines.continuous.scheduler import Scheduler
@@ -55,7 +55,9 @@ class ContinuousEngine:
         self._config = config
         self._exact = config.batch_invariant
         self._budget = budget or Budget()
-        self._cache = KVCache(config.max_tokens, quantum=_EXACT_CHUNK if self._exact else 1)
+        device = model.get_input_embeddings().weight.device
+        quantum = _EXACT_CHUNK if self._exact else 1
+        self._cache = make_cache(config.cache, device, config.max_tokens, quantum)
         self._cache.budget = self._budget.within(config.max_tokens)
         self._needy: Sequence | None = None
         """The request for which memory ran out just now, with nothing left to give up."""
@@ -215,10 +217,9 @@ class ContinuousEngine:
                 span.sequence.started = now
         logits, passes = [], []
         for part, size, num_logits in self._parts(spans):
-            logits.append(
-                self._runner.forward(build_pass(part, self._runner.device, size, num_logits, exact=self._exact))
-            )
-            passes.append((part, size))
+            work = self._cache.lay_out(part, self._runner.device, size, num_logits, exact=self._exact)
+            logits.append(self._runner.forward(work))
+            passes.append((part, work.size))
         return logits[0] if len(logits) == 1 else torch.cat(logits), passes
 
     def _parts(self, spans: list[Span[Sequence]]) -> Iterator[tuple[list[Span[Sequence]], int, int]]:

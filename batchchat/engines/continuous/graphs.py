@@ -8,15 +8,15 @@ recorded. So it is replayed for passes of the same layout only, and forgotten wh
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from batchchat.engines.continuous.batch import Pass
+from batchchat.engines.continuous.base import PackedPass
 
-Compute = Callable[[Pass], torch.Tensor]
+Compute = Callable[[PackedPass], torch.Tensor]
 """Runs the model over a pass: logits `[wanted, vocabulary]`."""
 Record = Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]]
 """From a computation without arguments to its replay."""
@@ -31,7 +31,7 @@ _MOST = 96
 
 @dataclass(slots=True)
 class _Recorded:
-    work: Pass
+    work: PackedPass
     replay: Callable[[], torch.Tensor]
 
 
@@ -46,34 +46,32 @@ class Recorder:
         self._recorded: OrderedDict[Any, _Recorded] = OrderedDict()
         self.num_replayed = 0
 
-    def forward(self, work: Pass) -> torch.Tensor:
+    def forward(self, work: PackedPass) -> torch.Tensor:
         """The pass's logits. They are valid until the next pass."""
-        if self._record is None or work.prefilling:
+        layout = work.layout
+        if self._record is None or layout is None:
             return self._compute(work)
-        layout = _layout(work)
         found = self._recorded.get(layout)
         if found is None:
             found = self._begin(layout, work)
         if found is None:
             return self._compute(work)
         self._recorded.move_to_end(layout)
-        for mine, theirs in zip(_inputs(found.work), _inputs(work), strict=True):
-            mine.copy_(theirs)
+        found.work.fill(work)
         self.num_replayed += 1
-        return found.replay()
+        return found.replay()[: work.num_wanted]
 
-    def _begin(self, layout: Any, work: Pass) -> _Recorded | None:
+    def _begin(self, layout: Any, work: PackedPass) -> _Recorded | None:
         """A recording of this layout, once it has come often enough."""
         if len(self._seen) > _REMEMBERED:
             self._seen.clear()
         self._seen[layout] += 1
         if self._seen[layout] < _SIGHTINGS or self._record is None:
             return None
-        own = _own_inputs(work)
+        own = work.own_inputs()
 
         def step() -> torch.Tensor:
-            for group in own.decoding:
-                group.masks.clear()  # made anew from the lengths, within the recording
+            own.begin()
             return self._compute(own)
 
         try:
@@ -83,69 +81,18 @@ class Recorder:
             self._recorded.clear()
             self._told(f"steps cannot be recorded ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
             return None
-        self._forget_moved(work)
+        self._forget_moved()
         self._recorded[layout] = found
         if len(self._recorded) > _MOST:
             self._recorded.popitem(last=False)
         return found
 
-    def _forget_moved(self, work: Pass) -> None:
+    def _forget_moved(self) -> None:
         """Drop recordings over pools that have moved since."""
-        moved = [
-            layout
-            for layout, found in self._recorded.items()
-            if any(version != group.pool.version for version, group in zip(layout[2], found.work.decoding, strict=True))
-        ]
+        moved = [layout for layout, found in self._recorded.items() if found.work.layout != layout]
         for layout in moved:
             del self._recorded[layout]
             self._seen.pop(layout, None)
-
-
-def _layout(work: Pass) -> Any:
-    """All of a pass but the values in its input tensors."""
-    return (
-        tuple(tuple(tensor.shape) for tensor in _inputs(work)),
-        tuple(
-            (id(group.pool), group.first, group.last, group.count, group.num_rows, group.length)
-            for group in work.decoding
-        ),
-        tuple(group.pool.version for group in work.decoding),
-        tuple(id(write.pool) for write in work.writes),
-        work.num_wanted,
-    )
-
-
-def _inputs(work: Pass) -> Iterator[torch.Tensor]:
-    yield from (work.input_ids, work.position_ids, work.wanted)
-    for write in work.writes:
-        yield from (write.tokens, write.rows, write.places)
-    for group in work.decoding:
-        if group.rows is not None:
-            yield group.rows
-        yield group.lengths
-
-
-def _own_inputs(work: Pass) -> Pass:
-    """The same pass on copies of its input tensors."""
-    return replace(
-        work,
-        input_ids=work.input_ids.clone(),
-        position_ids=work.position_ids.clone(),
-        wanted=work.wanted.clone(),
-        writes=[
-            replace(write, tokens=write.tokens.clone(), rows=write.rows.clone(), places=write.places.clone())
-            for write in work.writes
-        ],
-        decoding=[
-            replace(
-                group,
-                rows=None if group.rows is None else group.rows.clone(),
-                lengths=group.lengths.clone(),
-                masks={},
-            )
-            for group in work.decoding
-        ],
-    )
 
 
 def record_cuda(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import torch
 
+from batchchat.engines.continuous.acceleration import Acceleration
+from batchchat.engines.continuous.attention import attend
+from batchchat.engines.continuous.attention_spec import Scoring
+from batchchat.engines.continuous.base import Prefix
+from batchchat.engines.continuous.batch import Pass, Span, build_pass
 from batchchat.engines.continuous.pools import LayerShape, Pool, Slot, bucket, copy_prefix
-
-MIN_REUSE = 16
-"""Shorter common prefixes are computed again: that costs no more than copying them."""
+from batchchat.engines.continuous.prefix_index import BLOCK_SIZE, PrefixIndex
 
 
 class KVCache:
@@ -31,6 +34,10 @@ class KVCache:
         self.pools: dict[int, Pool] = {}
         self.peak_tokens = 0
         self._clock = itertools.count()
+        self._computed: PrefixIndex[Slot] = PrefixIndex()
+        """Slots by the tokens that another sequence may take over."""
+        self._promised: PrefixIndex[Slot] = PrefixIndex()
+        """Active slots by their prompts, computed or not."""
 
     @property
     def allocated(self) -> int:
@@ -43,9 +50,6 @@ class KVCache:
             self.shapes[layer] = LayerShape(key.shape[1], key.shape[3], value.shape[3], key.dtype, key.device)
             for pool in self.pools.values():
                 pool.learn(layer)
-
-    def slots(self) -> Iterator[Slot]:
-        return itertools.chain.from_iterable(pool.slots for pool in self.pools.values())
 
     def fits(self, length: int) -> bool:
         """Whether a sequence of `length` tokens could be held, alone."""
@@ -69,11 +73,33 @@ class KVCache:
         """Give back all memory that no sequence in flight uses."""
         for pool in self.pools.values():
             for slot in list(pool.idle):
-                pool.remove(slot)
+                self.release(slot)
             pool.resize(len(pool.slots))
 
-    def place(self, tokens: list[int], room: int) -> Slot | None:
-        """An active slot for `room` tokens, or None where the budget is spent on active ones."""
+    def find(self, tokens: Sequence[int]) -> Prefix[Slot]:
+        """What this prompt shares with the beginnings of slots: never all of it, as its last token's logits are needed.
+
+        A donor is found by whole blocks; shorter beginnings are computed again, which costs no more than copying them.
+        """
+        most = len(tokens) - 1
+        donor, common = self._computed.find(tokens, most)
+        usable = 0 if donor is None else self._whole(min(common, donor.reusable))
+        coming, common = self._promised.find(tokens, most)
+        promised = 0 if coming is None else self._whole(min(common, coming.promised))
+        return Prefix(donor if usable else None, usable, max(usable, promised))
+
+    def place(self, tokens: list[int], room: int, prefix: Prefix[Slot] | None = None) -> Slot | None:
+        """An active slot for `room` tokens that begins with what `prefix` found, or None where the budget is spent on
+        active ones. The prefix's own slot is taken where it is idle and little of it would be lost, else copied."""
+        if prefix is None or prefix.donor is None:
+            return self._place(tokens, room)
+        donor, count = prefix.donor, prefix.usable
+        fits = room <= donor.pool.length or self.could_place(room + donor.pool.length)
+        if donor.row >= donor.pool.active and fits and 2 * count >= donor.reusable:
+            return self._adopt(donor, tokens, count, room)
+        return self._place_copy(donor, tokens, count, room)
+
+    def _place(self, tokens: list[int], room: int) -> Slot | None:
         pool = self._pool(bucket(room))
         if not self._make_row(pool):
             return None
@@ -81,15 +107,43 @@ class KVCache:
         pool.insert(slot)
         return slot
 
-    def place_copy(self, donor: Slot, tokens: list[int], count: int, room: int) -> Slot | None:
-        """Like `place`, with the first `count` tokens copied from `donor` where they are still there."""
+    def _place_copy(self, donor: Slot, tokens: list[int], count: int, room: int) -> Slot | None:
+        """A new slot with the first `count` tokens copied from `donor` where they are still there."""
         donor.last_used = next(self._clock)
-        slot = self.place(tokens, room)
+        slot = self._place(tokens, room)
         if slot is None or donor.pool.slots[donor.row : donor.row + 1] != [donor]:
             return slot
         copy_prefix(donor, slot, count)
-        slot.reusable = count
+        self.advance(slot, count, count)
         return slot
+
+    def _adopt(self, donor: Slot, tokens: list[int], count: int, room: int) -> Slot:
+        """Turn an idle slot into the active slot of a sequence that begins with its first `count` tokens."""
+        self.cut(donor, count)
+        donor.pool.activate(donor)
+        donor.tokens, donor.last_used = tokens, next(self._clock)
+        try:
+            self.grow(donor, room)
+        except BaseException:
+            self.retire(donor)
+            raise
+        return donor
+
+    def promise(self, slot: Slot, count: int) -> None:
+        """The first `count` tokens of an active slot will be there for others soon, as far as they are whole quanta."""
+        slot.promised = self._whole(count)
+        self._promised.extend(slot, slot.promised)
+
+    def advance(self, slot: Slot, computed: int, reusable: int) -> None:
+        """The slot's first `computed` tokens are there now, and others may take over the first `reusable`."""
+        slot.computed, slot.reusable = computed, reusable
+        self._computed.extend(slot, reusable)
+
+    def cut(self, slot: Slot, count: int) -> None:
+        """Of what is computed at most the first `count` tokens hold."""
+        slot.computed = min(slot.computed, count)
+        slot.reusable = min(slot.reusable, count)
+        self._computed.cut(slot, slot.reusable)
 
     def grow(self, slot: Slot, room: int) -> bool:
         """See that an active slot has room for `room` tokens; False where the budget is spent on active ones."""
@@ -110,40 +164,45 @@ class KVCache:
         slot.pool.retire(slot)
         slot.last_used = next(self._clock)
         slot.tokens = slot.tokens[: slot.reusable]
-        if slot.reusable < MIN_REUSE:
-            slot.pool.remove(slot)
+        self._promised.remove(slot)
+        if slot.reusable < BLOCK_SIZE:
+            self.release(slot)
 
     def release(self, slot: Slot, scrub: bool = False) -> None:
-        """Free an active slot and forget what it holds."""
+        """Free a slot and forget what it holds. `scrub`: it may hold numbers that are not finite."""
+        self._computed.remove(slot)
+        self._promised.remove(slot)
         slot.pool.remove(slot, scrub)
 
-    def best_donor(self, tokens: Sequence[int]) -> tuple[Slot | None, int, int]:
-        """The slot whose beginning this prompt shares: `(slot, usable, coming)`.
+    def lay_out(
+        self,
+        spans: Sequence[Span[Any]],
+        device: torch.device,
+        size: int | None = None,
+        num_logits: int | None = None,
+        *,
+        exact: bool = False,
+    ) -> Pass:
+        """See `build_pass`."""
+        return build_pass(spans, device, size, num_logits, exact=exact)
 
-        `usable` tokens can be taken over now, never all of the prompt: its last token's logits are needed. `coming`
-        is how many could be once the slots' own prompts are computed.
-        """
-        wanted = np.asarray(tokens, dtype=np.int64)
-        donor: Slot | None = None
-        most = coming = 0
-        for slot in self.slots():
-            common = min(_common_prefix(wanted, slot.tokens), len(tokens) - 1)
-            coming = max(coming, self._whole(min(common, max(slot.reusable, slot.promised))))
-            usable = self._whole(min(common, slot.reusable))
-            if usable > most:
-                donor, most = slot, usable
-        return (donor, most, coming) if most >= MIN_REUSE else (None, 0, coming)
+    def attend(
+        self,
+        work: Pass,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scoring: Scoring,
+        faster: Acceleration | None = None,
+    ) -> torch.Tensor:
+        """See `attention.attend`."""
+        self.learn(layer, key, value)
+        return attend(work, layer, query, key, value, scoring, faster)
 
     def _whole(self, count: int) -> int:
         """Tokens in whole quanta."""
         return count - count % self.quantum
-
-    def adopt(self, donor: Slot, tokens: list[int], count: int) -> Slot:
-        """Turn an idle slot into the active slot of a sequence that begins with its first `count` tokens."""
-        donor.pool.activate(donor)
-        donor.tokens, donor.computed, donor.reusable = tokens, count, count
-        donor.last_used = next(self._clock)
-        return donor
 
     def _pool(self, length: int) -> Pool:
         if length not in self.pools:
@@ -157,7 +216,7 @@ class KVCache:
         ceiling = self._ceiling(growing)
         spare = (ceiling - self.allocated) // pool.length
         if spare < 1 and pool.idle:
-            pool.remove(min(pool.idle, key=lambda slot: slot.last_used))
+            self.release(min(pool.idle, key=lambda slot: slot.last_used))
             return True
         if spare < 1:
             spare = self._reclaim(pool, ceiling)
@@ -178,16 +237,6 @@ class KVCache:
         for slot in idle:
             if self.allocated + pool.length <= ceiling:
                 break
-            home = slot.pool
-            home.remove(slot)
-            home.resize(len(home.slots))
+            self.release(slot)
+            slot.pool.resize(len(slot.pool.slots))
         return (ceiling - self.allocated) // pool.length
-
-
-def _common_prefix(wanted: np.ndarray, tokens: Sequence[int]) -> int:
-    """Length of the common beginning."""
-    length = min(len(wanted), len(tokens))
-    if not length or wanted[0] != tokens[0]:
-        return 0
-    different = np.flatnonzero(wanted[:length] != np.asarray(tokens[:length], dtype=np.int64))
-    return int(different[0]) if len(different) else length

@@ -12,9 +12,8 @@ import torch
 from transformers import AttentionInterface, Cache
 
 from batchchat.engines.continuous.acceleration import acceleration
-from batchchat.engines.continuous.attention import attend
 from batchchat.engines.continuous.attention_spec import Scoring
-from batchchat.engines.continuous.batch import Pass
+from batchchat.engines.continuous.base import KVStore, PackedPass
 from batchchat.engines.continuous.graphs import Record, Recorder
 from batchchat.engines.continuous.kv_cache import KVCache
 
@@ -29,9 +28,9 @@ class UnsupportedModelError(Exception):
 
 
 class Lowered(Protocol):
-    """What computes a pass in place of a model's modules."""
+    """What computes a pass (`batch.Pass`) over slots (`KVCache`) in place of a model's modules."""
 
-    def forward(self, work: Pass, cache: KVCache) -> torch.Tensor:
+    def forward(self, work: Any, cache: Any) -> torch.Tensor:
         """The last hidden states of a pass `[size, hidden]`, normed; valid until the next pass."""
         ...
 
@@ -63,7 +62,7 @@ class ModelRunner:
     def __init__(
         self,
         model: Any,
-        cache: KVCache,
+        cache: KVStore[Any],
         record: Record | None = None,
         told: Callable[[str], None] = lambda reason: None,
         by_modules: bool = False,
@@ -74,19 +73,20 @@ class ModelRunner:
         self.scorings: dict[int, Scoring] = {}
         """Per layer that called the attention function: what it asked for."""
         self._faster = acceleration(self.device)
-        self._current: Pass | None = None
+        self._current: PackedPass | None = None
         self._pass_cache = PassCache()
         self._configs = _configs(model)
-        self._program = None if by_modules else PROGRAMS.get(model)
+        slots = isinstance(cache, KVCache) and not by_modules
+        self._program: Lowered | None = PROGRAMS.get(model) if slots else None
         self._recorder = None if record is None else Recorder(self._compute, record, told)
 
     @property
-    def current(self) -> Pass:
+    def current(self) -> PackedPass:
         assert self._current is not None
         return self._current
 
     @torch.inference_mode()
-    def forward(self, work: Pass, every: bool = False) -> torch.Tensor:
+    def forward(self, work: PackedPass, every: bool = False) -> torch.Tensor:
         """Compute a pass. Logits `[wanted, vocabulary]`, or with `every` those of all its places; valid until the next
         pass."""
         if self._recorder is None or every:
@@ -105,7 +105,7 @@ class ModelRunner:
         """Passes that were replayed from recordings."""
         return 0 if self._recorder is None else self._recorder.num_replayed
 
-    def _compute(self, work: Pass, every: bool = False) -> torch.Tensor:
+    def _compute(self, work: PackedPass, every: bool = False) -> torch.Tensor:
         if self._program is not None:
             hidden = self._program.forward(work, self.cache)
             logits = self.model.get_output_embeddings()(hidden if every else hidden[work.wanted])
@@ -113,7 +113,7 @@ class ModelRunner:
             logits = self._by_modules(work, every)
         return logits if every else logits[: work.num_wanted]
 
-    def _by_modules(self, work: Pass, every: bool) -> torch.Tensor:
+    def _by_modules(self, work: PackedPass, every: bool) -> torch.Tensor:
         self._current = work
         with self._bound():
             out = self.model(
@@ -163,11 +163,10 @@ class ModelRunner:
         if others.get("position_bias") is not None or others.get("head_mask") is not None:
             raise UnsupportedModelError("its attention adds a bias of its own")
         layer: int = module.layer_idx  # every attention module of a decoder has it
-        self.cache.learn(layer, key, value)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         faster = self._faster if self._recorder is None else None  # a recording repeats torch's operators only
         scoring = self.scorings[layer] = Scoring(scale, sliding_window, softcap, s_aux)
-        return attend(self.current, layer, query, key, value, scoring, faster), None
+        return self.cache.attend(self.current, layer, query, key, value, scoring, faster), None
 
 
 def _attention(module: torch.nn.Module, *tensors: Any, **settings: Any) -> tuple[torch.Tensor, None]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from batchchat.chats import Request
+from batchchat.engines.continuous.base import KVStore
 from batchchat.engines.continuous.batch import Span
-from batchchat.engines.continuous.kv_cache import MIN_REUSE, KVCache
-from batchchat.engines.continuous.pools import Slot
 from batchchat.engines.continuous.sequence import Sequence
 
 _SHORTEST_CHUNK = 16
+_WORTH_WAITING = 32
+"""Tokens that a prompt must share with one that is being computed to wait for it."""
 _HEADROOM = 32
 """Tokens of the answer that a slot has room for from the start, where memory allows."""
 
@@ -23,7 +25,7 @@ class Scheduler:
     `exact` (strict mode): a prompt is computed in chunks that begin at multiples of the cache's quantum.
     """
 
-    def __init__(self, cache: KVCache, max_rows: int, chunk: int, exact: bool = False):
+    def __init__(self, cache: KVStore[Any], max_rows: int, chunk: int, exact: bool = False):
         self.cache = cache
         self.max_rows = max_rows
         self.chunk = chunk
@@ -130,14 +132,11 @@ class Scheduler:
         """The tokens of `spans` are computed."""
         for span in spans:
             slot = span.slot
-            slot.computed = span.end
-            slot.reusable = min(slot.computed, slot.promised) if self.exact else slot.computed
+            self.cache.advance(slot, span.end, min(span.end, slot.promised) if self.exact else span.end)
 
     def settle(self, sequence: Sequence) -> None:
         """The sequence's next token is chosen: what was computed of drafts beyond it counts no more."""
-        slot = sequence.placed
-        slot.computed = min(slot.computed, len(sequence.tokens) - 1)
-        slot.reusable = min(slot.reusable, slot.computed)
+        self.cache.cut(sequence.placed, len(sequence.tokens) - 1)
 
     def finish(self, sequence: Sequence) -> None:
         """The sequence is done. What it computed stays for prompts that begin with it."""
@@ -177,37 +176,20 @@ class Scheduler:
     def _place(self, sequence: Sequence) -> bool | None:
         """True where the sequence has a slot now, False where it waits for a prefix, None where memory is short."""
         tokens = sequence.tokens
-        donor, usable, coming = self.cache.best_donor(tokens)
-        if coming - usable >= 2 * MIN_REUSE:
+        prefix = self.cache.find(tokens)
+        if prefix.coming - prefix.usable >= _WORTH_WAITING:
             return False
         least = max(len(tokens), sequence.reached)
         room = max(least, len(tokens) + min(sequence.request.settings.max_new_tokens, _HEADROOM))
         if not self.cache.could_place(room):
             room = least
-        if donor is not None:
-            slot = self._take_over(donor, tokens, usable, room)
-        else:
-            slot = self.cache.place(tokens, room)
+        slot = self.cache.place(tokens, room, prefix)
         if slot is None:
             return None
-        slot.promised = len(tokens) - len(tokens) % self.cache.quantum
+        self.cache.promise(slot, len(tokens))
         self.num_reused += slot.computed
         sequence.slot = slot
         return True
-
-    def _take_over(self, donor: Slot, tokens: list[int], usable: int, room: int) -> Slot | None:
-        """A slot that begins with the donor's first `usable` tokens: its own if it is idle, else a copy."""
-        is_idle = donor.row >= donor.pool.active
-        fits = room <= donor.pool.length or self.cache.could_place(room + donor.pool.length)
-        if is_idle and fits and 2 * usable >= donor.reusable:
-            slot = self.cache.adopt(donor, tokens, usable)
-            try:
-                self.cache.grow(slot, room)
-            except BaseException:
-                self.cache.retire(slot)
-                raise
-            return slot
-        return self.cache.place_copy(donor, tokens, usable, room)
 
     def shed(self, tokens: int) -> bool:
         """Memory ran out: let the youngest sequences wait until half are left, with at most `tokens` of it, and compute

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from batchchat.chats import Completion, Logprob, Request
 from batchchat.engines.answer import Progress
-from batchchat.engines.continuous.pools import Slot
+from batchchat.engines.continuous.base import Allocation
 from batchchat.prompts import Codec
 
 
@@ -19,7 +19,7 @@ class Sequence:
     queued: float
     tokens: list[int] = field(init=False)
     progress: Progress = field(init=False)
-    slot: Slot | None = field(default=None, init=False)
+    slot: Allocation | None = field(default=None, init=False)
     started: float | None = None
     reached: int = 0
     """Tokens that it had when its slot was taken from it: it asks for as much room from the start the next time."""
@@ -40,7 +40,7 @@ class Sequence:
         return len(self.request.prompt_ids)
 
     @property
-    def placed(self) -> Slot:
+    def placed(self) -> Allocation:
         """The slot, of a sequence that has one."""
         assert self.slot is not None
         return self.slot

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import torch
 
-from batchchat.engines.continuous.batch import Span, build_pass
+from batchchat.engines.continuous.base import Allocation
+from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.model_runner import ModelRunner
-from batchchat.engines.continuous.pools import Slot
 
 
 @dataclass(eq=False, slots=True)
 class _Prompt:
     tokens: list[int]
-    placed: Slot
+    placed: Allocation
 
 
 def prompts(vocabulary: int, lengths: Sequence[int]) -> list[list[int]]:
@@ -45,9 +45,9 @@ def logits(
             if count
         ]
         num_tokens = sum(span.count for span in spans)
-        work = build_pass(spans, runner.device, max(least, num_tokens), exact=exact)
+        work = runner.cache.lay_out(spans, runner.device, max(least, num_tokens), exact=exact)
         computed = runner.forward(work, every=True)[:num_tokens].clone()
         for span, part in zip(work.spans, computed.split([span.count for span in work.spans]), strict=True):
             found[id(span.sequence)].append(part)
-            span.slot.computed = span.end
+            runner.cache.advance(span.slot, span.end, 0)
     return [torch.cat(found[id(prompt)]) for prompt in tried]

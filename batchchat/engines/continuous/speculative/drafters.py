@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch.nn import functional
 
-from batchchat.engines.continuous.batch import Span, build_pass
+from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.model_runner import ModelRunner
 from batchchat.engines.continuous.pools import Slot
@@ -107,15 +107,14 @@ class _Shadow:
         """What is not computed yet, with the logits of its last token."""
         return Span(self, self.slot.computed, len(self.tokens) - self.slot.computed, True)
 
-    def catch_up(self, tokens: list[int]) -> None:
-        """Take over what the sequence became. Its keys and values hold as far as the drafts were right."""
+    def catch_up(self, tokens: list[int]) -> int:
+        """Take over what the sequence became. Returns how many tokens agree: what is computed holds so far."""
         agreed = self.known
         while agreed < min(len(tokens), len(self.tokens)) and tokens[agreed] == self.tokens[agreed]:
             agreed += 1
-        self.slot.computed = min(self.slot.computed, agreed)
-        self.slot.reusable = self.slot.computed
         self.tokens[:] = tokens
         self.known = len(tokens)
+        return agreed
 
 
 class ModelDrafts:
@@ -167,18 +166,14 @@ class ModelDrafts:
             if shadow is None:
                 return False
             self._shadows[sequence] = shadow
-        shadow.catch_up(sequence.tokens)
+        self._cache.cut(shadow.slot, shadow.catch_up(sequence.tokens))
         if self._cache.grow(shadow.slot, room):
             return True
         self._drop({sequence})
         return False
 
     def _begin(self, tokens: list[int], room: int) -> _Shadow | None:
-        donor, usable, _ = self._cache.best_donor(tokens)
-        if donor is None:
-            slot = self._cache.place(tokens, room)
-        else:
-            slot = self._cache.place_copy(donor, tokens, usable, room)
+        slot = self._cache.place(tokens, room, self._cache.find(tokens))
         return None if slot is None else _Shadow(tokens, slot, known=len(tokens))
 
     def _guess(
@@ -186,9 +181,9 @@ class ModelDrafts:
     ) -> dict[Sequence, int]:
         """The next token of each of `writing`, after one pass over what the draft model has not computed yet."""
         spans = [self._shadows[sequence].pending() for sequence in writing]
-        logits = self._fitted(self._runner.forward(build_pass(spans, self._runner.device)))
+        logits = self._fitted(self._runner.forward(self._cache.lay_out(spans, self._runner.device)))
         for span in spans:
-            span.slot.computed = span.slot.reusable = span.end
+            self._cache.advance(span.slot, span.end, min(span.end, span.sequence.known))
         place = {sequence: number for number, sequence in enumerate(writing)}
         rows = torch.tensor([place.get(sequence, 0) for sequence in live], device=logits.device)
         ids = sampler.guess(logits[rows], ahead).tolist()

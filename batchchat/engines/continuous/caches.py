@@ -1,0 +1,18 @@
+"""Which kind of KV cache a device gets."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from batchchat.engines.continuous.base import KVStore
+from batchchat.engines.continuous.kv_cache import KVCache
+from batchchat.engines.continuous.paged.paged_cache import PagedCache
+
+
+def make_cache(kind: Literal["auto", "slots", "paged"], device: torch.device, budget: int, quantum: int = 1) -> KVStore[Any]:
+    """A cache for up to `budget` tokens: slots on the CPU, whose products read them in place, and pages elsewhere."""
+    if kind == "slots" or (kind == "auto" and device.type == "cpu"):
+        return KVCache(budget, quantum)
+    return PagedCache(budget, quantum)
