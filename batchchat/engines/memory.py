@@ -1,11 +1,20 @@
-"""What is known to fit into memory, learned from what did not."""
+"""Memory: how much of it keys and values may take, what is known to fit, and what happens where it runs out."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from batchchat.chats import Request
+
+if TYPE_CHECKING:
+    import torch
+
+_SHARE = 0.8
+"""Of the free memory. A pool that grows is there twice for a moment, and a pass needs room for its own numbers."""
+_MOST = 1 << 24
+"""Tokens beyond which more room is of no use."""
 
 
 class Budget:
@@ -48,7 +57,30 @@ def release_memory() -> None:
 
     gc.collect()
     if torch.accelerator.is_available():
-        torch.accelerator.empty_cache()
+        empty_cache = getattr(torch.accelerator, "empty_cache", torch.cuda.empty_cache)  # since torch 2.9
+        empty_cache()
+
+
+def free_bytes(device: torch.device) -> int:
+    """What an accelerator has left, memory that torch holds and does not use included."""
+    import torch
+
+    memory = torch.accelerator if hasattr(torch.accelerator, "get_memory_info") else torch.cuda  # since torch 2.10
+    free, _ = memory.get_memory_info(device) if memory is torch.accelerator else torch.cuda.mem_get_info(device)
+    return int(free + memory.memory_reserved(device) - memory.memory_allocated(device))
+
+
+def kv_tokens(
+    facts: Callable[[], Mapping[str, Any]],
+    device: torch.device,
+    otherwise: int,
+    free: Callable[[torch.device], int] = free_bytes,
+) -> int:
+    """The KV budget for a model that is loaded: `otherwise` on the CPU, on an accelerator what its memory holds beside
+    the weights. `facts` gives those of `models.facts`, which take their time: only an accelerator asks for them."""
+    if device.type == "cpu":
+        return otherwise
+    return max(1, min(_MOST, int(free(device) * _SHARE) // facts()["cache_bytes_per_token"]))
 
 
 def too_large(request: Request) -> str:

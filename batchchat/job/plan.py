@@ -114,48 +114,16 @@ def make_plan(recipe: Recipe, devices: Sequence[Device], rows: int = 100) -> Pla
             f"model.dtype to one of {', '.join(DTYPE_BYTES)}"
         )
     found = check(recipe, rows, count=True)
-    tokens = found.tokens
-    prompt, answer = max(1, tokens.longest_prompt), found.settings.max_new_tokens
-    size = DTYPE_BYTES[dtype]
-    eager = section.attn_implementation == "eager"
-    double = section.bitsandbytes.double_quantization
-
+    prompt, answer = max(1, found.tokens.longest_prompt), found.settings.max_new_tokens
+    size, eager = DTYPE_BYTES[dtype], section.attn_implementation == "eager"
     draft = _draft_cost(section)
-    packed = {"none": _packed_bytes(recipe, shape, dtype, devices)}  # quantized weights are not laid out anew
-
-    def fitting(quantization: str) -> tuple[int, int, list[OnDevice], int]:
-        """(rows that fit, bytes of weights, what lies where, bytes that fit nowhere)."""
-        weights = weight_bytes(shape, size, quantization, double)
-        usable = [Device(device.name, int(device.bytes * USABLE)) for device in devices]
-        beside = (0 if draft is None else draft.weights) + packed.get(quantization, 0)
-        if beside and usable:
-            usable[0] = Device(usable[0].name, max(0, usable[0].bytes - beside))
-        placed, left_over = place_weights(model, usable, weights)
-        parts = []
-        for device, whole, (held, share) in zip(usable, devices, placed, strict=True):
-            room = int((device.bytes - held) / share) if share else 0
-            drafting = 0 if draft is None else draft.cache_per_token * (prompt + answer)
-            fit = rows_that_fit(shape, prompt, answer, room, size, eager, drafting) if share else 0
-            parts.append(OnDevice(device.name, whole.bytes, device.bytes, held, round(share, 4), fit))
-        used = [part.rows for part in parts if part.share]
-        return (min(used) if used and not left_over else 0), weights, parts, left_over
-
-    fit, weights, parts, left_over = fitting(section.quantization)
-    batch = Batch(_allowed_rows(recipe, prompt + answer), prompt, answer)
+    packed = _packed_bytes(recipe, shape, dtype, devices)
+    job = _Placing(model, shape, size, devices, prompt, answer, eager, draft, packed)
     ways = dict.fromkeys((section.quantization, "none", "8bit", "4bit"))
-    options = [
-        Option(dtype if way == "none" else way, bytes_, count)
-        for way, (count, bytes_, *_) in ((way, fitting(way)) for way in ways)
-    ]
-    missing: dict[str, str] = {}
-    kinds = ("continuous", "pipeline") if recipe.engine.kind == "auto" else (recipe.engine.kind,)
-    speeds = (known_speed(section.name, dtype, section.quantization, kind) for kind in kinds)
-    speed = next((speed for speed in speeds if speed is not None), None)
-    if speed is None:
-        missing["seconds"] = "no run of this model on this machine has been finished yet, so its speed is not known"
-    if tokens.generated is None:
-        missing["tokens"] = "the input's length is not known before it is read"
-    seconds = None if speed is None or tokens.generated is None else tokens.generated / speed
+    placed = {way: job.placed(way, section.bitsandbytes.double_quantization) for way in ways}
+    chosen = placed[section.quantization]
+    batch = Batch(_allowed_rows(recipe, prompt + answer), prompt, answer)
+    seconds, missing = _seconds(section, dtype, recipe, found.tokens)
     return Plan(
         model=section.name,
         dtype=dtype,
@@ -163,22 +131,81 @@ def make_plan(recipe: Recipe, devices: Sequence[Device], rows: int = 100) -> Pla
         shape=shape,
         prompt_tokens=prompt,
         answer_tokens=answer,
-        weights=weights,
-        packed=packed.get(section.quantization, 0),
+        weights=chosen.weights,
+        packed=packed if section.quantization == "none" else 0,
         cache_per_token=cache_bytes(shape, 1, size),
         cache_per_row=cache_bytes(shape, prompt + answer, size),
         draft=draft,
         recipe_batch=batch,
-        memory=batch_memory(shape, batch, weights, size, eager),
-        devices=parts,
-        left_over=left_over,
-        rows=fit,
-        options=options,
+        memory=batch_memory(shape, batch, chosen.weights, size, eager),
+        devices=chosen.parts,
+        left_over=chosen.left_over,
+        rows=chosen.rows,
+        options=[Option(dtype if way == "none" else way, one.weights, one.rows) for way, one in placed.items()],
         cache_formats={name: ceil(cache_bytes(shape, 1, width)) for name, width in KV_BYTES.items()},
-        tokens=tokens,
+        tokens=found.tokens,
         seconds=seconds,
         missing=missing,
     )
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Weights of one kind on the devices: the rows that then fit, and bytes of weights that fit nowhere."""
+
+    rows: int
+    weights: int
+    parts: list[OnDevice]
+    left_over: int
+
+
+@dataclass(frozen=True)
+class _Placing:
+    """A model and rows of so many tokens that look for room on devices."""
+
+    model: Any
+    shape: ModelShape
+    size: int
+    devices: Sequence[Device]
+    prompt: int
+    answer: int
+    eager: bool
+    draft: DraftCost | None
+    packed: int
+
+    def placed(self, quantization: str, double: bool) -> _Placed:
+        """With weights of this kind."""
+        weights = weight_bytes(self.shape, self.size, quantization, double)
+        usable = [Device(device.name, int(device.bytes * USABLE)) for device in self.devices]
+        beside = (0 if self.draft is None else self.draft.weights) + (self.packed if quantization == "none" else 0)
+        if beside and usable:  # quantized weights are not laid out anew
+            usable[0] = Device(usable[0].name, max(0, usable[0].bytes - beside))
+        places, left_over = place_weights(self.model, usable, weights)
+        drafting = 0 if self.draft is None else self.draft.cache_per_token * (self.prompt + self.answer)
+        parts = []
+        for device, whole, (held, share) in zip(usable, self.devices, places, strict=True):
+            room = int((device.bytes - held) / share) if share else 0
+            fit = 0
+            if share:
+                fit = rows_that_fit(self.shape, self.prompt, self.answer, room, self.size, self.eager, drafting)
+            parts.append(OnDevice(device.name, whole.bytes, device.bytes, held, round(share, 4), fit))
+        used = [part.rows for part in parts if part.share]
+        return _Placed(min(used) if used and not left_over else 0, weights, parts, left_over)
+
+
+def _seconds(
+    section: ModelSection, dtype: str, recipe: Recipe, tokens: JobTokens
+) -> tuple[float | None, dict[str, str]]:
+    """How long the job takes, from an earlier run's speed; what is missing for that."""
+    kinds = ("continuous", "pipeline") if recipe.engine.kind == "auto" else (recipe.engine.kind,)
+    speeds = (known_speed(section.name, dtype, section.quantization, kind) for kind in kinds)
+    speed = next((speed for speed in speeds if speed is not None), None)
+    missing: dict[str, str] = {}
+    if speed is None:
+        missing["seconds"] = "no run of this model on this machine has been finished yet, so its speed is not known"
+    if tokens.generated is None:
+        missing["tokens"] = "the input's length is not known before it is read"
+    return (None if speed is None or tokens.generated is None else tokens.generated / speed), missing
 
 
 def _draft_cost(section: ModelSection) -> DraftCost | None:

@@ -15,8 +15,7 @@ from batchchat.chats import Completion, Request
 from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.continuous.model_runner import ModelRunner
 from batchchat.engines.continuous.pools import Pool
-from batchchat.engines.continuous.sizing import kv_tokens
-from batchchat.engines.memory import Budget
+from batchchat.engines.memory import Budget, kv_tokens
 from batchchat.schedule import Feed
 from tests.support.engines import continuous
 from tests.support.jobs import Command, outputs, read_jsonl, report_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from batchchat.engines.continuous.admission import probe
 from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.model_runner import PROGRAMS, ModelRunner
 from batchchat.engines.cpu import packing, preparation
-from batchchat.engines.cpu.kernels import tiled
+from batchchat.engines.cpu.kernels import c_functions, tiled
 from batchchat.engines.cpu.preparation import prepare
 from batchchat.prompts import TokenizerCodec
 from batchchat.schedule import Feed
@@ -96,6 +97,17 @@ def test_a_program_goes_with_the_packing(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(preparation, "programmable", lambda: False)  # a torch without the C functions
     prepare(model)
     assert model not in PROGRAMS
+
+
+def test_c_functions_are_trusted_where_a_process_of_its_own_survives_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a version of torch that nobody has tried."""
+    monkeypatch.setattr(c_functions, "TRIED", ("1.0",))
+    c_functions.are_trusted.cache_clear()
+    try:
+        assert c_functions.are_trusted()
+    finally:
+        c_functions.are_trusted.cache_clear()
+    assert not c_functions.survives([sys.executable, "-c", "import ctypes; ctypes.string_at(1)"])
 
 
 tiles_only = pytest.mark.skipif(not tiled(), reason="this processor has no matrix units for bfloat16 (Intel's AMX)")

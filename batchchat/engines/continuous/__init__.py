@@ -14,8 +14,8 @@ from batchchat.engines.continuous.admission.batch_invariance import rows_are_ind
 from batchchat.engines.continuous.admission.self_check import check
 from batchchat.engines.continuous.engine import ContinuousEngine, pass_sizes
 from batchchat.engines.continuous.graphs import record_cuda
-from batchchat.engines.continuous.sizing import kv_tokens
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
+from batchchat.engines.memory import kv_tokens
 from batchchat.errors import UsageError
 from batchchat.models import load_generation_defaults
 from batchchat.models.facts import model_facts

@@ -25,6 +25,10 @@ def compiled() -> bool:
 @cache
 def programmable() -> bool:
     """Whether whole passes can be run by compiled code here."""
+    from batchchat.engines.cpu.kernels import c_functions
+
+    if not compiled() or not c_functions.are_trusted():
+        return False
     try:
         import batchchat.engines.cpu.kernels.loop  # noqa: F401
     except ImportError:
