@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tests.support.jobs import ROOT
 
 PACKAGE = ROOT / "batchchat"
 
-BASE = {"errors", "chats", "recipe", "plugins", "batchchat"}
+BASE = {"errors", "version", "chats", "recipe", "plugins"}
 TOOLS = {"schedule", "prompts", "models", "sources"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "version": set(),
     "plugins": {"errors"},
     "chats": {"errors"},
     "scoring": {"errors", "plugins", "chats"},
@@ -23,15 +25,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "prompts": {*BASE},
     "sampling": {"chats"},
     "models": {*BASE, "prompts"},
-    "evaluation": {*BASE, "scoring", "sources", "job", "store", "reporting"},
+    "evaluation": {*BASE, "scoring", "sources", "store", "reporting"},
     "engines": {*BASE, "schedule", "prompts", "models", "sampling"},
     "benchmarks": {*BASE, "schedule", "prompts", "models", "engines", "reporting"},
     "store": {*BASE},
     "reporting": {*BASE, "store"},
-    "job": {*BASE, *TOOLS, "engines", "evaluation", "store", "reporting"},
+    "job": {*BASE, *TOOLS, "engines", "evaluation", "scoring", "store", "reporting"},
     "interactive": {*BASE, *TOOLS, "engines", "reporting", "job"},
     "cli": {*BASE, *TOOLS, "reporting", "job", "interactive", "benchmarks", "evaluation", "scoring"},
-    "batchchat": {"recipe", "job"},
+    "batchchat": {"recipe", "job", "version"},
     "__main__": {"cli"},
 }
 """Room (or top-level module) to the rooms it may import, besides itself. "batchchat" is the package's own top."""
@@ -73,10 +75,66 @@ def test_edges_point_downwards() -> None:
             parts = name.split(".")
             if parts[0] != "batchchat":
                 continue
-            target = parts[1] if len(parts) > 1 and parts[1] != "__version__" else "batchchat"
+            target = parts[1] if len(parts) > 1 else "batchchat"
             if target != room and target not in MAY_IMPORT[room]:
                 wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_room_stands_above_itself() -> None:
+    """Each room's allowed imports lie below it: there is an order of rooms from the bottom up."""
+    order = list(TopologicalSorter(MAY_IMPORT).static_order())  # raises where there is a circle
+    assert order[0] in {"errors", "version"}
+
+
+def test_modules_import_each_other_without_circles() -> None:
+    graph = {name: imported_modules(name) for name in MODULES}
+    TopologicalSorter(graph).prepare()
+
+
+def test_the_engine_does_not_know_who_makes_it_fast() -> None:
+    for name in MODULES:
+        if name.startswith("batchchat.engines.continuous"):
+            others = {other for other in imported_modules(name) if other.startswith(FASTER)}
+            assert not others, f"{name} imports {others}; `acceleration` finds them by the device"
+
+
+FASTER = ("batchchat.engines.cpu", "batchchat.engines.cuda")
+
+
+def test_no_test_imports_a_test() -> None:
+    for path in (ROOT / "tests").rglob("*.py"):
+        wrong = [name for name in imports(path) if any(part.startswith("test_") for part in name.split(".")[:-1])]
+        assert not wrong, f"{path.name} imports {wrong}; what tests share is in tests/support"
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in modules()}
+
+
+def imported_modules(name: str) -> set[str]:
+    """The modules of the package that a module imports when it runs, wherever the import stands."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {one if one in MODULES else node.module for one in full}
+    return (found & MODULES.keys()) - {name}
 
 
 def test_light_rooms_import_nothing_heavy_at_the_top() -> None:

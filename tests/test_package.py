@@ -21,6 +21,7 @@ def test_the_wheel_holds_everything_that_a_recipe_may_name(tmp_path: Path) -> No
     expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "batchchat").rglob("*") if path.suffix in KEPT}
     assert len(expected) > 100
     assert not expected - names
+    assert "batchchat/py.typed" in names
     assert not {name for name in names if name.startswith(("tests/", "scripts/"))}
 
 

@@ -15,9 +15,9 @@ from batchchat.chats.formats.columns import turns_column
 from batchchat.chats.formats.messages import COLUMNS, read_message, read_messages
 from batchchat.chats.formats.segments import answer_text, joined, split
 from batchchat.errors import BadRow, UsageError
-from batchchat.job.reading import read_options
 from batchchat.recipe import Recipe
 from batchchat.sources import open_source
+from batchchat.sources.from_recipe import read_options
 from batchchat.store import RunStore, StoredRow
 from batchchat.store.export import message_from
 from batchchat.store.text import json_text

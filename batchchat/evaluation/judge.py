@@ -15,7 +15,6 @@ from batchchat.errors import UsageError
 from batchchat.evaluation.answers import Answered, Answers
 from batchchat.evaluation.audit import Audit
 from batchchat.evaluation.judged import answer_as_read, references_of, said_before
-from batchchat.job.reading import open_recipe_source
 from batchchat.recipe import JudgeSection, Recipe, SinkSection, SourceSection
 from batchchat.scoring.base import Score, column, wanted_turns
 from batchchat.scoring.grading import Labels, Scale
@@ -28,6 +27,7 @@ from batchchat.scoring.judging import (
     read_grade,
     read_verdict,
 )
+from batchchat.sources.from_recipe import open_recipe_source
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.directory import replacing
 from batchchat.store.text import json_text

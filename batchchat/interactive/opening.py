@@ -11,9 +11,9 @@ from typing import Any
 from batchchat.chats import SourceRow
 from batchchat.chats.formats import FORMATS, detect_format
 from batchchat.errors import BadRow, UsageError
-from batchchat.job.reading import open_recipe_source, read_options
 from batchchat.plugins.builtin import BUILTIN, builtin_names
 from batchchat.recipe import Recipe, load_recipe, recipe_from_mapping
+from batchchat.sources.from_recipe import open_recipe_source, read_options
 
 _FLAG = re.compile(r"[\w.]*=")
 _SECTIONS = ("model", "chat", "generation", "engine")

@@ -14,13 +14,14 @@ from typing import Any
 from batchchat.chats import Chat, Message, Request, Settings
 from batchchat.errors import BadRow
 from batchchat.evaluation import Evaluator
-from batchchat.job.reading import Intake, open_recipe_source
+from batchchat.job.reading import Intake
 from batchchat.job.turns import Dialogues, conversation, min_known
 from batchchat.models import load_text_side
 from batchchat.prompts import Codec, Finding, SettingsResolver, diagnose, row_samples
 from batchchat.recipe import Recipe
 from batchchat.reporting.meters import Meters
 from batchchat.schedule.planner import PlannedBatch, plan
+from batchchat.sources.from_recipe import open_recipe_source
 from batchchat.store import RunStore
 
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from batchchat.chats import Chat, RowError, SourceRow
-from batchchat.chats.formats import FORMATS, ReadOptions, detect_format
+from batchchat.chats.formats import FORMATS, detect_format
 from batchchat.errors import BadRow
 from batchchat.recipe import Recipe
-from batchchat.sources import Source, open_source, select
+from batchchat.sources import Source, select
+from batchchat.sources.from_recipe import read_options
 from batchchat.store import RunStore, StoredRow
 from batchchat.store.text import json_text
 
@@ -86,27 +87,3 @@ class Intake:
             self._formats[item.place.file] = detect_format(item.data, self.options)
             self._store.set_meta("formats", self._formats)
         return self._formats[item.place.file]
-
-
-def read_options(recipe: Recipe) -> ReadOptions:
-    """What the recipe says about reading rows, in the words of the formats."""
-    columns = recipe.source.columns.model_dump(exclude_none=True)
-    return ReadOptions(
-        turns=recipe.chat.turns,
-        prefill=recipe.chat.prefill,
-        system=recipe.chat.system,
-        columns=columns,
-        prompt_template=recipe.source.prompt_template,
-    )
-
-
-def open_recipe_source(recipe: Recipe) -> Source:
-    """The input that a recipe names. Raises UsageError where it cannot be read at all."""
-    section = recipe.source
-    return open_source(
-        section.path,
-        split=section.split,
-        subset=section.subset,
-        revision=section.revision,
-        streaming=section.streaming,
-    )

@@ -16,7 +16,7 @@ from typing import Any
 from batchchat.chats import Request
 from batchchat.engines import Budget, Engine, EngineContext, FollowingEngine, build_engine
 from batchchat.evaluation import Evaluator, evaluate_run, is_evaluated
-from batchchat.job.reading import Intake, open_recipe_source
+from batchchat.job.reading import Intake
 from batchchat.job.turns import Dialogues, min_known
 from batchchat.models import TextSide, group, load_text_side, show_loading
 from batchchat.models.identity import model_identity
@@ -31,6 +31,7 @@ from batchchat.reporting.utilisation import add_machine
 from batchchat.reporting.watch import Watcher
 from batchchat.schedule import Feed
 from batchchat.sources import Source
+from batchchat.sources.from_recipe import open_recipe_source
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.export import export
 from batchchat.store.manifest import make_manifest, refuse_another_run
