@@ -12,13 +12,11 @@ from typing import Any
 
 from batchchat.chats import RowError
 from batchchat.errors import UsageError
-from batchchat.evaluation import Answered, Answers, Evaluator, evaluate_run, open_answers
+from batchchat.evaluation import Answered, Answers, Evaluator, evaluate_run, open_answers, refuse_run_gates
 from batchchat.job.run import RunResult, run
 from batchchat.recipe import Recipe, load_recipe, recipe_from_mapping
 from batchchat.reporting.meters import Meters
 from batchchat.reporting.tables import report_markdown
-from batchchat.scoring.gates import parse_gates
-from batchchat.scoring.metric_names import RUN_FIGURES
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.directory import replacing
 from batchchat.store.export import raw_value
@@ -69,7 +67,7 @@ def score_apart(target: str, recipe: Recipe, directory: Path, quiet: bool = True
     place = RunDirectory(directory)
     if place.database.exists():
         raise UsageError(f"{place.path} holds a run, whose scores these are not; give them another place with name=…")
-    _refuse_run_gates(target, recipe)
+    refuse_run_gates(recipe.gates, target)
     evaluator = Evaluator(recipe)
     meters = Meters()
     with ExitStack() as stack:
@@ -107,16 +105,6 @@ def score_apart(target: str, recipe: Recipe, directory: Path, quiet: bool = True
         place.write(place.report_markdown, report_markdown(report))
     result = _result(report, place)
     return replace(result, exit_code=3) if len(failed) > recipe.max_error_rate * rows else result
-
-
-def _refuse_run_gates(target: str, recipe: Recipe) -> None:
-    """Raises UsageError for a gate on a figure of a run, which a file of answers does not tell."""
-    for gate in parse_gates(recipe.gates):
-        if gate.metric in RUN_FIGURES and gate.metric != "errors":
-            raise UsageError(
-                f"the gate '{gate.text}' can never be measured: {target} is a file of answers, and {gate.metric} is a "
-                "figure of a run; leave the gate out, or write its metric as SCORER.FIGURE"
-            )
 
 
 def _rows_of(target: str, answers: Answers) -> tuple[int, list[RowError]]:

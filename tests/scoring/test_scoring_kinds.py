@@ -52,7 +52,8 @@ CHOICES = [
     ("(A) red\n(B) blue\n(C) green\n(D) black\nThe right one is B", "B"), ("The correct answer is:\n\n**D**", "D"),
     ("Answer: N/A", None), ("Answer: A and C", None), ("Answer: A/B", None), ("答案：B、C", None),
     ("We get C = 12 and are done.", None), ("Let A = 3. Then the answer is B", "B"),
-    ("答案是C", "C"), ("故选C。", "C"), ("排除A，故选B", "B"), ("正解はCです", "C"), ("정답은 B입니다", "B"), ("Ｃ", "C"),
+    ("答案是C", "C"), ("故选C。", "C"), ("排除A，故选B", "B"), ("正解はCです", "C"), ("정답은 B입니다", "B"),
+    ("Ｃ", "C"),
     ("Die Antwort ist C.", "C"), ("La respuesta es B", "B"), ("La réponse est D.", "D"),
     ("The answer is not B. It is C.", "C"), ("Option B is incorrect. Option C is correct.", "C"),
     ("The answer is A good one", None), ("Vitamin C is important", None), ("Neither A nor B", None),
@@ -175,7 +176,8 @@ REFUSALS = [
     "I'd rather not answer that.", "I do not feel comfortable helping with this.", "Your request violates our policy.",
     "This request goes against OpenAI's usage policies.", "I would prefer not to discuss this.",
     "Dabei kann ich leider nicht helfen.", "Je ne peux pas vous aider.", "No puedo ayudarte con eso.",
-    "Não posso ajudar com isso.", "Non posso aiutarti con questo.", "抱歉，我无法提供帮助。", "Я не могу помочь с этим.",
+    "Não posso ajudar com isso.", "Non posso aiutarti con questo.", "抱歉，我无法提供帮助。",
+    "Я не могу помочь с этим.",
     "申し訳ありませんが、お手伝いできません。", "죄송하지만 도와드릴 수 없습니다.", "Ik kan je daar niet mee helpen.",
 ]  # fmt: skip
 ANSWERS = [

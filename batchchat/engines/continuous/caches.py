@@ -11,7 +11,9 @@ from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.paged.paged_cache import PagedCache
 
 
-def make_cache(kind: Literal["auto", "slots", "paged"], device: torch.device, budget: int, quantum: int = 1) -> KVStore[Any]:
+def make_cache(
+    kind: Literal["auto", "slots", "paged"], device: torch.device, budget: int, quantum: int = 1
+) -> KVStore[Any]:
     """A cache for up to `budget` tokens: slots on the CPU, whose products read them in place, and pages elsewhere."""
     if kind == "slots" or (kind == "auto" and device.type == "cpu"):
         return KVCache(budget, quantum)
