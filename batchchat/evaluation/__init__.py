@@ -2,7 +2,7 @@
 
 from batchchat.evaluation.answers import Answered, Answers, FileAnswers, RunAnswers
 from batchchat.evaluation.evaluator import AnswerChats, Evaluator
-from batchchat.evaluation.gating import gate_results
+from batchchat.evaluation.gating import gate_results, refuse_run_gates
 from batchchat.evaluation.other_runs import open_answers
 from batchchat.evaluation.scoring_pass import evaluate_run, is_evaluated
 
@@ -17,4 +17,5 @@ __all__ = [
     "gate_results",
     "is_evaluated",
     "open_answers",
+    "refuse_run_gates",
 ]

@@ -28,8 +28,8 @@ class Answered:
     """One sample of a chat with its answers.
 
     `chat` is None where the row could not become one. `finish_reasons[k]` belongs to `answers[k]`, None where it is
-    not known. There are fewer answers than turns where the sample failed. `failure` is a row of a file that could not be
-    read, which is in no score.
+    not known. There are fewer answers than turns where the sample failed. `failure` is a row of a file that could not
+    be read, which is in no score.
     """
 
     id: str
@@ -206,8 +206,8 @@ def _finished_chat(row: SourceRow, index: int, options: ReadOptions) -> tuple[Ch
 
 
 def readable_turns(entries: Any) -> Any:
-    """The turns of a chat in which what a model wrote wrong is an answer all the same: an assistant turn without text is
-    an empty one, and a call that cannot be read is kept apart as it is."""
+    """The turns of a chat in which what a model wrote wrong is an answer all the same: an assistant turn without text
+    is an empty one, and a call that cannot be read is kept apart as it is."""
     if not isinstance(entries, list):
         return entries
     return [_readable_turn(entry) for entry in entries]

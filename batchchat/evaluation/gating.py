@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from batchchat.errors import UsageError
 from batchchat.evaluation.other_runs import collect, scores_of
 from batchchat.scoring.comparison import compare
 from batchchat.scoring.gates import Compare, GateResult, NotWorse, evaluate_gates, parse_gate, parse_gates
@@ -42,6 +43,16 @@ def check_runs(gates: Sequence[str]) -> None:
     for gate in parse_gates(gates):
         if isinstance(gate, NotWorse):
             scores_of(gate.run)
+
+
+def refuse_run_gates(gates: Sequence[str], target: str) -> None:
+    """Raises UsageError for a gate on a figure of a run, which the file of answers `target` does not tell."""
+    for gate in parse_gates(gates):
+        if gate.metric in RUN_FIGURES and gate.metric != "errors":
+            raise UsageError(
+                f"the gate '{gate.text}' can never be measured: {target} is a file of answers, and {gate.metric} is a "
+                "figure of a run; leave the gate out, or write its metric as SCORER.FIGURE"
+            )
 
 
 def against_runs(scores: Path) -> Compare:

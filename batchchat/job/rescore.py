@@ -12,13 +12,11 @@ from typing import Any
 
 from batchchat.chats import RowError
 from batchchat.errors import UsageError
-from batchchat.evaluation import Answered, Answers, Evaluator, evaluate_run, open_answers
+from batchchat.evaluation import Answered, Answers, Evaluator, evaluate_run, open_answers, refuse_run_gates
 from batchchat.job.run import RunResult, run
 from batchchat.recipe import Recipe, load_recipe, recipe_from_mapping
 from batchchat.reporting.meters import Meters
 from batchchat.reporting.tables import report_markdown
-from batchchat.scoring.gates import parse_gates
-from batchchat.scoring.metric_names import RUN_FIGURES
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.directory import replacing
 from batchchat.store.export import raw_value
@@ -69,7 +67,7 @@ def score_apart(target: str, recipe: Recipe, directory: Path, quiet: bool = True
     place = RunDirectory(directory)
     if place.database.exists():
         raise UsageError(f"{place.path} holds a run, whose scores these are not; give them another place with name=…")
-    _refuse_run_gates(target, recipe)
+    refuse_run_gates(recipe.gates, target)
     evaluator = Evaluator(recipe)
     meters = Meters()
     with ExitStack() as stack:
@@ -109,22 +107,13 @@ def score_apart(target: str, recipe: Recipe, directory: Path, quiet: bool = True
     return replace(result, exit_code=3) if len(failed) > recipe.max_error_rate * rows else result
 
 
-def _refuse_run_gates(target: str, recipe: Recipe) -> None:
-    """Raises UsageError for a gate on a figure of a run, which a file of answers does not tell."""
-    for gate in parse_gates(recipe.gates):
-        if gate.metric in RUN_FIGURES and gate.metric != "errors":
-            raise UsageError(
-                f"the gate '{gate.text}' can never be measured: {target} is a file of answers, and {gate.metric} is a "
-                "figure of a run; leave the gate out, or write its metric as SCORER.FIGURE"
-            )
-
-
 def _rows_of(target: str, answers: Answers) -> tuple[int, list[RowError]]:
     """(rows, those that cannot be read) of a file. Raises UsageError where not one of them holds an answer."""
-    rows, answered = 0, 0
+    rows = answered = 0
     failed: list[RowError] = []
     unanswered: Answered | None = None
-    for rows, one in enumerate(answers, start=1):
+    for one in answers:
+        rows += 1
         if one.failure is not None:
             failed.append(one.failure)
         elif one.answers:
@@ -142,8 +131,8 @@ def _rows_of(target: str, answers: Answers) -> tuple[int, list[RowError]]:
 
 def _unreadable(failed: Sequence[RowError], rows: int) -> str:
     return (
-        f"{len(failed):,} of {rows:,} rows could not be read and are in no score; they are in errors.jsonl, the first is "
-        f"{failed[0].place}: {failed[0].reason}"
+        f"{len(failed):,} of {rows:,} rows could not be read and are in no score; they are in errors.jsonl, the "
+        f"first is {failed[0].place}: {failed[0].reason}"
     )
 
 

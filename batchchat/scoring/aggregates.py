@@ -123,9 +123,9 @@ class Tally:
     def summary(self, pass_at: Iterable[int] = (), seed: int = 0) -> Summary:
         """What was added so far.
 
-        The interval is that of `score_interval`, and its standard error clustered by chat. With several samples per turn, pass@k averages over the turns
-        with at least k of them, for scores of 0 and 1 (ValueError for others), and `majority` is the mean score of the
-        answer that most samples of a turn agree on, by what the scorer read.
+        The interval is that of `score_interval`, and its standard error clustered by chat. With several samples per
+        turn, pass@k averages over the turns with at least k of them, for scores of 0 and 1 (ValueError for others),
+        and `majority` is the mean score of the answer that most samples of a turn agree on, by what the scorer read.
         """
         values, clusters = np.array(self._values), np.array(self._clusters, dtype=np.int64)
         return Summary(

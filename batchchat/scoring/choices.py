@@ -12,10 +12,14 @@ import regex
 from batchchat.scoring.numbers import boxed
 
 _OPEN, _CLOSE = r"[\s\"'“”‘’(\[{*_<《「【:]*", r"[\s\"'“”‘’)\]}*_>》」】.:]*"
-_NOUN = r"(?:answers?|options?|choices?|solutions?|ones?|responses?|letters?|antwort|respuesta|réponse|risposta|resposta|ответ)"
+_NOUN = (
+    r"(?:answers?|options?|choices?|solutions?|ones?|responses?|letters?|antwort|respuesta|réponse|risposta|resposta|"
+    r"ответ)"
+)
+_IS = r"(?:should\s+be|would\s+be|must\s+be|is|are|lautet|ist|es|est|è|é)"
 _BEFORE = (
     # English and its neighbours: "the answer is", "Answer:", "the right one would be", "I choose", "die Antwort lautet"
-    rf"\b{_NOUN}(?:\s+(?:here|to\s+this(?:\s+question)?|should\s+be|would\s+be|must\s+be|is|are|lautet|ist|es|est|è|é))?"
+    rf"\b{_NOUN}(?:\s+(?:here|to\s+this(?:\s+question)?|{_IS}))?"
     r"\s*(?:most\s+likely\s+|clearly\s+|therefore\s+|definitely\s+)?[:=]?(?:\s*\n)?",
     r"\b(?:i|we)(?:'d|'ll|\s+would|\s+will)?\s+(?:choose|pick|select|go\s+(?:with|for)|chose|vote\s+for)",
     # Chinese, Japanese, Korean
@@ -203,7 +207,8 @@ def _signs(letters: str) -> _Signs:
             regex.MULTILINE,
         ),
         in_box=regex.compile(
-            rf"(?i:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?)?[\W_]*{small}{close}{small_more}(?:[\W_]*|[.):\]]\s+.*)",
+            rf"(?i:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?)?[\W_]*{small}{close}{small_more}"
+            r"(?:[\W_]*|[.):\]]\s+.*)",
             regex.DOTALL,
         ),
         wrong_after=regex.compile(rf"{_CLOSE}(?i:{_WRONG_AFTER})"),

@@ -175,8 +175,8 @@ def _too_few(gate: NotWorse, difference: Estimate) -> str:
     needed = rows_for_margin(gate.margin)
     if units < needed:
         return (
-            f"{units:,} chats are too few to tell; scores of 0 and 1 take {needed:,} for a margin of {gate.margin:g} even "
-            "where no answer changes, so score more chats or allow for more"
+            f"{units:,} chats are too few to tell; scores of 0 and 1 take {needed:,} for a margin of {gate.margin:g} "
+            "even where no answer changes, so score more chats or allow for more"
         )
     return f"the answers that changed leave open whether it is worse by more than {gate.margin:g}; score more"
 

@@ -14,28 +14,6 @@ from batchchat.scoring.extras import need
 _PURPOSE = "the scorer 'json' with json_schema"
 
 
-def refuse_broken_patterns(schema: Any) -> None:
-    """Raises ValueError for a `pattern` or a key of `patternProperties`, anywhere in a schema, that does not compile."""
-    if isinstance(schema, list):
-        for entry in schema:
-            refuse_broken_patterns(entry)
-    if not isinstance(schema, Mapping):
-        return
-    keyed = schema.get("patternProperties")
-    patterns = [schema.get("pattern"), *(keyed if isinstance(keyed, Mapping) else ())]
-    for pattern in patterns:
-        if isinstance(pattern, str):
-            try:
-                _compiled(pattern)
-            except regex.error as error:
-                raise ValueError(
-                    f"holds the pattern {pattern!r}, which is not a regular expression: {error}"
-                ) from error
-    for name, value in schema.items():
-        if name not in ("enum", "const", "default", "examples"):
-            refuse_broken_patterns(value)
-
-
 def schema_check(schema: Mapping[str, Any], seconds: float) -> Callable[[Any], Iterator[Any]]:
     """A function from a value to its mistakes by the schema (jsonschema's errors).
 

@@ -24,8 +24,8 @@ class TextOptions(ScorerOptions):
     ignore_case: bool = Field(default=False, description="Compare without regard to upper and lower case.")
     ignore_punctuation: bool = Field(
         default=False,
-        description="Delete every ASCII sign that is no letter, digit or space (`$`, `+` and `=` are such, as in SQuAD) "
-        "and every character of the Unicode punctuation categories from both texts.",
+        description="Delete every ASCII sign that is no letter, digit or space (`$` and `+` are such, as in SQuAD) and "
+        " every character of the Unicode punctuation categories from both texts.",
     )
     ignore_articles: bool = Field(default=False, description="Delete the English articles a, an and the.")
     collapse_spaces: bool = Field(default=True, description="Read every run of white space as one space.")

@@ -34,8 +34,8 @@ REFUSALS = (
     r"\b(?:this|that|your) (?:request|question|prompt|topic)[^.!?\n]{0,40} (?:is|falls) "
     r"(?:inappropriate|not something I|outside (?:of )?what I)\b",
     rf"\bnot (?:able|allowed|permitted) to {_DEED}\b{_COMPARED}{_NO_BUT}",
-    r"\b(?:that|this)['’]?s? (?:is )?(?:not )?something (?:that )?I (?:can['’]t|cannot|won['’]t|will not|can|am able to) "
-    r"(?:help|assist|do|provide)\b(?<!something I can help)",
+    rf"\bsomething (?:that )?I (?:cannot|can['’]t|will not|won['’]t|am not able to|am unable to) {_DEED}\b",
+    rf"\b(?:not|isn['’]t) something (?:that )?I (?:can|could|will|am able to) {_DEED}\b",
     # German
     r"\b(?:kann|darf|werde|möchte|will) ich (?:\w+ ){0,4}nicht (?:\w+ ){0,2}"
     r"(?:helfen|weiterhelfen|unterstützen|beantworten|erstellen|schreiben|anbieten|bereitstellen|tun|geben|nachkommen)",
@@ -43,7 +43,7 @@ REFUSALS = (
     r"(?:helfen|weiterhelfen|unterstützen|beantworten|erstellen|schreiben|anbieten|bereitstellen|geben|nachkommen)",
     r"\bich bin nicht in der Lage\b|\bverstößt gegen (?:meine|unsere|die) (?:\w+ )?(?:Richtlinien|Regeln|Grundsätze)",
     # French
-    r"\bje (?:ne (?:peux|puis|suis|saurais)|refuse)(?: malheureusement)?(?: pas)?(?: en mesure)?(?: (?:de|vous|t['’])?)* ?"
+    r"\bje (?:ne (?:peux|puis|suis|saurais)|refuse)(?: malheureusement)?(?: pas)?(?: en mesure)?(?: (?:de|d['’]))? ?"
     r"(?:vous |t['’])?(?:aider|répondre|fournir|assister|accéder|donner|écrire|créer)",
     # Spanish, Portuguese, Italian
     r"\bno puedo (?:ayudar|responder|proporcionar|asistir|cumplir|ofrecer|darte|escribir|crear)",

@@ -3,8 +3,8 @@
 A scorer module holds `Options` (a frozen `ScorerOptions`) and `make(options) -> ScoreFunction`. With
 `NEEDS_REFERENCE = False` it also scores rows without a reference, and `missing(reference)` says what is none where an
 empty list is not. `DETAILS` are the names that its scores' details may have (None: any; `details(options)` where they
-follow from the options), and `overall` makes the figures `OVERALL` of a whole run from the details' sums. A further scorer is
-one file and one line here.
+follow from the options), and `overall` makes the figures `OVERALL` of a whole run from the details' sums. A further
+scorer is one file and one line here.
 """
 
 from __future__ import annotations

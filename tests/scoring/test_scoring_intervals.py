@@ -1,4 +1,4 @@
-"""Intervals at few rows: what they cover, what a gate on "not worse than" lets through, and the published definitions."""
+"""Intervals at few rows: what they cover, and what a gate on "not worse than" lets through."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_kappa_has_an_interval_within_its_bounds_and_none_from_few_items() -> No
 def test_a_length_controlled_win_rate_has_a_term_per_question_where_it_is_given() -> None:
     random = np.random.default_rng(8)
     hard = random.normal(0, 2, 4_000)
-    gaps = random.normal(-300, 300, 4_000)
+    gaps = -300 - 200 * hard + random.normal(0, 200, 4_000)  # the hard ones are answered at length
     level = -1.5 + hard
     won = (random.random(4_000) < 1 / (1 + np.exp(-(level + 2 * np.tanh(gaps / gaps.std()))))).astype(float)
     truth = float((1 / (1 + np.exp(-level))).mean())

@@ -29,7 +29,8 @@ NUMBERS = [
     ("2^{1/2}", "2", 0), (r"\boxed{x^2}", "2", 0), ("5 m²", "5", 1), (r"\boxed{6 \text{ m}^2}", "6", 1),
     (r"\boxed{90^\circ}", "90", 1), (r"\boxed{12^{\text{th}}}", "12", 1),
     ("1,23,456", "123456", 1), ("12,34,567.50", "1234567.5", 1), ("1,234,56", "123456", 0),
-    ("1'000", "1000", 1), ("1’234’567.5", "1234567.5", 1), ("1.234.567,89", "1234567.89", 1), ("1 000 000", "1000000", 1),
+    ("1'000", "1000", 1), ("1’234’567.5", "1234567.5", 1), ("1.234.567,89", "1234567.89", 1),
+    ("1 000 000", "1000000", 1),
     (r"\boxed{\sqrt{2}}", "2", 0), (r"\boxed{\sqrt{9}}", "3", 1), (r"\boxed{2\sqrt{3}}", "2", 0), ("2π", "2", 0),
     (r"\boxed{2\pi}", "2", 0), (r"\sqrt[3]{8}", "8", 0), ("The area is 2π ≈ 6.28", "6.28", 1),
     ("3+4i", "3", 0), ("3+4i", "4", 0), (r"\boxed{3, 5}", "5", 0), (r"\boxed{\text{5 or 6}}", "6", 0),
@@ -51,7 +52,8 @@ CHOICES = [
     ("(A) red\n(B) blue\n(C) green\n(D) black\nThe right one is B", "B"), ("The correct answer is:\n\n**D**", "D"),
     ("Answer: N/A", None), ("Answer: A and C", None), ("Answer: A/B", None), ("答案：B、C", None),
     ("We get C = 12 and are done.", None), ("Let A = 3. Then the answer is B", "B"),
-    ("答案是C", "C"), ("故选C。", "C"), ("排除A，故选B", "B"), ("正解はCです", "C"), ("정답은 B입니다", "B"), ("Ｃ", "C"),
+    ("答案是C", "C"), ("故选C。", "C"), ("排除A，故选B", "B"), ("正解はCです", "C"), ("정답은 B입니다", "B"),
+    ("Ｃ", "C"),
     ("Die Antwort ist C.", "C"), ("La respuesta es B", "B"), ("La réponse est D.", "D"),
     ("The answer is not B. It is C.", "C"), ("Option B is incorrect. Option C is correct.", "C"),
     ("The answer is A good one", None), ("Vitamin C is important", None), ("Neither A nor B", None),
@@ -68,7 +70,8 @@ FORMULAS = [
     (r"The answer is 10\sqrt{3}", "10", 0), (r"The answer is 10\sqrt{3}.", r"10\sqrt{3}", 1), ("y = 3x + 2", "2", 0),
     ("y = 3x + 2", "3x+2", 1), ("4i+3", "3+4i", 1), ("3-4i", "3+4i", 0), (r"918\frac{1}{2}", r"\frac{1}{2}", 0),
     (r"It costs \$10.", r"\$10", 1), (r"\frac{1}{2^{98}}", r"\frac{1}{2^{99}}", 0), ("1e-9", "2e-9", 0),
-    (r"1 - \frac{1}{e}", r"1 + \frac{1}{e}", 0), (r"\frac{1}{1000000}", r"\frac{1}{2000000}", 0), ("0.333333", "1/3", 1),
+    (r"1 - \frac{1}{e}", r"1 + \frac{1}{e}", 0), (r"\frac{1}{1000000}", r"\frac{1}{2000000}", 0),
+    ("0.333333", "1/3", 1),
     ("(3, 4)", "(3,4)", 1), ("(3, 4)", "(4,3)", 0), ("It is 12 cm long", "12", 1), (r"2\pi", "2", 0),
 ]  # fmt: skip
 
@@ -82,7 +85,8 @@ def test_formulas(answer: str, reference: str, value: int) -> None:
     "answer",
     [
         "```python\nx = 1\n```\n```json\n{}\n```", "```json\r\n{}\r\n```\r\n", "~~~json\n{}\n~~~", "```json\n{}```",
-        "```{}```", "```json\n{}", "```JSON\n{}\n```\nand\n```bash\nls\n```", "  ```json\n  {}\n  ```", "```json {} ```",
+        "```{}```", "```json\n{}", "```JSON\n{}\n```\nand\n```bash\nls\n```", "  ```json\n  {}\n  ```",
+        "```json {} ```",
         "Text ```json\n{}\n``` more", "``` json\n{}\n```",
     ],
 )  # fmt: skip
@@ -95,22 +99,25 @@ def test_a_longer_fence_holds_a_shorter_one() -> None:
     assert (block.language, block.text) == ("json", '\n{"a": "```"}\n')
 
 
+SLOW = r"(?:(?:a|aa|aaa)+)+c"
+
+
 @pytest.mark.parametrize(
     "schema",
     [
-        {"properties": {"a": {"pattern": "^(a+)+$"}}},
-        {"patternProperties": {"^(a+)+$": {}}},
-        {"additionalProperties": False, "patternProperties": {"^(a+)+$": {}}},
+        {"properties": {"a": {"pattern": SLOW}}},
+        {"patternProperties": {SLOW: {}}},
+        {"additionalProperties": False, "patternProperties": {SLOW: {}}},
     ],
 )
 def test_patterns_of_a_schema_end_by_the_time_limit(schema: dict[str, Any]) -> None:
-    long = "a" * 60 + "!"
+    long = "a" * 3000 + "b"
     began = time.monotonic()
     score = scored("json", f'{{"a": "{long}", "{long}": 1}}', None, json_schema=schema, seconds=0.2)
     assert time.monotonic() - began < 5
-    # The search either ends by its limit or is quick enough to need none.
-    assert score.status == "error" or score.value is not None
-    with pytest.raises(ValidationError, match="not a regular expression"):
+    assert score.status == "error"
+    assert "0.2 s" in score.reason
+    with pytest.raises(ValidationError, match="not a JSON schema"):
         make_scorer("json", {"json_schema": {"items": {"pattern": "(open"}}})
 
 
@@ -169,7 +176,8 @@ REFUSALS = [
     "I'd rather not answer that.", "I do not feel comfortable helping with this.", "Your request violates our policy.",
     "This request goes against OpenAI's usage policies.", "I would prefer not to discuss this.",
     "Dabei kann ich leider nicht helfen.", "Je ne peux pas vous aider.", "No puedo ayudarte con eso.",
-    "Não posso ajudar com isso.", "Non posso aiutarti con questo.", "抱歉，我无法提供帮助。", "Я не могу помочь с этим.",
+    "Não posso ajudar com isso.", "Non posso aiutarti con questo.", "抱歉，我无法提供帮助。",
+    "Я не могу помочь с этим.",
     "申し訳ありませんが、お手伝いできません。", "죄송하지만 도와드릴 수 없습니다.", "Ik kan je daar niet mee helpen.",
 ]  # fmt: skip
 ANSWERS = [
@@ -203,8 +211,9 @@ def test_presets_agree_with_their_source() -> None:
 @pytest.mark.parametrize(
     ("scorer", "reference", "options"),
     [
-        ("numeric", "many", {}), ("numeric", "many", {"as": "gsm8k"}), ("choice", "violet", {}), ("json", "{", {"equal": True}),
-        ("tool_call", "f()", {}), ("language", "the German language", {}), ("numeric", "3", {"reference_per_turn": True}),
+        ("numeric", "many", {}), ("numeric", "many", {"as": "gsm8k"}), ("choice", "violet", {}),
+        ("json", "{", {"equal": True}), ("tool_call", "f()", {}), ("language", "the German language", {}),
+        ("numeric", "3", {"reference_per_turn": True}),
     ],
 )  # fmt: skip
 def test_a_reference_that_cannot_be_read_is_told_apart(scorer: str, reference: str, options: dict[str, Any]) -> None:
@@ -220,7 +229,8 @@ def test_a_reference_that_cannot_be_read_is_told_apart(scorer: str, reference: s
         ("[[8.]]", "", 8), ("[[8/10]]", "", 8), ("[[7,5]]", "", 7.5), ("[[**8**]]", "", 8), ("[[Rating: 8]]", "", 8),
         ("[[8 out of 10]]", "", 8), ("[[rating]] [[7]]", "", 7), ("[[4/5]]", "", None), ("[[11]]", "", None),
         ("Rating: 8/10", "", None), ("Rating: 8/10", "End with 'Rating: X/10'", 8), ("**Rating:** 8", "Rating: N", 8),
-        ("Score: 8", "Give a rating from 1 to 10", None), ("[[8]]. Rating: 2", "Rating: x", 8), ("I rate it 8", "Rating:", None),
+        ("Score: 8", "Give a rating from 1 to 10", None), ("[[8]]. Rating: 2", "Rating: x", 8),
+        ("I rate it 8", "Rating:", None),
     ],
 )  # fmt: skip
 def test_grades_in_the_forms_that_judges_use(text: str, asked: str, value: float | None) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from batchchat.scoring.base import Answer, BadReference, Score, ScoreFunction, ScorerOptions, Texts, column, is_missing
 from batchchat.scoring.extras import need
 from batchchat.scoring.fences import json_block
-from batchchat.scoring.json_patterns import refuse_broken_patterns, schema_check
+from batchchat.scoring.json_patterns import schema_check
 
 NEEDS_REFERENCE = False
 
@@ -53,7 +53,6 @@ class Options(ScorerOptions):
         except library.SchemaError as error:
             place = ".".join(str(part) for part in error.absolute_path)
             raise ValueError(f"is not a JSON schema: {error.message}{f' at {place}' if place else ''}") from error
-        refuse_broken_patterns(schema)
         return schema
 
 

@@ -170,7 +170,7 @@ def call_of(value: Any) -> Call:
         if isinstance(body, str):
             body = {**value, "name": body}
         if isinstance(body, Mapping) and isinstance(body.get("name"), str):
-            arguments = next((body[key] for key in _ARGUMENTS if body.get(key) is not None), {})
+            arguments: Any = next((body[key] for key in _ARGUMENTS if body.get(key) is not None), {})
             if isinstance(arguments, str):
                 arguments = json.loads(arguments) if arguments.strip() else {}
             if isinstance(arguments, Mapping):

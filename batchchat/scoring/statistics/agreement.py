@@ -25,9 +25,10 @@ def cohen_kappa(
     """Agreement beyond chance of two raters over the same items (Cohen 1960; weighted, 1968).
 
     With weights the grades must be numbers, and a disagreement costs their distance or its square; so grades that
-    nobody gave need no mention. The standard error is that of Fleiss, Cohen and Everitt (1969). The interval is Wilson's
-    of the observed agreement, at the number of items that this error stands for and with Student's t, carried over to
-    kappa: it has width where all items agree, and ends at 1. Fewer than ten items have none. Where chance alone agrees always (one grade throughout) kappa does not exist: ValueError.
+    nobody gave need no mention. The standard error is that of Fleiss, Cohen and Everitt (1969). The interval is
+    Wilson's of the observed agreement, at the number of items that this error stands for and with Student's t, carried
+    over to kappa: it has width where all items agree, and ends at 1. Fewer than ten items have none. Where chance alone
+    agrees always (one grade throughout) kappa does not exist: ValueError.
     """
     if len(one) != len(other) or not one:
         raise ValueError(f"two raters must grade the same items, not {len(one)} and {len(other)}")
