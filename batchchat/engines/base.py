@@ -83,7 +83,7 @@ class EngineConfig:
     """Give completions away while the next step computes, so that what is done with them (storing them, rendering the
     chats' next prompts) costs an accelerator no time. On a CPU it would only come later."""
     cache: Literal["auto", "slots", "paged"] = "auto"
-    """Where the continuous engine keeps keys and values: on a CPU in slots and elsewhere in pages, unless it is said."""
+    """Where the continuous engine keeps keys and values: if `auto`, in slots on a CPU and in pages elsewhere."""
     split_over_processes: bool = False
     """The model is split over a group of processes (`model.parallel`)."""
 

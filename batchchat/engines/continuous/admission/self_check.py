@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from batchchat.engines.continuous.admission import probe
-from batchchat.engines.continuous.kv_cache import KVCache
+from batchchat.engines.continuous.caches import make_cache
 from batchchat.engines.continuous.model_runner import ModelRunner, UnsupportedModelError
 from batchchat.models.shape import has_experts
 
@@ -41,7 +41,8 @@ def check(model: Any, strict: bool = False) -> Check:
         reason = "how many rows its experts compute depends on the other rows, which strict mode rules out"
     if reason is not None:
         return Check(reason)
-    runner = ModelRunner(model, KVCache(budget=1024), by_modules=True)
+    device = model.get_input_embeddings().weight.device
+    runner = ModelRunner(model, make_cache("auto", device, 1024), by_modules=True)
     tokens = probe.prompts(config.vocab_size, list(map(sum, _TAKES)))
     try:
         takes = list(zip_longest(*_TAKES, fillvalue=0))

@@ -18,10 +18,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch.nn import functional
 
+from batchchat.engines.continuous.base import Allocation
 from batchchat.engines.continuous.batch import Span
-from batchchat.engines.continuous.kv_cache import KVCache
+from batchchat.engines.continuous.caches import make_cache
 from batchchat.engines.continuous.model_runner import ModelRunner
-from batchchat.engines.continuous.pools import Slot
 from batchchat.engines.continuous.sequence import Sequence
 from batchchat.sampling import SamplerRows
 
@@ -96,11 +96,11 @@ class _Shadow:
     """What the draft model keeps of a sequence: the tokens that it knew, with its own drafts behind them."""
 
     tokens: list[int]
-    slot: Slot
+    slot: Allocation
     known: int = 0
 
     @property
-    def placed(self) -> Slot:
+    def placed(self) -> Allocation:
         return self.slot
 
     def pending(self) -> Span[_Shadow]:
@@ -125,7 +125,7 @@ class ModelDrafts:
         self._name = name
         self._vocab_size = vocab_size
         self._num_ids = int(model.get_input_embeddings().weight.shape[0])
-        self._cache = KVCache(max_tokens)
+        self._cache = make_cache("auto", model.get_input_embeddings().weight.device, max_tokens)
         self._runner = ModelRunner(model, self._cache)
         self._shadows: dict[Sequence, _Shadow] = {}
 
