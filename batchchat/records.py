@@ -49,10 +49,16 @@ def _units(node: Mapping[str, Any]) -> Iterator[str]:
             yield from _units(node[inside])
 
 
+Place = Annotated[int, Unit("from 0")]
+"""Which one of several."""
+Line = Annotated[int, Unit("from 1")]
+TokenId = Annotated[int, Unit("token id")]
+Nats = Annotated[float, Unit("nats")]
 Rows = Annotated[int, Unit("rows")]
 Samples = Annotated[int, Unit("samples")]
 Turns = Annotated[int, Unit("turns")]
 Tokens = Annotated[int, Unit("tokens")]
+Batches = Annotated[int, Unit("batches")]
 Requests = Annotated[int, Unit("requests")]
 Answers = Annotated[int, Unit("answers")]
 Scores = Annotated[int, Unit("scores")]
@@ -68,7 +74,6 @@ FlopsPerSecond = Annotated[float, Unit("FLOP/s")]
 BytesPerSecond = Annotated[float, Unit("bytes/s")]
 MeanRows = Annotated[float, Unit("rows")]
 MeanTokens = Annotated[float, Unit("tokens")]
-Percent = Annotated[float, Unit("percent")]
 Share = Annotated[float, Unit("share of 1")]
 Metric = Annotated[float, Unit("the metric's own")]
 """What a scorer gives: 0 to 1 for most, words for lengths, grades for judges."""

@@ -8,7 +8,20 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, JsonValue, Tag
 
 from batchchat.models.facts import ModelFacts
-from batchchat.records import Bytes, MeanTokens, Numbers, Ratio, Record, Requests, Rows, Seconds, Share, Times, Tokens
+from batchchat.records import (
+    Bytes,
+    MeanTokens,
+    Numbers,
+    Ratio,
+    Record,
+    Requests,
+    Rows,
+    Seconds,
+    Share,
+    Times,
+    Tokens,
+    Unit,
+)
 
 
 class PhaseWork(Record):
@@ -70,15 +83,15 @@ class EngineFacts(ModelFacts):
 class ScriptedFacts(EngineFacts):
     """The engine without a model."""
 
-    engine: Literal["scripted"] = Field(default="scripted", description="The kind of the engine.")
+    engine: Literal["scripted"] = Field(description="The kind of the engine.")
     answer: str = Field(description="How it answers.")
 
 
 class PipelineFacts(EngineFacts):
     """Padded batches through transformers' pipeline."""
 
-    engine: Literal["pipeline"] = Field(default="pipeline", description="The kind of the engine.")
-    processes: Times = Field(description="Processes that compute one model.")
+    engine: Literal["pipeline"] = Field(description="The kind of the engine.")
+    processes: Annotated[int, Unit("processes")] = Field(description="Processes that compute one model.")
     max_batch_rows: Rows = Field(description="Rows of a batch, at most.")
     max_batch_tokens: Tokens = Field(description="Padded token places of a batch, at most.")
     speculation: tuple[str, ...] = Field(default=(), description="Arguments by which `generate` drafts.")
@@ -87,7 +100,7 @@ class PipelineFacts(EngineFacts):
 class ContinuousFacts(EngineFacts):
     """In-flight batching."""
 
-    engine: Literal["continuous"] = Field(default="continuous", description="The kind of the engine.")
+    engine: Literal["continuous"] = Field(description="The kind of the engine.")
     reproducible: Literal["fast", "strict"] = Field(
         description="`strict`: answers are bit for bit those of a chat alone."
     )

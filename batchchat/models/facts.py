@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from batchchat.models.shape import empty_like, shape_of
-from batchchat.records import Bytes, Flops, Numbers, Record
+from batchchat.records import Bytes, Flops, Numbers, Record, Unit
+
+Count = Annotated[int, Unit("experts")]
 
 
 class Experts(Record):
     """The experts of a mixture."""
 
-    per_token: Numbers = Field(description="Experts that one token passes through.")
-    in_all: Numbers = Field(description="Experts that there are in a layer.")
+    per_token: Count = Field(description="Experts that one token passes through.")
+    in_all: Count = Field(description="Experts that there are in a layer.")
 
 
 class ModelFacts(Record):

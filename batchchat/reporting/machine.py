@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from batchchat.records import Bytes, Numbers, Record, Unit
+from batchchat.records import Bytes, Record, Unit
 
 
 class Accelerator(Record):
@@ -22,11 +22,14 @@ class Accelerator(Record):
     bytes: Bytes = Field(description="Its memory.")
 
 
+Cores = Annotated[int, Unit("cores")]
+
+
 class Machine(Record):
     """What speed and memory depend on. Equal on machines that are alike."""
 
     processor: str = Field(description="As the system names it.")
-    cores: Numbers | None = Field(description="Cores that this process may use; null where the system does not say.")
+    cores: Cores | None = Field(description="That this process may use; null where the system does not say.")
     memory_gib: Annotated[int, Unit("GiB")] = Field(description="Memory of the host, rounded.")
     accelerators: tuple[Accelerator, ...] = Field(description="CUDA devices; none where torch was not needed.")
 

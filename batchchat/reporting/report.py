@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 
 from batchchat.engines.facts import AnyEngineFacts
 from batchchat.records import (
+    Batches,
     Bytes,
     BytesPerSecond,
     FlopsPerSecond,
@@ -78,9 +79,9 @@ class Session(Record):
     padding_efficiency: Share | None = Field(
         default=None, description="True tokens of the token places that were computed."
     )
-    batches: Times | None = Field(default=None, description="Batches, or steps in flight.")
+    batches: Batches | None = Field(default=None, description="Batches, or steps in flight.")
     mean_batch_rows: MeanRows | None = Field(default=None, description="Rows of a batch, in the mean.")
-    batch_rows: dict[str, Times] = Field(default={}, description="By the number of rows, how many batches had so many.")
+    batch_rows: dict[str, Batches] = Field(default={}, description="By number of rows, how many batches had so many.")
 
 
 class PastSession(Record):
