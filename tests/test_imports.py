@@ -10,11 +10,12 @@ from tests.support.jobs import ROOT
 
 PACKAGE = ROOT / "batchchat"
 
-BASE = {"errors", "records", "chats", "recipe", "plugins", "batchchat"}
+BASE = {"errors", "records", "chats", "recipe", "plugins", "version", "batchchat"}
 TOOLS = {"schedule", "prompts", "models", "sources"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "records": set(),
+    "version": set(),
     "plugins": {"errors"},
     "chats": {"errors"},
     "scoring": {"errors", "records", "plugins", "chats"},
@@ -29,10 +30,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "benchmarks": {*BASE, "schedule", "prompts", "models", "engines", "reporting"},
     "store": {*BASE},
     "reporting": {*BASE, "store", "scoring", "engines"},
-    "job": {*BASE, *TOOLS, "engines", "evaluation", "store", "reporting"},
+    "job": {*BASE, *TOOLS, "scoring", "engines", "evaluation", "store", "reporting"},
     "interactive": {*BASE, *TOOLS, "engines", "reporting", "job"},
     "cli": {*BASE, *TOOLS, "reporting", "job", "interactive", "benchmarks", "evaluation", "scoring"},
-    "batchchat": {"recipe", "job"},
+    "batchchat": {"recipe", "job", "version"},
     "__main__": {"cli"},
 }
 """Room (or top-level module) to the rooms it may import, besides itself. "batchchat" is the package's own top."""

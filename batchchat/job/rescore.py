@@ -133,7 +133,8 @@ def _rows_of(target: str, answers: Answers) -> tuple[int, list[RowError]]:
     rows, answered = 0, 0
     failed: list[RowError] = []
     unanswered: Answered | None = None
-    for rows, one in enumerate(answers, start=1):
+    for one in answers:
+        rows += 1
         if one.failure is not None:
             failed.append(one.failure)
         elif one.answers:
@@ -151,8 +152,8 @@ def _rows_of(target: str, answers: Answers) -> tuple[int, list[RowError]]:
 
 def _unreadable(failed: Sequence[RowError], rows: int) -> str:
     return (
-        f"{len(failed):,} of {rows:,} rows could not be read and are in no score; they are in errors.jsonl, the first is "
-        f"{failed[0].place}: {failed[0].reason}"
+        f"{len(failed):,} of {rows:,} rows could not be read and are in no score; they are in errors.jsonl, the first "
+        f"is {failed[0].place}: {failed[0].reason}"
     )
 
 
