@@ -39,6 +39,7 @@ tiny-chat: setup
 schema: setup
 	$(VENV)/bin/batchchat schema --output recipes/recipe.schema.json
 	$(VENV)/bin/batchchat schema --markdown --output docs/OPTIONS.md
+	$(VENV)/bin/batchchat schema --results --markdown --output docs/OUTPUT.md
 
 clean:
 	rm -rf build dist runs .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis

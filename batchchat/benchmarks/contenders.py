@@ -47,7 +47,8 @@ class EngineArm:
             yield done.request.index, len(done.token_ids)
 
     def facts(self) -> dict[str, Any]:
-        return dict(self.engine.describe())
+        facts: dict[str, Any] = self.engine.describe().as_dict()
+        return facts
 
     def close(self) -> None:
         self.engine.close()

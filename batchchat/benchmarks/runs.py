@@ -11,6 +11,7 @@ from pathlib import Path
 from batchchat.benchmarks.peers import scratch
 from batchchat.benchmarks.results import Result, add_ratios, markdown, middle
 from batchchat.errors import EnvironmentFault, UsageError
+from batchchat.reporting.report import Report
 
 RUN_ENGINES: dict[str, tuple[str, ...]] = {
     "pipeline": ("engine.kind=pipeline",),
@@ -57,18 +58,18 @@ def runs_table(results: Sequence[Result]) -> str:
     """The results as Markdown."""
     rows = []
     for result in results:
-        report = result["report"]
-        footprint = report["memory"]["model_footprint_bytes"]
+        report = Report.model_validate(result["report"])
+        footprint = report.memory.model_footprint_bytes
         cells = (
             result["run"],
-            f"{report['wall_seconds']:.1f}",
-            f"{report['phases_seconds']['generate']:.1f}",
+            f"{report.wall_seconds:.1f}",
+            f"{report.phases_seconds['generate']:.1f}",
             f"{result['tokens_per_second']:.0f}",
             f"{result['ratio']:.2f}",
-            f"{report['rows']['in']:,}",
-            f"{report['rows']['failed']:,}",
+            f"{report.rows.in_:,}",
+            f"{report.rows.failed:,}",
             "–" if footprint is None else f"{footprint / 1e6:,.0f} MB",
-            f"{report['memory']['host_peak_bytes'] / 1e9:.1f} GB",
+            f"{report.memory.host_peak_bytes / 1e9:.1f} GB",
         )
         rows.append(cells)
     return "\n".join(markdown(_COLUMNS, rows))
@@ -81,8 +82,8 @@ def _run(recipe: str, name: str, overrides: Sequence[str], directory: Path) -> R
     if not done.stdout.strip():
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise EnvironmentFault(f"the run of {name} ended with {done.returncode} ({last}); run the recipe itself first")
-    report = json.loads(done.stdout)
-    speed = report["session"].get("generated_tokens_per_second")
+    report = Report.model_validate_json(done.stdout)
+    speed = report.session.generated_tokens_per_second
     if not speed:
         raise EnvironmentFault(f"the run of {name} generated nothing; run the recipe itself first")
-    return {"run": name, "tokens_per_second": speed, "report": report}
+    return {"run": name, "tokens_per_second": speed, "report": report.as_dict()}

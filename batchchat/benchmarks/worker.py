@@ -21,8 +21,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     import psutil
 
     from batchchat.benchmarks.contenders import ARMS
-    from batchchat.benchmarks.limits import measure_limit
     from batchchat.benchmarks.workloads import WORKLOADS, fitted
+    from batchchat.reporting.limits import measure_limits
     from batchchat.reporting.meters import device_peaks, host_peak_bytes
 
     born = psutil.Process().create_time()
@@ -45,7 +45,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     facts = arm.facts()
     arm.close()
     prompt_tokens = sum(len(request.prompt_ids) for request in requests)
-    limit = measure_limit(job["dtype"])
+    limits = measure_limits(job["dtype"], str(model.device))
     return {
         **job,
         "seconds": seconds,
@@ -56,12 +56,21 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         "prompt_tokens": prompt_tokens,
         "generated_tokens": sum(counts),
         "host_peak_bytes": host_peak_bytes(),
-        "device_peaks": device_peaks(),
-        "least_seconds": limit.seconds(model, prompt_tokens, sum(counts)),
-        "flops_per_second": limit.flops_per_second,
-        "bytes_per_second": limit.bytes_per_second,
+        "device_peaks": {name: device.as_dict() for name, device in device_peaks().items()},
+        "least_seconds": least_seconds(model, prompt_tokens, sum(counts), limits.flops_per_second),
+        "flops_per_second": limits.flops_per_second,
+        "bytes_per_second": limits.bytes_per_second,
         "facts": facts,
     }
+
+
+def least_seconds(model: Any, prompt_tokens: int, generated_tokens: int, flops_per_second: float) -> float:
+    """The least time that the multiplications of a workload take. Prompt tokens need no vocabulary product."""
+    head = model.get_output_embeddings().weight.numel()
+    table = model.get_input_embeddings().weight
+    body = sum(parameter.numel() for parameter in model.parameters() if parameter.dim() > 1)
+    body -= table.numel() if table is model.get_output_embeddings().weight else table.numel() + head
+    return 2 * (body * (prompt_tokens + generated_tokens) + head * generated_tokens) / flops_per_second
 
 
 def load(name: str, dtype: str) -> tuple[Any, Any]:

@@ -44,6 +44,7 @@ def compare(
     from batchchat.cli.publishing import publish_gates
     from batchchat.errors import UsageError
     from batchchat.evaluation.comparing import compare_runs, load_run, not_worse
+    from batchchat.reporting.scores import GateOutcome
 
     if len(runs) < 2:
         raise UsageError("a comparison needs two runs: batchchat compare runs/before runs/after")
@@ -61,7 +62,7 @@ def compare(
         _print(Console(highlight=False), comparison, changed)
     if not_worse_by is not None:
         results = not_worse(comparison, not_worse_by)
-        if not publish_gates(results, f"{names[-1]} against {names[0]}", junit):
+        if not publish_gates([GateOutcome.of(result) for result in results], f"{names[-1]} against {names[0]}", junit):
             raise typer.Exit(4)
 
 

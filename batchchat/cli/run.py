@@ -6,9 +6,12 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from batchchat.reporting.report import Report
 
 _MORE = "Overrides such as generation.max_new_tokens=64 source.limit=10; values are YAML."
 
@@ -37,7 +40,6 @@ def run(
     command = ["batchchat", *sys.argv[1:]]
     try:
         with terminable():
-            from batchchat.evaluation import gate_results
             from batchchat.job.run import follow
             from batchchat.job.run import run as run_recipe
             from batchchat.models.group import is_follower
@@ -51,14 +53,14 @@ def run(
         print(f"\nbatchchat: stopped; what was finished is kept. Go on with: {again}", file=sys.stderr)
         raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
     if json_:
-        print(json.dumps(result.report, ensure_ascii=False))
+        print(json.dumps(result.report.as_dict(), ensure_ascii=False))
     else:
         _print_summary(result.report, show)
-    publish_gates(gate_results(result.report), result.report["name"], junit)
+    publish_gates(result.report.gates or (), result.report.name, junit)
     if result.exit_code == 3:
-        rows = result.report["rows"]
+        rows = result.report.rows
         print(
-            f"batchchat: {rows['failed']} of {rows['in']} rows failed, more than max_error_rate="
+            f"batchchat: {rows.failed} of {rows.in_} rows failed, more than max_error_rate="
             f"{loaded.max_error_rate:g} allows; read {result.directory / 'errors.jsonl'}",
             file=sys.stderr,
         )
@@ -66,7 +68,7 @@ def run(
         raise typer.Exit(result.exit_code)
 
 
-def _print_summary(report: dict[str, Any], show: int) -> None:
+def _print_summary(report: Report, show: int) -> None:
     from rich.console import Console
 
     from batchchat.cli.summary import print_chats, print_report

@@ -1,4 +1,4 @@
-"""`batchchat schema`: every setting of a recipe, for editors or for reading."""
+"""`batchchat schema`: every setting of a recipe, or every field of what a run writes, for editors or for reading."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import typer
 def schema(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown tables instead of a JSON schema.")] = False,
+    results: Annotated[
+        bool, typer.Option("--results", help="Of what a run writes (report, outputs, errors, scores) instead.")
+    ] = False,
 ) -> None:
     """Print the JSON schema of recipes, every setting described."""
     import json
@@ -18,8 +21,13 @@ def schema(
     from batchchat.errors import UsageError
     from batchchat.recipe.json_schema import recipe_json_schema
     from batchchat.recipe.rendering import markdown_page
+    from batchchat.reporting.schema import results_json_schema, results_page
 
-    text = markdown_page() if markdown else json.dumps(recipe_json_schema(), indent=2, ensure_ascii=False) + "\n"
+    if markdown:
+        text = results_page() if results else markdown_page()
+    else:
+        found = results_json_schema() if results else recipe_json_schema()
+        text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
     if output is None:
         typer.echo(text, nl=False)
         return

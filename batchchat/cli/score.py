@@ -37,7 +37,6 @@ def score(
     log_to_stderr(quiet)
     try:
         with terminable():
-            from batchchat.evaluation import gate_results
             from batchchat.job.rescore import score as score_answers
 
             result = score_answers(target, recipe, overrides, quiet)
@@ -46,10 +45,10 @@ def score(
         print(f"\nbatchchat: stopped; a judge's finished grades are kept. Go on with: {again}", file=sys.stderr)
         raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
     if json_:
-        print(json.dumps(result.report, ensure_ascii=False))
+        print(json.dumps(result.report.as_dict(), ensure_ascii=False))
     else:
         print_report(Console(highlight=False), result.report)
-    publish_gates(gate_results(result.report), result.report["name"], junit)
+    publish_gates(result.report.gates or (), result.report.name, junit)
     if result.exit_code:
         raise typer.Exit(result.exit_code)
 

@@ -13,12 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from batchchat.reporting.escape import printable
+from batchchat.reporting.report import AnyReport
 from batchchat.reporting.tables import report_tables
 
 _LONGEST = 400
 
 
-def print_report(console: Console, report: Mapping[str, Any]) -> None:
+def print_report(console: Console, report: AnyReport) -> None:
     """The tables of a report, and its files."""
     for title, rows in report_tables(report):
         table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -26,11 +27,11 @@ def print_report(console: Console, report: Mapping[str, Any]) -> None:
             table.add_row(Text(what, style="dim"), Text(figure))
         console.print(table)
         console.print()
-    for name in report["files"]:
-        console.print(Text(str(Path(report["directory"]) / name)))
+    for name in report.files:
+        console.print(Text(str(Path(report.directory) / name)))
 
 
-def print_chats(console: Console, report: Mapping[str, Any], count: int) -> None:
+def print_chats(console: Console, report: AnyReport, count: int) -> None:
     """The first answered chats, turn by turn."""
     for output in islice(_outputs(report), count):
         ours = output["batchchat"]
@@ -42,9 +43,9 @@ def print_chats(console: Console, report: Mapping[str, Any], count: int) -> None
         console.print()
 
 
-def _outputs(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    directory = Path(report["directory"])
-    if "outputs.jsonl" in report["files"]:
+def _outputs(report: AnyReport) -> Iterator[dict[str, Any]]:
+    directory = Path(report.directory)
+    if "outputs.jsonl" in report.files:
         with open(directory / "outputs.jsonl", encoding="utf-8", newline="\n") as lines:
             yield from map(json.loads, lines)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from batchchat.chats import Completion, Request
+from batchchat.engines.facts import AnyEngineFacts
 from batchchat.engines.memory import Budget
 from batchchat.recipe import Recipe
 from batchchat.schedule import Feed
@@ -45,8 +46,8 @@ class Engine(Protocol):
 
     def run(self, feed: Feed) -> Iterator[Completion]: ...
 
-    def describe(self) -> Mapping[str, Any]:
-        """Plain facts for the report: engine, devices, dtype, parameters, footprint in bytes, attention, …"""
+    def describe(self) -> AnyEngineFacts:
+        """Facts for the report: engine, devices, dtype, parameters, footprint in bytes, attention, …"""
         ...
 
     def close(self) -> None:

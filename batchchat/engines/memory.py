@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from batchchat.chats import Request
 
 if TYPE_CHECKING:
     import torch
+
+    from batchchat.models.facts import ModelFacts
 
 _SHARE = 0.8
 """Of the free memory. A pool that grows is there twice for a moment, and a pass needs room for its own numbers."""
@@ -71,16 +73,18 @@ def free_bytes(device: torch.device) -> int:
 
 
 def kv_tokens(
-    facts: Callable[[], Mapping[str, Any]],
+    facts: Callable[[], ModelFacts],
     device: torch.device,
     otherwise: int,
     free: Callable[[torch.device], int] = free_bytes,
 ) -> int:
     """The KV budget for a model that is loaded: `otherwise` on the CPU, on an accelerator what its memory holds beside
-    the weights. `facts` gives those of `models.facts`, which take their time: only an accelerator asks for them."""
-    if device.type == "cpu":
+    the weights. `facts` gives those of `models.facts`, which take their time: only an accelerator asks for them.
+    `otherwise` as well where they do not say what a token takes."""
+    per_token = None if device.type == "cpu" else facts().cache_bytes_per_token
+    if per_token is None:
         return otherwise
-    return max(1, min(_MOST, int(free(device) * _SHARE) // facts()["cache_bytes_per_token"]))
+    return max(1, min(_MOST, int(free(device) * _SHARE) // per_token))
 
 
 def too_large(request: Request) -> str:

@@ -7,11 +7,12 @@ can be tried on millions of rows, and killed at any moment, without a weight bei
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from batchchat.chats import Completion, FinishReason, Request, Timings
 from batchchat.engines.base import EngineContext, EngineMeter
+from batchchat.engines.facts import ScriptedFacts
 from batchchat.plugins.functions import load_function
 from batchchat.prompts import Codec
 from batchchat.schedule import Feed
@@ -65,8 +66,8 @@ class ScriptedEngine:
             self._meter.batch(len(batch), prompt, generated, prompt + generated)
             yield from done
 
-    def describe(self) -> Mapping[str, Any]:
-        return {"engine": "scripted", "answer": self._answer, "devices": ["cpu"]}
+    def describe(self) -> ScriptedFacts:
+        return ScriptedFacts(engine="scripted", answer=self._answer, devices=("cpu",))
 
     def close(self) -> None: ...
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+
+from batchchat.engines.facts import PhaseWork, WorkDone
 
 
 @dataclass
@@ -57,6 +58,6 @@ class Work:
         phase.cache_token_reads += cached
         phase.seconds += seconds
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, by phase."""
-        return {"prefill": vars(self.prefill).copy(), "decode": vars(self.decode).copy()}
+    def facts(self) -> WorkDone:
+        """What was done so far, by phase."""
+        return WorkDone(prefill=PhaseWork(**vars(self.prefill)), decode=PhaseWork(**vars(self.decode)))

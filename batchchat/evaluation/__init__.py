@@ -2,7 +2,7 @@
 
 from batchchat.evaluation.answers import Answered, Answers, FileAnswers, RunAnswers
 from batchchat.evaluation.evaluator import AnswerChats, Evaluator
-from batchchat.evaluation.gating import gate_results, refuse_run_gates
+from batchchat.evaluation.gating import refuse_run_gates
 from batchchat.evaluation.other_runs import open_answers
 from batchchat.evaluation.scoring_pass import evaluate_run, is_evaluated
 
@@ -14,7 +14,6 @@ __all__ = [
     "FileAnswers",
     "RunAnswers",
     "evaluate_run",
-    "gate_results",
     "is_evaluated",
     "open_answers",
     "refuse_run_gates",

@@ -10,10 +10,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from batchchat.errors import UsageError
 from batchchat.evaluation.answers import Answers
 from batchchat.evaluation.other_runs import scores_of
 from batchchat.evaluation.scorebook import read_scores
+from batchchat.reporting.reading import read_report
 from batchchat.scoring.base import visible_answer
 from batchchat.scoring.comparison import Comparison, Key, compare_all, correct_together
 from batchchat.scoring.gates import GateResult, evaluate_gates, parse_gate
@@ -27,7 +30,7 @@ class ScoredRun:
     name: str
     values: Mapping[str, Mapping[Key, float]]
     asked: Mapping[str, str]
-    options: Mapping[str, Any]
+    options: Mapping[str, Mapping[str, JsonValue]]
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,11 @@ def load_run(name: str, directory: str) -> ScoredRun:
         asked[line.key[0]] = line.asked
         if line.counted is not None:
             values[line.metric][line.key] = line.counted
-    report = json.loads((Path(directory).expanduser() / "report.json").read_text(encoding="utf-8"))
-    metrics = report["scoring"]["metrics"]
-    options = {metric: found["options"] for metric, found in metrics.items()}
+    scoring = read_report(Path(directory).expanduser() / "report.json").scoring
+    if scoring is None:
+        raise UsageError(f"the report of {directory} has no scores; score it again with: batchchat score {directory}")
+    metrics = scoring.metrics
+    options = {metric: found.options for metric, found in metrics.items()}
     return ScoredRun(name, {metric: values[metric] for metric in metrics}, asked, options)
 
 
@@ -158,6 +163,6 @@ def _ratings(runs: Sequence[ScoredRun]) -> dict[str, Mapping[str, Any] | str]:
     return ratings
 
 
-def _difference(before: Any, after: Any) -> str:
+def _difference(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> str:
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     return ", ".join(f"{name} {before.get(name)!r} -> {after.get(name)!r}" for name in names)

@@ -16,14 +16,23 @@ from batchchat.evaluation.judge import Judge
 from batchchat.evaluation.other_runs import fingerprint, open_answers
 from batchchat.evaluation.scorebook import FILE, ScoreBook
 from batchchat.recipe import Recipe
+from batchchat.reporting.scores import (
+    Counts,
+    Evaluation,
+    Figure,
+    GateOutcome,
+    JudgeAudit,
+    MetricPart,
+    MetricScores,
+    Scoring,
+)
 from batchchat.scoring import Score, Scorer, make_scorer
 from batchchat.scoring.aggregates import Summary
 from batchchat.scoring.base import visible_answer
-from batchchat.scoring.gate_reports import as_dicts
 from batchchat.scoring.gates import NotWorse, parse_gates
 from batchchat.scoring.normalise import TextOptions
 from batchchat.scoring.statistics import Estimate
-from batchchat.scoring.treatments import Condition
+from batchchat.scoring.treatments import Condition, Treatments
 from batchchat.store.directory import replacing
 
 AnswerChats = Callable[[Recipe], object]
@@ -67,8 +76,8 @@ class Evaluator:
 
     def evaluate(
         self, answers: Answers, directory: Path, figures: Mapping[str, float | None], answer_chats: AnswerChats
-    ) -> dict[str, Any]:
-        """Score every answer into `directory`'s scores.jsonl; what the report gains: `scoring`, `judges`, `gates`.
+    ) -> Evaluation:
+        """Score every answer into `directory`'s scores.jsonl; what the report gains.
 
         `figures` are those besides scores that gates may be on. Memory does not grow with the texts.
         """
@@ -86,8 +95,8 @@ class Evaluator:
             found["scoring"] = self._summed_up(book, judges, metrics)
             found["judges"] = {judge.name: _audit(judge, metrics) for judge in judges}
         if recipe.gates:
-            found["gates"] = as_dicts(hold_gates(recipe.gates, metrics, scores))
-        return found
+            found["gates"] = tuple(map(GateOutcome.of, hold_gates(recipe.gates, metrics, scores)))
+        return Evaluation(**found)
 
     def _judge(
         self, name: str, answers: Answers, directory: Path, answer_chats: AnswerChats, stack: ExitStack
@@ -130,36 +139,31 @@ class Evaluator:
             return "empty"
         return "refused" if self._declines.score(message, {}).value else "complete"
 
-    def _summed_up(self, book: ScoreBook, judges: list[Judge], metrics: dict[str, float | None]) -> dict[str, Any]:
+    def _summed_up(self, book: ScoreBook, judges: list[Judge], metrics: dict[str, float | None]) -> Scoring:
         """The report's part on scores; every figure also goes into `metrics` under its flat name."""
         recipe = self._recipe
-        whole: dict[str, Any] = {
-            "file": FILE,
-            "lines": book.num_lines,
-            "treatments": recipe.summary.treatments.model_dump(),
-            "metrics": {},
-            "notes": [f"column '{name}' has too many values to sum up each; see {FILE}" for name in book.crowded()],
-        }
+        found: dict[str, MetricScores] = {}
+        notes = [f"column '{name}' has too many values to sum up each; see {FILE}" for name in book.crowded()]
         scorers: list[Scorer | Judge] = [*self._scorers, *judges]
         for scorer in scorers:
             pass_at = recipe.summary.pass_at if isinstance(scorer, Scorer) else ()
             summaries, missing = book.summaries(scorer.name, pass_at)
             if (unread := book.bad_references(scorer.name)) is not None:
-                whole["notes"].append(f"{scorer.name}: {unread}")
+                notes.append(f"{scorer.name}: {unread}")
             if missing is not None:
-                whole["notes"].append(f"{scorer.name}: {missing}")
-            parts = {part: _plain(summary, _overall(scorer, summary)) for part, summary in summaries.items()}
+                notes.append(f"{scorer.name}: {missing}")
+            figures = {part: _figures(summary, _overall(scorer, summary)) for part, summary in summaries.items()}
             for part, summary in summaries.items():
                 metrics.update(summary.metrics(part))
                 suffix = f"[{part}]" if part else ""
                 overall = _overall(scorer, summary)
                 metrics.update({f"{scorer.name}.{name}{suffix}": value for name, value in overall.items()})
-            entry = parts.pop("")
-            entry["options"] = _options(scorer)
-            if parts:
-                entry["by"] = parts
-            whole["metrics"][scorer.name] = entry
-        return whole
+            parts = {part: MetricPart(**values) for part, values in figures.items() if part}
+            whole: dict[str, Any] = {**figures[""], "options": _options(scorer), **({"by": parts} if parts else {})}
+            found[scorer.name] = MetricScores(**whole)
+        # all values as they are set: a report says how answers were treated, defaults included
+        treatments = Treatments(**recipe.summary.treatments.model_dump())
+        return Scoring(file=FILE, lines=book.num_lines, treatments=treatments, metrics=found, notes=tuple(notes))
 
 
 def _scored(scorer: Scorer, answered: Answered, turn: int) -> Score:
@@ -191,12 +195,13 @@ def _options(scorer: Scorer | Judge) -> dict[str, Any]:
     return dict(plain)
 
 
-def _plain(summary: Summary, overall: Mapping[str, float]) -> dict[str, Any]:
+def _figures(summary: Summary, overall: Mapping[str, float]) -> dict[str, Any]:
+    """The fields of a `MetricPart`; what a metric does not have is not among them."""
     estimate = asdict(summary.estimate) if summary.estimate else {"value": None, "n": 0}
     return {
         "mean": estimate.pop("value"),
         **estimate,
-        "counts": dict(summary.counts),
+        "counts": Counts(**summary.counts),
         **({"details": dict(summary.details)} if summary.details else {}),
         **({"overall": dict(overall)} if overall else {}),
         **({"pass_at": {str(k): value for k, value in summary.pass_at.items()}} if summary.pass_at else {}),
@@ -204,13 +209,13 @@ def _plain(summary: Summary, overall: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def _audit(judge: Judge, metrics: dict[str, float | None]) -> dict[str, Any]:
+def _audit(judge: Judge, metrics: dict[str, float | None]) -> JudgeAudit:
     """The judge's figures on itself, and where its own run lies."""
     figures = judge.audit.figures()
     for name, figure in figures.items():
         metrics[f"{judge.name}.{name}"] = figure.value if isinstance(figure, Estimate) else None
-    return {
-        "directory": str(judge.recipe.run_directory),
-        "figures": {name: asdict(f) for name, f in figures.items() if isinstance(f, Estimate)},
-        "missing": {name: f for name, f in figures.items() if isinstance(f, str)},
-    }
+    return JudgeAudit(
+        directory=str(judge.recipe.run_directory),
+        figures={name: Figure.of(f) for name, f in figures.items() if isinstance(f, Estimate)},
+        missing={name: f for name, f in figures.items() if isinstance(f, str)},
+    )

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from batchchat.errors import UsageError
 from batchchat.evaluation.other_runs import collect, scores_of
+from batchchat.reporting.report import Report
 from batchchat.scoring.comparison import compare
-from batchchat.scoring.gates import Compare, GateResult, NotWorse, evaluate_gates, parse_gate, parse_gates
+from batchchat.scoring.gates import Compare, GateResult, NotWorse, evaluate_gates, parse_gates
 from batchchat.scoring.metric_names import RUN_FIGURES, split_metric
 from batchchat.scoring.statistics import Estimate
 
 
-def run_figures(report: Mapping[str, Any]) -> dict[str, float | None]:
+def run_figures(report: Report) -> dict[str, float | None]:
     """The figures of the run itself; None for those that were not measured."""
-    rows, session = report["rows"], report["session"]
-    cut = report["finish_reasons"].get("length", 0)
+    rows, session = report.rows, report.session
     figures = {
-        "errors": rows["failed"] / rows["in"] if rows["in"] else None,
-        "truncated": cut / report["turns"] if report["turns"] else None,
-        "tokens_per_second": session.get("generated_tokens_per_second"),
-        "total_tokens_per_second": session.get("total_tokens_per_second"),
-        "turns_per_second": session.get("turns_per_second"),
-        "padding_efficiency": session.get("padding_efficiency"),
-        "seconds": report["wall_seconds"],
+        "errors": rows.failed / rows.in_ if rows.in_ else None,
+        "truncated": report.finish_reasons.get("length", 0) / report.turns if report.turns else None,
+        "tokens_per_second": session.generated_tokens_per_second,
+        "total_tokens_per_second": session.total_tokens_per_second,
+        "turns_per_second": session.turns_per_second,
+        "padding_efficiency": session.padding_efficiency,
+        "seconds": report.wall_seconds,
     }
     assert figures.keys() == set(RUN_FIGURES), "a figure has no name that a gate may use"
     return figures
@@ -75,11 +74,3 @@ def against_runs(scores: Path) -> Compare:
         return compare(metric, ours, theirs).difference
 
     return difference
-
-
-def gate_results(report: Mapping[str, Any]) -> tuple[GateResult, ...]:
-    """The gates of a report as results again, for JUnit, Markdown and JSON."""
-    return tuple(
-        GateResult(parse_gate(gate["gate"]), gate["passed"], gate["reason"], gate["measured"])
-        for gate in report.get("gates", ())
-    )

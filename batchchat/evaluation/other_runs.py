@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,8 @@ from batchchat.errors import UsageError
 from batchchat.evaluation.answers import Answers, FileAnswers, RunAnswers
 from batchchat.evaluation.scorebook import FILE, ScoreLine, read_scores
 from batchchat.recipe import Recipe, load_recipe
+from batchchat.reporting.reading import read_report
+from batchchat.reporting.report import ScoreReport
 from batchchat.scoring.comparison import Key
 from batchchat.store import RunDirectory, RunStore
 
@@ -44,9 +45,10 @@ def open_answers(path: str, recipe: Recipe) -> Iterator[Answers]:
         return
     directory = RunDirectory(place)
     if not directory.database.exists() and directory.report_json.exists():
-        report = json.loads(directory.report_json.read_text(encoding="utf-8"))
-        yield FileAnswers(report["answers_in"], load_recipe(directory.recipe))
-        return
+        report = read_report(directory.report_json)
+        if isinstance(report, ScoreReport):
+            yield FileAnswers(report.answers_in, load_recipe(directory.recipe))
+            return
     if not (directory.database.exists() and directory.recipe.exists()):
         raise UsageError(f"{path} is no run directory: it holds no run store; name one, or a JSONL file with answers")
     store = RunStore(directory.database)

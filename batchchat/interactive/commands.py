@@ -86,7 +86,7 @@ def _status(session: Session, _: str) -> None:
     talk = session.conversation
     rows: dict[str, object] = {
         "model": session.recipe.model.name,
-        **session.responder.facts(),
+        **session.responder.facts().as_dict(),
         "seed": session.recipe.generation.seed,
         **shown,
         "overflow": session.recipe.chat.overflow,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from batchchat.chats import Completion, FinishReason, Message, Request, Settings, Timings
 from batchchat.engines import EngineContext, build_engine
+from batchchat.engines.facts import AnyEngineFacts
 from batchchat.errors import BadRow
 from batchchat.interactive.conversation import Conversation, Origin
 from batchchat.job.turns import min_known
@@ -115,7 +116,7 @@ class Responder:
         """Tokens that prompt and answer may have together; None where nothing says so."""
         return min_known(recipe.chat.max_context, self._text.codec.context_length)
 
-    def facts(self) -> Mapping[str, object]:
+    def facts(self) -> AnyEngineFacts:
         """What the engine says about itself."""
         return self._engine.describe()
 

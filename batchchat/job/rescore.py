@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from batchchat.chats import RowError
 from batchchat.errors import UsageError
 from batchchat.evaluation import Answered, Answers, Evaluator, evaluate_run, open_answers, refuse_run_gates
-from batchchat.job.run import RunResult, run
+from batchchat.job.run import run
 from batchchat.recipe import Recipe, load_recipe, recipe_from_mapping
 from batchchat.reporting.meters import Meters
-from batchchat.reporting.tables import report_markdown
+from batchchat.reporting.reading import read_run_report
+from batchchat.reporting.report import AnswerRows, AnyReport, ScoreReport
+from batchchat.reporting.writers import write_report
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.directory import replacing
 from batchchat.store.export import raw_value
@@ -26,7 +26,16 @@ from batchchat.version import __version__
 _SECTIONS = {"scoring", "summary", "judges", "gates"}
 
 
-def score(target: str, recipe: str | None = None, overrides: Sequence[str] = (), quiet: bool = True) -> RunResult:
+@dataclass(frozen=True)
+class ScoreResult:
+    """What scoring came to. `exit_code` is 0, or 4 where a gate failed."""
+
+    report: AnyReport
+    directory: Path
+    exit_code: int
+
+
+def score(target: str, recipe: str | None = None, overrides: Sequence[str] = (), quiet: bool = True) -> ScoreResult:
     """Score the answers in `target`, a run directory or a JSONL file, without writing any.
 
     `recipe` is a recipe file whose `scoring`, `summary`, `judges` and `gates` count; by default the run's own. A run's
@@ -39,7 +48,7 @@ def score(target: str, recipe: str | None = None, overrides: Sequence[str] = (),
     return score_apart(target, loaded, loaded.run_directory, quiet)
 
 
-def _score_run(target: str, recipe: str | None, overrides: Sequence[str], quiet: bool) -> RunResult:
+def _score_run(target: str, recipe: str | None, overrides: Sequence[str], quiet: bool) -> ScoreResult:
     directory = RunDirectory(Path(target).expanduser())
     if not (directory.database.exists() and directory.recipe.exists()):
         raise UsageError(f"{target} is no run directory: it holds no run store; name one, or a JSONL file with answers")
@@ -56,13 +65,13 @@ def _score_run(target: str, recipe: str | None, overrides: Sequence[str], quiet:
         stack.callback(store.close)
         if store.meta("exported") is None or not directory.report_json.exists():
             raise UsageError(f"the run in {target} is not finished; finish it with: batchchat run {directory.recipe}")
-        report = json.loads(directory.report_json.read_text(encoding="utf-8"))
+        report = read_run_report(directory.report_json)
         directory.write(directory.recipe, own.dump_yaml())
         report = evaluate_run(evaluator, own, store, directory, report, Meters(), lambda judge: run(judge, quiet=quiet))
-    return _result(report, directory)
+    return ScoreResult(report, directory.path, 0 if report.gates_hold else 4)
 
 
-def score_apart(target: str, recipe: Recipe, directory: Path, quiet: bool = True) -> RunResult:
+def score_apart(target: str, recipe: Recipe, directory: Path, quiet: bool = True) -> ScoreResult:
     """Score the answers in `target` into another directory. Raises UsageError where that holds a run."""
     place = RunDirectory(directory)
     if place.database.exists():
@@ -86,25 +95,25 @@ def score_apart(target: str, recipe: Recipe, directory: Path, quiet: bool = True
                 file.write(json_text(error).encode("utf-8") + b"\n")
         if failed:
             files.append(place.errors)
-            gained["scoring"]["notes"].insert(0, _unreadable(failed, rows))
+            gained = gained.noted(_unreadable(failed, rows))
         else:
             place.errors.unlink()
-        report: dict[str, Any] = {
-            "name": recipe.name,
-            "batchchat": __version__,
-            "directory": str(place.path),
-            "answers_in": target,
-            "input": {"rows": rows, "failed": len(failed)},
-            "files": [file.name for file in files],
-            "wall_seconds": round(meters.elapsed, 3),
-            "missing": {},
-            **gained,
-        }
+        report = ScoreReport(
+            name=recipe.name,
+            batchchat=__version__,
+            directory=str(place.path),
+            answers_in=target,
+            input=AnswerRows(rows=rows, failed=len(failed)),
+            files=tuple(file.name for file in files),
+            wall_seconds=round(meters.elapsed, 3),
+            missing={},
+            **gained.values(),
+        )
         place.write(place.recipe, recipe.dump_yaml())
-        place.write_json(place.report_json, report)
-        place.write(place.report_markdown, report_markdown(report))
-    result = _result(report, place)
-    return replace(result, exit_code=3) if len(failed) > recipe.max_error_rate * rows else result
+        write_report(report, place)
+    if len(failed) > recipe.max_error_rate * rows:
+        return ScoreResult(report, place.path, 3)
+    return ScoreResult(report, place.path, 0 if report.gates_hold else 4)
 
 
 def _rows_of(target: str, answers: Answers) -> tuple[int, list[RowError]]:
@@ -151,8 +160,3 @@ def file_recipe(target: str, recipe: str | None, overrides: Sequence[str]) -> Re
             f"batchchat score {target} 'scoring=[exact]'"
         )
     return loaded
-
-
-def _result(report: dict[str, Any], directory: RunDirectory) -> RunResult:
-    gates_hold = all(gate["passed"] for gate in report.get("gates", ()))
-    return RunResult(report, directory.path, 0 if gates_hold else 4)

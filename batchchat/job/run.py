@@ -15,6 +15,7 @@ from typing import Any
 
 from batchchat.chats import Request
 from batchchat.engines import Budget, Engine, EngineContext, FollowingEngine, build_engine
+from batchchat.engines.facts import AnyEngineFacts, EngineFacts
 from batchchat.evaluation import Evaluator, evaluate_run, is_evaluated
 from batchchat.job.reading import Intake
 from batchchat.job.turns import Dialogues, min_known
@@ -22,13 +23,15 @@ from batchchat.models import TextSide, group, load_text_side, show_loading
 from batchchat.models.identity import model_identity
 from batchchat.prompts import SettingsResolver, row_samples
 from batchchat.recipe import Recipe
+from batchchat.reporting.build import build_report
 from batchchat.reporting.machine import machine_facts
 from batchchat.reporting.meters import Meters
 from batchchat.reporting.progress import Progress
-from batchchat.reporting.report import build_report
+from batchchat.reporting.reading import read_run_report
+from batchchat.reporting.report import Report
 from batchchat.reporting.speeds import remember_speed
-from batchchat.reporting.utilisation import add_machine
 from batchchat.reporting.watch import Watcher
+from batchchat.reporting.writers import write_report
 from batchchat.schedule import Feed
 from batchchat.sources import Source
 from batchchat.sources.from_recipe import open_recipe_source
@@ -46,7 +49,7 @@ class RunResult:
     """What a run came to. `exit_code` is 0, 3 where more rows failed than the recipe's `max_error_rate` allows, or else
     4 where a gate failed."""
 
-    report: dict[str, Any]
+    report: Report
     directory: Path
     exit_code: int
 
@@ -88,7 +91,7 @@ def run(recipe: Recipe, *, restart: bool = False, command: Sequence[str] = (), q
             return _result(report, directory, recipe)
         if report is None:
             store.begin_session(manifest["started"])
-            report = _answer_all(recipe, source, text, resolver, store, directory, meters, watcher, quiet)
+            report = _answer_all(recipe, manifest, source, text, resolver, store, directory, meters, watcher, quiet)
         report = evaluate_run(
             evaluator, recipe, store, directory, report, meters, lambda judge: run(judge, quiet=quiet)
         )
@@ -97,6 +100,7 @@ def run(recipe: Recipe, *, restart: bool = False, command: Sequence[str] = (), q
 
 def _answer_all(
     recipe: Recipe,
+    manifest: Mapping[str, Any],
     source: Source,
     text: TextSide,
     resolver: SettingsResolver,
@@ -105,7 +109,7 @@ def _answer_all(
     meters: Meters,
     watcher: Watcher,
     quiet: bool,
-) -> dict[str, Any]:
+) -> Report:
     """Answer what is open and export everything; returns the report."""
     intake = Intake(source, recipe, store, lambda chat: row_samples(recipe.generation, chat.settings))
     dialogues = Dialogues(recipe, store, text.codec, resolver, meters)
@@ -116,11 +120,10 @@ def _answer_all(
     store.set_meta("exported", _wanted_export(recipe))
     store.set_meta("evaluated", None)
     store.commit(meters.elapsed)
-    watcher.stop()
-    report = build_report(recipe.name, store, meters, engine_facts, directory, _files(directory, recipe))
-    add_machine(report, watcher)
-    directory.write_json(directory.report_json, report)
-    remember_speed(recipe.model.name, recipe.model.quantization, report)
+    files = _files(directory, recipe)
+    report = build_report(recipe, manifest, store, meters, watcher, engine_facts, directory, files)
+    write_report(report, directory)
+    remember_speed(recipe.model.name, recipe.model.quantization, report.engine, report.session)
     return report
 
 
@@ -142,20 +145,19 @@ def _model_facts(recipe: Recipe, text: TextSide) -> dict[str, Any]:
     return {**model_identity(recipe.model), "template_sha256": template, "generation_defaults": defaults}
 
 
-def _result(report: dict[str, Any], directory: RunDirectory, recipe: Recipe) -> RunResult:
-    if report["rows"]["failed"] > recipe.max_error_rate * report["rows"]["in"]:
+def _result(report: Report, directory: RunDirectory, recipe: Recipe) -> RunResult:
+    if report.rows.failed > recipe.max_error_rate * report.rows.in_:
         return RunResult(report, directory.path, 3)
-    gates_hold = all(gate["passed"] for gate in report.get("gates", ()))
-    return RunResult(report, directory.path, 0 if gates_hold else 4)
+    return RunResult(report, directory.path, 0 if report.gates_hold else 4)
 
 
-def _finished(directory: RunDirectory, store: RunStore, recipe: Recipe) -> dict[str, Any] | None:
-    """The report of this run where every row was answered before and all files of the answers are there."""
+def _finished(directory: RunDirectory, store: RunStore, recipe: Recipe) -> Report | None:
+    """The report of this run where every row was answered before and all files of the answers are there. Raises
+    UsageError where that report cannot be read."""
     files = [directory.report_json, directory.errors, *map(directory.outputs, recipe.sink.formats)]
     if store.meta("exported") != _wanted_export(recipe) or not all(file.exists() for file in files):
         return None
-    report: dict[str, Any] = json.loads(directory.report_json.read_text(encoding="utf-8"))
-    return report
+    return read_run_report(directory.report_json)
 
 
 def _files(directory: RunDirectory, recipe: Recipe) -> list[str]:
@@ -182,7 +184,7 @@ def _generate(
     intake: Intake,
     dialogues: Dialogues,
     progress: Progress,
-) -> Mapping[str, Any]:
+) -> AnyEngineFacts:
     """Answer what is open. The model is loaded only where something is."""
     requests = _requests(intake, dialogues, meters)
     first = next(requests, None)
@@ -191,7 +193,7 @@ def _generate(
         group.require_group()
         group.tell(first is not None)
     if first is None:
-        return {"engine": recipe.engine.kind, "note": "nothing was left to generate, so no model was loaded"}
+        return EngineFacts(engine=recipe.engine.kind, note="nothing was left to generate, so no model was loaded")
     with meters.phase("load"):
         context = EngineContext(recipe, text.codec, meters, budget=_budget(store))
         engine = build_engine(recipe.engine.kind, context)
@@ -214,7 +216,7 @@ def _generate(
 
 def _budget(store: RunStore) -> Budget:
     """What fits into memory, as an earlier session of this run learned it on a machine like this one."""
-    machine = machine_facts()
+    machine = machine_facts().as_dict()
     known = store.meta("budget") or {}
     tokens = known["tokens"] if known.get("machine") == machine else None
     return Budget(tokens, lambda learned: store.set_meta("budget", {"tokens": learned, "machine": machine}))

@@ -36,7 +36,7 @@ class Setting:
         return str(self.node["description"])
 
 
-class _WithoutFieldTitles(GenerateJsonSchema):
+class WithoutFieldTitles(GenerateJsonSchema):
     """A field's title would only repeat its name."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
@@ -45,7 +45,7 @@ class _WithoutFieldTitles(GenerateJsonSchema):
 
 def recipe_json_schema() -> dict[str, Any]:
     """The schema that editors check recipes with (draft 2020-12), every setting described."""
-    schema = Recipe.model_json_schema(schema_generator=_WithoutFieldTitles)
+    schema = Recipe.model_json_schema(schema_generator=WithoutFieldTitles)
     head = {"$schema": GenerateJsonSchema.schema_dialect, "$id": "recipe.schema.json", "title": "batchchat recipe"}
     return head | {key: value for key, value in schema.items() if key != "title"}
 

@@ -8,28 +8,51 @@ import platform
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from batchchat.records import Bytes, Record, Unit
 
 
-def machine_facts() -> dict[str, Any]:
-    """What speed and memory depend on: processor, cores, memory and accelerators. Equal on machines that are alike."""
+class Accelerator(Record):
+    """A device that torch computes on."""
+
+    name: str = Field(description="As its driver says.")
+    bytes: Bytes = Field(description="Its memory.")
+
+
+Cores = Annotated[int, Unit("cores")]
+
+
+class Machine(Record):
+    """What speed and memory depend on. Equal on machines that are alike."""
+
+    processor: str = Field(description="As the system names it.")
+    cores: Cores | None = Field(description="That this process may use; null where the system does not say.")
+    memory_gib: Annotated[int, Unit("GiB")] = Field(description="Memory of the host, rounded.")
+    accelerators: tuple[Accelerator, ...] = Field(description="CUDA devices; none where torch was not needed.")
+
+
+def machine_facts() -> Machine:
+    """This machine."""
     import psutil
 
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30),
-        "accelerators": accelerators(),
-    }
+    return Machine(
+        processor=_processor(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        memory_gib=round(psutil.virtual_memory().total / 2**30),
+        accelerators=accelerators(),
+    )
 
 
-def accelerators() -> list[dict[str, Any]]:
-    """Name and bytes of each CUDA device that torch sees; empty where torch is not imported."""
+def accelerators() -> tuple[Accelerator, ...]:
+    """The CUDA devices that torch sees; none where torch is not imported."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
-        return []
+        return ()
     found = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-    return [{"name": properties.name, "bytes": properties.total_memory} for properties in found]
+    return tuple(Accelerator(name=properties.name, bytes=properties.total_memory) for properties in found)
 
 
 def cache_file(name: str) -> Path:

@@ -12,7 +12,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+
+from batchchat.reporting.report import Device
 
 PHASES = ("load", "read", "plan", "prompt", "generate", "store", "export", "score", "judge")
 
@@ -86,17 +87,17 @@ def host_peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def device_peaks() -> dict[str, dict[str, Any]]:
+def device_peaks() -> dict[str, Device]:
     """Per accelerator: its name, and the peak bytes that torch allocated and reserved on it."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
         return {}
     return {
-        f"cuda:{number}": {
-            "name": torch.cuda.get_device_name(number),
-            "peak_allocated_bytes": torch.cuda.max_memory_allocated(number),
-            "peak_reserved_bytes": torch.cuda.max_memory_reserved(number),
-            "total_bytes": torch.cuda.get_device_properties(number).total_memory,
-        }
+        f"cuda:{number}": Device(
+            name=torch.cuda.get_device_name(number),
+            peak_allocated_bytes=torch.cuda.max_memory_allocated(number),
+            peak_reserved_bytes=torch.cuda.max_memory_reserved(number),
+            total_bytes=torch.cuda.get_device_properties(number).total_memory,
+        )
         for number in range(torch.cuda.device_count())
     }

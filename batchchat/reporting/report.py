@@ -1,79 +1,210 @@
-"""The report of a run: one plain mapping that the JSON file, the Markdown file and the terminal are rendered from."""
+"""The report of a run, typed: what report.json holds, and report.md and the terminal are rendered from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Self
 
-from batchchat.reporting.meters import Meters, device_peaks, host_peak_bytes
-from batchchat.store import RunDirectory, RunStore
-from batchchat.version import __version__
+from pydantic import Field, JsonValue
 
-PERCENTILES = (50.0, 90.0, 99.0)
-
-
-def build_report(
-    name: str,
-    store: RunStore,
-    meters: Meters,
-    engine: Mapping[str, Any],
-    directory: RunDirectory,
-    files: list[str],
-) -> dict[str, Any]:
-    """Everything that is known about a finished run. `rows`, `tokens` and `sessions` count the whole run, however
-    often it was interrupted; `session` is what this process did, which is what speed can be said of. A figure that
-    could not be measured is null and `missing` says why."""
-    totals = store.totals()
-    missing: dict[str, str] = {}
-    latency = store.latencies(PERCENTILES)
-    if latency is None:
-        missing["latency_seconds"] = "no turn was written"
-    devices = device_peaks()
-    if not devices:
-        missing["memory.devices"] = "this process used no accelerator"
-    return {
-        "name": name,
-        "batchchat": __version__,
-        "directory": str(directory.path),
-        "files": files,
-        "rows": {"in": totals.rows, "answered": totals.rows - totals.rows_failed, "failed": totals.rows_failed},
-        "samples": {"answered": totals.samples_answered, "failed": totals.samples_failed},
-        "turns": totals.turns,
-        "tokens": {"prompt": totals.prompt_tokens, "generated": totals.completion_tokens},
-        "finish_reasons": totals.finish_reasons,
-        "latency_seconds": None if latency is None else {f"p{p:g}": round(s, 4) for p, s in latency.items()},
-        "session": _session(meters, totals.sessions[-1]["completed"] if totals.sessions else 0, missing),
-        "phases_seconds": {phase: round(seconds, 3) for phase, seconds in meters.seconds.items()},
-        "wall_seconds": round(meters.elapsed, 3),
-        "memory": {
-            "host_peak_bytes": host_peak_bytes(),
-            "model_footprint_bytes": engine.get("footprint_bytes"),
-            "devices": devices,
-        },
-        "engine": dict(engine),
-        "events": {"counts": dict(meters.num_events), "first": meters.events},
-        "sessions": totals.sessions,
-        "missing": missing,
-    }
+from batchchat.engines.facts import AnyEngineFacts
+from batchchat.records import (
+    Batches,
+    Bytes,
+    BytesPerSecond,
+    FlopsPerSecond,
+    Joules,
+    MeanRows,
+    Record,
+    Requests,
+    Rows,
+    Samples,
+    Seconds,
+    Share,
+    Times,
+    Tokens,
+    TokensPerSecond,
+    Turns,
+    TurnsPerSecond,
+)
+from batchchat.reporting.limits import MachineLimits
+from batchchat.reporting.machine import Machine
+from batchchat.reporting.scores import Evaluation
 
 
-def _session(meters: Meters, turns: int, missing: dict[str, str]) -> dict[str, Any]:
-    seconds = meters.seconds["generate"]
-    batches = sum(meters.batch_rows.values())
-    if not batches:
-        missing["session"] = "this process generated nothing: the run was complete before"
-        return {"turns": turns}
-    rows = sum(rows * count for rows, count in meters.batch_rows.items())
-    true_tokens = meters.prompt_tokens + meters.generated_tokens
-    return {
-        "turns": turns,
-        "prompt_tokens": meters.prompt_tokens,
-        "generated_tokens": meters.generated_tokens,
-        "generated_tokens_per_second": round(meters.generated_tokens / seconds, 2) if seconds else None,
-        "total_tokens_per_second": round(true_tokens / seconds, 2) if seconds else None,
-        "turns_per_second": round(turns / seconds, 3) if seconds else None,
-        "padding_efficiency": round(true_tokens / meters.padded_tokens, 4) if meters.padded_tokens else None,
-        "batches": batches,
-        "mean_batch_rows": round(rows / batches, 2),
-        "batch_rows": {str(size): count for size, count in sorted(meters.batch_rows.items())},
-    }
+class About(Record):
+    """What answered, with what, where and when."""
+
+    model: str = Field(description="The model, as the recipe names it.")
+    identity: dict[str, JsonValue] = Field(description="What tells it from others: a hash of its files, or its commit.")
+    dtype: str | None = Field(default=None, description="Number type of its weights; null where no model was loaded.")
+    quantization: str = Field(description="How its weights were made smaller, or `none`.")
+    versions: dict[str, str] = Field(description="Of Python and of the packages that decide about answers.")
+    machine: Machine = Field(description="The machine of the last session.")
+    started: str = Field(description="When the last session began, as ISO 8601 in UTC.")
+
+
+class RowCounts(Record):
+    """Rows of the input. `in` is the sum of the others."""
+
+    in_: Rows = Field(validation_alias="in", serialization_alias="in", description="All that were read.")
+    answered: Rows = Field(description="With all their samples.")
+    failed: Rows = Field(description="In errors.jsonl, with at least one sample.")
+
+
+class SampleCounts(Record):
+    """Independent answers to the rows."""
+
+    answered: Samples = Field(description="Complete ones.")
+    failed: Samples = Field(description="Those in errors.jsonl; all of a row that could not be read.")
+
+
+class TokenCounts(Record):
+    """Tokens without padding, over all sessions."""
+
+    prompt: Tokens = Field(description="Of all prompts, each turn's whole prompt.")
+    generated: Tokens = Field(description="Of all answers, their end tokens included.")
+
+
+class Session(Record):
+    """What the last process did: what speed can be said of. Only `turns` where it generated nothing."""
+
+    turns: Turns = Field(description="Turns written.")
+    prompt_tokens: Tokens | None = Field(default=None, description="Tokens of their prompts, without padding.")
+    generated_tokens: Tokens | None = Field(default=None, description="Tokens of the answers.")
+    generated_tokens_per_second: TokensPerSecond | None = Field(default=None, description="Over the phase `generate`.")
+    total_tokens_per_second: TokensPerSecond | None = Field(
+        default=None, description="The same with the prompts' tokens."
+    )
+    turns_per_second: TurnsPerSecond | None = Field(default=None, description="Over the phase `generate`.")
+    padding_efficiency: Share | None = Field(
+        default=None, description="True tokens of the token places that were computed."
+    )
+    batches: Batches | None = Field(default=None, description="Batches, or steps in flight.")
+    mean_batch_rows: MeanRows | None = Field(default=None, description="Rows of a batch, in the mean.")
+    batch_rows: dict[str, Batches] = Field(default={}, description="By number of rows, how many batches had so many.")
+
+
+class PastSession(Record):
+    """One process that worked on the run."""
+
+    started: str = Field(description="When it began, as ISO 8601 in UTC.")
+    handed_out: Requests = Field(description="Requests that it gave to the engine.")
+    completed: Turns = Field(description="Turns that came back.")
+    seconds: Seconds = Field(description="How long it worked.")
+
+
+class Device(Record):
+    """An accelerator."""
+
+    name: str = Field(description="As its driver says.")
+    peak_allocated_bytes: Bytes = Field(description="Most that tensors took.")
+    peak_reserved_bytes: Bytes = Field(description="Most that torch held.")
+    total_bytes: Bytes = Field(description="What there is.")
+
+
+class Memory(Record):
+    """Peaks of the last process."""
+
+    host_peak_bytes: Bytes = Field(description="Largest resident set.")
+    model_footprint_bytes: Bytes | None = Field(description="Weights and buffers; null where no model was loaded.")
+    devices: dict[str, Device] = Field(description="Accelerators, by torch's name.")
+
+
+class Event(Record):
+    """Something that happened on the way."""
+
+    event: str = Field(description="Its kind.")
+    detail: str = Field(description="In words.")
+
+
+class Events(Record):
+    """What happened on the way: split batches, fallbacks, cut prompts."""
+
+    counts: dict[str, Times] = Field(description="By kind.")
+    first: tuple[Event, ...] = Field(description="The first hundred, in words.")
+
+
+class Recording(Record):
+    """The machine over time."""
+
+    interval_seconds: Seconds = Field(description="Between two samples.")
+    columns: dict[str, tuple[float | None, ...]] = Field(
+        description="Of equal length, `seconds` since the start first; bytes, percent and watts as the names say."
+    )
+    energy_joules: dict[str, Joules] = Field(default={}, description="By device, what it used.")
+
+
+class PhaseUse(Record):
+    """What a phase achieved. The shares are left out where the model lies on several devices."""
+
+    seconds: Seconds = Field(description="Time of its passes.")
+    flops_per_second: FlopsPerSecond = Field(description="Arithmetic, padding included.")
+    bytes_per_second: BytesPerSecond = Field(description="Weights and cache read.")
+    share_of_flops_per_second: Share | None = Field(default=None, description="Of the machine's limit.")
+    share_of_bytes_per_second: Share | None = Field(default=None, description="Of the machine's limit.")
+
+
+class Utilisation(Record):
+    """How much of the machine's limits was used."""
+
+    prefill: PhaseUse | None = Field(default=None, description="By the prompts.")
+    decode: PhaseUse | None = Field(default=None, description="By the answers, token by token.")
+    limits: MachineLimits | None = Field(default=None, description="What this machine can do, measured.")
+
+
+class AnswerRows(Record):
+    """Rows of a file of answers."""
+
+    rows: Rows = Field(description="All.")
+    failed: Rows = Field(description="That could not be read: in errors.jsonl.")
+
+
+class ScoreReport(Evaluation):
+    """The report on answers that another tool wrote."""
+
+    name: str = Field(description="The recipe's name.")
+    batchchat: str = Field(description="Version that wrote this.")
+    directory: str = Field(description="Where the files lie.")
+    answers_in: str = Field(description="The file of the answers.")
+    input: AnswerRows | None = Field(default=None, description="How many rows that file has.")
+    files: tuple[str, ...] = Field(description="What was left, the results first.")
+    wall_seconds: Seconds = Field(description="From start to end.")
+    missing: dict[str, str] = Field(description="Figures that could not be had, and why.")
+
+
+class Report(Evaluation):
+    """The report of a run. `rows`, `samples`, `turns`, `tokens`, `finish_reasons`, `latency_seconds` and `sessions` are
+    of the whole run, however often it was interrupted; all else is of the process that finished it. A figure that
+    could not be measured is null or left out, and `missing` says why."""
+
+    name: str = Field(description="The recipe's name.")
+    batchchat: str = Field(description="Version that wrote this.")
+    directory: str = Field(description="Where the files lie.")
+    files: tuple[str, ...] = Field(description="What the run left, the results first.")
+    about: About | None = Field(default=None, description="What answered, with what, where and when.")
+    rows: RowCounts = Field(description="Rows of the input.")
+    samples: SampleCounts = Field(description="Independent answers to the rows.")
+    turns: Turns = Field(description="Turns written.")
+    tokens: TokenCounts = Field(description="Tokens without padding.")
+    finish_reasons: dict[str, Turns] = Field(description="By reason, how many turns ended so.")
+    latency_seconds: dict[str, Seconds] | None = Field(
+        description="From entering the engine to the end of the answer, by percentile (`p50`); null without a turn."
+    )
+    session: Session = Field(description="What the last process did.")
+    phases_seconds: dict[str, Seconds] = Field(description="Phases of the last process; they exclude each other.")
+    wall_seconds: Seconds = Field(description="The last process from start to end.")
+    memory: Memory = Field(description="Peaks of the last process.")
+    engine: AnyEngineFacts = Field(description="The engine and its model.")
+    events: Events = Field(description="What happened on the way.")
+    sessions: tuple[PastSession, ...] = Field(description="All processes that worked on the run, in order.")
+    watch: Recording | None = Field(default=None, description="The machine over time.")
+    utilisation: Utilisation | None = Field(default=None, description="How much of the machine's limits was used.")
+    missing: dict[str, str] = Field(description="Figures that could not be had, and why.")
+
+    def evaluated(self, found: Evaluation, **changed: object) -> Self:
+        """The report with other scores, and other values of some fields."""
+        kept = {name: value for name, value in self.values().items() if name not in Evaluation.model_fields}
+        return type(self).model_validate({**kept, **found.values(), **changed})
+
+
+AnyReport = Report | ScoreReport

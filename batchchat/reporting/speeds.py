@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
 
+from batchchat.engines.facts import EngineFacts
 from batchchat.reporting.machine import machine_facts, read_cache, write_cache
+from batchchat.reporting.report import Session
 
 _FILE = "speeds.json"
 _FEWEST_TOKENS = 1000
 """Runs that generated less say little about speed."""
 
 
-def remember_speed(model: str, quantization: str, report: Mapping[str, Any]) -> None:
+def remember_speed(model: str, quantization: str, engine: EngineFacts, session: Session) -> None:
     """Keep the generated tokens per second of a run's session, where it is long enough to tell them."""
-    session, engine = report["session"], report["engine"]
-    long_enough = session.get("generated_tokens", 0) >= _FEWEST_TOKENS
-    if "dtype" in engine and long_enough and session.get("generated_tokens_per_second"):
-        key = _key(model, engine["dtype"], quantization, engine["engine"])
-        write_cache(_FILE, {**read_cache(_FILE), key: session["generated_tokens_per_second"]})
+    speed = session.generated_tokens_per_second
+    if engine.dtype is not None and speed and (session.generated_tokens or 0) >= _FEWEST_TOKENS:
+        key = _key(model, engine.dtype, quantization, engine.engine)
+        write_cache(_FILE, {**read_cache(_FILE), key: speed})
 
 
 def known_speed(model: str, dtype: str, quantization: str, engine: str) -> float | None:
@@ -30,5 +29,5 @@ def known_speed(model: str, dtype: str, quantization: str, engine: str) -> float
 
 
 def _key(*what: str) -> str:
-    text = json.dumps([*what, machine_facts()], sort_keys=True)
+    text = json.dumps([*what, machine_facts().as_dict()], sort_keys=True)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -2,58 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from batchchat.reporting.calibration import device_limits
-from batchchat.reporting.watch import Watcher
+from batchchat.engines.facts import EngineFacts, PhaseWork
+from batchchat.reporting.limits import MachineLimits
+from batchchat.reporting.report import PhaseUse, Utilisation
 
-Limits = Callable[[str, str], Mapping[str, float]]
+Limits = Callable[[str, str], MachineLimits]
 """From a dtype and a device to its measured limits."""
 
 
-def add_machine(report: dict[str, Any], watcher: Watcher) -> None:
-    """Put into a report what was recorded of the machine, and how much of it was used."""
-    report["watch"] = watcher.as_dict()
-    report["missing"] |= watcher.missing
-    report["utilisation"] = utilisation(report["engine"], device_limits)
-    if report["utilisation"] is None:
-        report["missing"]["utilisation"] = "the engine does not say what it computed"
-
-
-def utilisation(engine: Mapping[str, Any], limits: Limits) -> dict[str, Any] | None:
-    """Achieved FLOP/s and bytes/s of each phase, and their share of the device's limits; None for an engine that does
-    not say what it computed.
+def utilisation(engine: EngineFacts, limits: Limits) -> Utilisation | str:
+    """Achieved FLOP/s and bytes/s of each phase, and their share of the device's limits; or why there is none.
 
     Padding counts: it is computed like anything else. Every pass reads all the weights once, and the cache of its
     rows. Shares are left out where the model lies on several devices, whose limits do not add up.
     """
-    work = engine.get("work")
-    if not work or "flops_per_token" not in engine:
-        return None
-    devices = engine["devices"]
-    found: dict[str, Any] = {}
-    measured = limits(engine["dtype"], devices[0]) if len(devices) == 1 and devices[0] != "disk" else None
-    for name, phase in work.items():
-        if phase["seconds"] <= 0 or not phase["passes"]:
-            continue
-        flops = (
-            phase["token_places"] * engine["flops_per_token"]
-            + phase["outputs"] * engine["flops_per_output"]
-            + phase["context_tokens"] * engine["flops_per_context_token"]
-        )
-        moved = (
-            phase["passes"] * engine["footprint_bytes"] + phase["cache_token_reads"] * engine["cache_bytes_per_token"]
-        )
-        figures = {
-            "seconds": round(phase["seconds"], 3),
-            "flops_per_second": flops / phase["seconds"],
-            "bytes_per_second": moved / phase["seconds"],
-        }
-        if measured is not None:
-            for what in ("flops_per_second", "bytes_per_second"):
-                figures[f"share_of_{what}"] = round(figures[what] / measured[what], 4)
-        found[name] = figures
+    if engine.work is None:
+        return "the engine does not say what it computed"
+    costs = {name: getattr(engine, name) for name in _Costs._fields}
+    if engine.dtype is None or None in costs.values():
+        lacking = [name for name, cost in costs.items() if cost is None]
+        whys = (engine.missing[name] for name in lacking if name in engine.missing)
+        return next(whys, "the engine does not say what its model costs to compute")
+    measured = None
+    if len(engine.devices) == 1 and engine.devices[0] != "disk":
+        measured = limits(engine.dtype, engine.devices[0])
+    work = {"prefill": engine.work.prefill, "decode": engine.work.decode}
+    found: dict[str, Any] = {
+        name: _use(phase, _Costs(**costs), measured)
+        for name, phase in work.items()
+        if phase.seconds > 0 and phase.passes
+    }
+    return Utilisation(**({**found, "limits": measured} if measured is not None else found))
+
+
+class _Costs(NamedTuple):
+    """What a model costs to compute; see `models.facts.ModelFacts`."""
+
+    flops_per_token: float
+    flops_per_output: float
+    flops_per_context_token: float
+    footprint_bytes: int
+    cache_bytes_per_token: int
+
+
+def _use(phase: PhaseWork, costs: _Costs, measured: MachineLimits | None) -> PhaseUse:
+    flops = (
+        phase.token_places * costs.flops_per_token
+        + phase.outputs * costs.flops_per_output
+        + phase.context_tokens * costs.flops_per_context_token
+    ) / phase.seconds
+    moved = (
+        phase.passes * costs.footprint_bytes + phase.cache_token_reads * costs.cache_bytes_per_token
+    ) / phase.seconds
+    shares = {}
     if measured is not None:
-        found["limits"] = dict(measured)
-    return found
+        shares["share_of_flops_per_second"] = round(flops / measured.flops_per_second, 4)
+        shares["share_of_bytes_per_second"] = round(moved / measured.bytes_per_second, 4)
+    return PhaseUse(seconds=round(phase.seconds, 3), flops_per_second=flops, bytes_per_second=moved, **shares)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from batchchat.reporting.report import Recording
+
 _FIRST_INTERVAL = 0.5
 _MOST_POINTS = 240
 
@@ -52,14 +54,15 @@ class Watcher:
             if name in self._energy_before
         }
 
-    def as_dict(self) -> dict[str, Any]:
-        """Columns of equal length by name, `seconds` since the start first; bytes, percent and watts as named."""
+    def recording(self) -> Recording:
+        """What was recorded so far."""
         names = list(dict.fromkeys(name for point in self._points for name in point))
-        columns = {name: [point.get(name) for point in self._points] for name in names}
-        found: dict[str, Any] = {"interval_seconds": self._interval, "columns": columns}
-        if self._energy:
-            found["energy_joules"] = {name: round(joules, 1) for name, joules in self._energy.items()}
-        return found
+        columns = {name: tuple(point.get(name) for point in self._points) for name in names}
+        found = Recording(interval_seconds=self._interval, columns=columns)
+        if not self._energy:
+            return found
+        energy = {name: round(joules, 1) for name, joules in self._energy.items()}
+        return found.model_copy(update={"energy_joules": energy})
 
     @property
     def missing(self) -> dict[str, str]:

@@ -10,10 +10,9 @@ import torch
 
 from batchchat.benchmarks.compare import table
 from batchchat.benchmarks.flips import count_flips
-from batchchat.benchmarks.limits import Limit
 from batchchat.benchmarks.names import NAMES, chosen
 from batchchat.benchmarks.shapes import SHAPES, first_layers, shape_model
-from batchchat.benchmarks.worker import measure
+from batchchat.benchmarks.worker import least_seconds, measure
 from batchchat.benchmarks.workloads import WORKLOADS, mixed, shared_prefix
 from batchchat.chats import Settings
 from batchchat.errors import UsageError
@@ -81,7 +80,7 @@ def test_a_measurement_of_each_engine(engine: str) -> None:
 def test_the_least_time_counts_every_multiplication_once() -> None:
     model = shape_model("tiny", "float32")
     per_layer = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64
-    assert Limit(1.0, 1.0).seconds(model, 10, 5) == 2 * (15 * per_layer + 5 * 8000 * 32)
+    assert least_seconds(model, 10, 5, flops_per_second=1.0) == 2 * (15 * per_layer + 5 * 8000 * 32)
 
 
 def test_the_table_names_every_engine() -> None:

@@ -49,7 +49,7 @@ def answer(
     settings = {"max_rows": 8, "drafter": drafter, "always_draft": always, **settings}
     engine = continuous(llama(), clock or Clock(), **settings)
     found = {one.request.index: one for one in engine.run(Feed(iter(requests), look_ahead=1000))}
-    return found, dict(engine.describe())
+    return found, engine.describe().as_dict()
 
 
 @pytest.mark.parametrize("rows", [1, 6, 36])

@@ -101,8 +101,8 @@ def test_when_memory_runs_out_the_youngest_is_computed_again() -> None:
     tight = engine(clock, max_tokens=384, max_rows=6)
     found = {one.request.index: one for one in tight.run(Feed(iter(requests), look_ahead=100))}
     facts = tight.describe()
-    assert facts["preempted"] > 0
-    assert facts["kv_peak_tokens"] <= 384
+    assert facts.preempted > 0
+    assert facts.kv_peak_tokens <= 384
     assert ("preempted" in dict(clock.events)) is True
     roomy = answer(requests, max_rows=6)
     assert {n: one.token_ids for n, one in found.items()} == {n: one.token_ids for n, one in roomy.items()}
@@ -301,7 +301,7 @@ def test_replayed_steps_compute_what_plain_ones_do() -> None:
             for one in (plain, recorded)
         ]
         assert found[0] == found[1]
-        assert recorded.describe()["steps_replayed"] == replays[0] > 0
+        assert recorded.describe().steps_replayed == replays[0] > 0
         replays[0] = 0
 
 

@@ -231,7 +231,7 @@ def test_without_numba_everything_still_runs(tmp_path: Path) -> None:
         "from batchchat import Recipe, run\n"
         "recipe = Recipe.model_validate({'source': {'path': 'chats.jsonl'}, 'model': {'name': 'builtin:tiny-chat'},\n"
         "    'generation': {'max_new_tokens': 4}, 'engine': {'kind': 'continuous'}})\n"
-        "print(run(recipe).report['engine']['computed_by'])"
+        "print(run(recipe).report.engine.computed_by)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],

@@ -16,6 +16,7 @@ from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.continuous.model_runner import ModelRunner
 from batchchat.engines.continuous.pools import Pool
 from batchchat.engines.memory import Budget, kv_tokens
+from batchchat.models.facts import ModelFacts
 from batchchat.schedule import Feed
 from tests.support.engines import continuous
 from tests.support.jobs import Command, outputs, read_jsonl, report_of
@@ -78,7 +79,7 @@ def test_what_fits_is_learned_and_kept(memory: Callable[[Refuse], None]) -> None
     heard: list[int] = []
     found, engine, told = answer(mixed(), budget=Budget(on_change=heard.append))
     assert len(told["out_of_memory"]) <= 3
-    assert engine.describe()["learned_batch_tokens"] == heard[-1] <= 400
+    assert engine.describe().learned_batch_tokens == heard[-1] <= 400
     again, _, later = answer(mixed(), budget=Budget(heard[-1]))
     assert "out_of_memory" not in later
     assert tokens(again) == tokens(found)
@@ -120,7 +121,7 @@ def test_where_memory_for_keys_and_values_cannot_be_had(monkeypatch: pytest.Monk
     found, engine, told = answer(requests)
     assert tokens(found) == plain
     assert told["out_of_memory"]
-    assert engine.describe()["learned_batch_tokens"] <= 500
+    assert engine.describe().learned_batch_tokens <= 500
 
 
 def test_a_request_that_does_not_fit_alone_is_an_error_and_the_others_are_answered(
@@ -155,11 +156,12 @@ def test_a_run_goes_on_with_what_fits(
 
 def test_the_budget_of_an_accelerator_is_what_its_memory_holds() -> None:
 
-    def facts() -> dict[str, int]:
-        return {"cache_bytes_per_token": 1000}
+    def facts() -> ModelFacts:
+        return ModelFacts(cache_bytes_per_token=1000)
 
     gpu = torch.device("cuda")
     assert kv_tokens(facts, gpu, 16384, lambda device: 10**9) == 800_000
     assert kv_tokens(facts, gpu, 16384, lambda device: 10**15) == 1 << 24
     assert kv_tokens(facts, gpu, 16384, lambda device: 0) == 1
     assert kv_tokens(facts, torch.device("cpu"), 16384) == 16384
+    assert kv_tokens(ModelFacts, gpu, 16384, lambda device: 10**9) == 16384, "a token's bytes are not known"

@@ -38,7 +38,7 @@ def test_answers_of_a_program_are_those_of_generate(name: str) -> None:
     model = named(name).model()
     prepare(model)
     engine = continuous(model, Clock(), max_rows=4, max_tokens=4096)
-    assert engine.describe()["computed_by"] == "program"
+    assert engine.describe().computed_by == "program"
     done = list(drain_with_second_turns(engine, Feed(iter(requests()), look_ahead=100)))
     assert len(done) == len(requests()) + 5
     gaps = [gap for one in done if (gap := first_difference(model, one)) is not None]
@@ -71,7 +71,7 @@ def test_models_of_another_form_have_no_program(name: str) -> None:
     assert model not in PROGRAMS
     engine = continuous(model, Clock(), max_rows=2, max_tokens=2048)
     (done,) = engine.run(Feed(iter([request(0, tuple(range(5, 40)), max_new_tokens=9)]), look_ahead=1))
-    assert engine.describe()["computed_by"] == "kernels"
+    assert engine.describe().computed_by == "kernels"
     assert (first_difference(model, done) or 0.0) < TIE
 
 

@@ -29,7 +29,7 @@ def test_greedy_tokens_are_those_of_generate(
         assert len(done) == len(requests()) + 5
         assert {one.finish_reason for one in done} == {"length"}
         assert all(len(one.token_ids) == one.request.settings.max_new_tokens for one in done)
-        assert engine.describe()["prompt_tokens_reused"] > 700
+        assert engine.describe().prompt_tokens_reused > 700
         for one in done:
             answer = one.request.prompt_ids, one.token_ids
             if answer not in gaps:

@@ -43,14 +43,14 @@ def biased(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_model_that_passes_is_run_in_flight(dense: Path) -> None:
     clock = Clock()
     engine = build_engine("auto", context(dense, clock, kind="auto", reproducible="strict"))
-    assert engine.describe()["engine"] == "continuous"
-    assert engine.describe()["reproducible"] == "strict"
+    assert engine.describe().engine == "continuous"
+    assert engine.describe().reproducible == "strict"
     assert [name for name, _ in clock.events] == ["self_check"]
 
 
 def test_a_model_that_cannot_gets_the_pipeline_and_the_report_says_why(biased: Path) -> None:
     clock = Clock()
-    assert build_engine("auto", context(biased, clock)).describe()["engine"] == "pipeline"
+    assert build_engine("auto", context(biased, clock)).describe().engine == "pipeline"
     assert [(name, "attention function cannot be replaced" in detail) for name, detail in clock.events] == [
         ("fallback", True)
     ]
@@ -58,7 +58,7 @@ def test_a_model_that_cannot_gets_the_pipeline_and_the_report_says_why(biased: P
 
 def test_a_flag_that_it_does_not_know_takes_the_pipeline(dense: Path) -> None:
     clock = Clock()
-    assert build_engine("auto", context(dense, clock, {"num_beams": 2})).describe()["engine"] == "pipeline"
+    assert build_engine("auto", context(dense, clock, {"num_beams": 2})).describe().engine == "pipeline"
     assert "num_beams" in clock.events[0][1]
 
 

@@ -390,6 +390,6 @@ def test_next_turns_join_the_next_batches() -> None:
 def test_it_says_what_it_is() -> None:
     facts = engine_of().describe()
     model = zoo.llama(VOCABULARY)
-    assert facts["parameters"] == model.num_parameters()
-    assert facts["footprint_bytes"] == model.get_memory_footprint()
-    assert (facts["dtype"], facts["devices"], facts["model_class"]) == ("float32", ["cpu"], "LlamaForCausalLM")
+    assert facts.parameters == model.num_parameters()
+    assert facts.footprint_bytes == model.get_memory_footprint()
+    assert (facts.dtype, facts.devices, facts.model_class) == ("float32", ("cpu",), "LlamaForCausalLM")

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from batchchat.engines.facts import EngineFacts
+from batchchat.reporting.report import Session
 from batchchat.reporting.speeds import remember_speed
 from tests.support import zoo
 from tests.support.jobs import Command, write_jsonl
@@ -94,11 +96,8 @@ def test_experts_are_told_apart(recipe: Path, model: Path, batchchat: Command) -
 
 
 def test_a_known_speed_gives_the_time(recipe: Path, model: Path, batchchat: Command) -> None:
-    report = {
-        "engine": {"engine": "pipeline", "dtype": "bfloat16"},
-        "session": {"generated_tokens": 5000, "generated_tokens_per_second": 120.0},
-    }
-    remember_speed(str(model), "none", report)
+    engine = EngineFacts(engine="pipeline", dtype="bfloat16")
+    remember_speed(str(model), "none", engine, Session(turns=9, generated_tokens=5000, generated_tokens_per_second=120))
     assert planned(batchchat, recipe, "--memory", "24GiB")["seconds"] == pytest.approx(500.0)
 
 

@@ -88,7 +88,7 @@ def test_conservation(
         assert error["line"] == error["index"] + 1
     assert failed.isdisjoint(places)
     assert failed | set(places) == {(index, sample) for index in range(len(rows) + 1) for sample in range(samples)}
-    assert result.report["rows"]["in"] == len(rows) + 1
+    assert result.report.rows.in_ == len(rows) + 1
     assert result.exit_code == 0
 
 

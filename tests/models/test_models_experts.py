@@ -32,7 +32,7 @@ def answers(model: Any, max_rows: int) -> tuple[dict[int, tuple[int, ...]], Any]
     requests = [zoo.request(n, prompts[n], max_new_tokens=12, temperature=0.8 * (n % 2)) for n in range(5)]
     done = list(engine.run(Feed(iter(requests), look_ahead=9)))
     assert all(completion.error is None for completion in done)
-    return {completion.request.index: completion.token_ids for completion in done}, engine.describe()
+    return {completion.request.index: completion.token_ids for completion in done}, engine.describe().as_dict()
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

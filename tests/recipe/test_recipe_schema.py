@@ -20,6 +20,7 @@ from batchchat.recipe.generation import RowSettings
 from batchchat.recipe.json_schema import Setting, sections, settings
 from batchchat.recipe.names import KNOWN_ELSEWHERE
 from batchchat.recipe.rendering import markdown_page
+from batchchat.reporting.schema import results_page
 from tests.support.jobs import ROOT
 
 
@@ -255,6 +256,7 @@ def test_the_markdown_page_names_every_setting_once_per_section() -> None:
     [
         ("recipes/recipe.schema.json", lambda: json.dumps(recipe_json_schema(), indent=2, ensure_ascii=False) + "\n"),
         ("docs/OPTIONS.md", markdown_page),
+        ("docs/OUTPUT.md", results_page),
     ],
 )
 def test_the_generated_files_are_up_to_date(file: str, text: Any) -> None:

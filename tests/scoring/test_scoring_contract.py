@@ -141,7 +141,7 @@ def test_scoring_imports_neither_torch_nor_transformers_nor_numpy_before_it_is_u
     code = (
         "import sys, batchchat.scoring as s, batchchat.scoring.gates\n"
         "assert 'numpy' not in sys.modules and 'scipy' not in sys.modules, 'heavy'\n"
-        "import batchchat.scoring.aggregates, batchchat.scoring.judging, batchchat.scoring.gate_reports\n"
+        "import batchchat.scoring.aggregates, batchchat.scoring.judging\n"
         "needed = {'regex': {'pattern': 'x'}, 'python': {'function': 'builtins:max'}}\n"
         "[s.make_scorer(name, needed.get(name)) for name in s.SCORERS]\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from batchchat.errors import UsageError
-from batchchat.scoring.gate_reports import as_json, junit_xml, markdown
+from batchchat.reporting.scores import GateOutcome
+from batchchat.reporting.writers import junit, markdown
 from batchchat.scoring.gates import NotWorse, Threshold, check_metrics, evaluate_gates, parse_gate, parse_gates
 from batchchat.scoring.statistics import Estimate, paired_bootstrap
 
@@ -130,11 +130,11 @@ HOSTILE = 'a|b <x> & "y" \u0007 `c` *d* [e]'
 
 def results() -> Any:
     gates = [*parse_gates(["numeric.mean >= 0.5", "errors <= 0.1%"]), Threshold(HOSTILE, "errors", ">", 1.0)]
-    return evaluate_gates(gates, METRICS)
+    return [GateOutcome.of(result) for result in evaluate_gates(gates, METRICS)]
 
 
 def test_junit_names_what_failed_and_is_xml_whatever_the_names_hold() -> None:
-    text = junit_xml(results(), HOSTILE)
+    text = junit.render_gates(results(), HOSTILE)
     root = ElementTree.fromstring(text.encode())
     suite = root.find("testsuite")
     assert suite is not None
@@ -145,19 +145,18 @@ def test_junit_names_what_failed_and_is_xml_whatever_the_names_hold() -> None:
 
 
 def test_markdown_puts_failed_gates_first_and_escapes_its_cells() -> None:
-    text = markdown(results(), HOSTILE)
+    text = markdown.render_gates(results(), HOSTILE)
     lines = text.rstrip("\n").split("\n")
     assert "2 of 3 gates failed" in text
     assert [line.startswith("| **failed**") for line in lines[-3:]] == [True, True, False]
     assert "<x>" not in text
     assert r"a\|b" in text
-    assert "no gates" in markdown([], "run")
-    assert "All 1 gates passed" in markdown(results()[:1], "run")
+    assert "no gates" in markdown.render_gates([], "run")
+    assert "All 1 gates passed" in markdown.render_gates(results()[:1], "run")
 
 
-def test_json_holds_every_result_in_order() -> None:
-    whole = json.loads(as_json(results(), "run"))
-    assert (whole["run"], whole["passed"]) == ("run", False)
-    assert [gate["passed"] for gate in whole["gates"]] == [True, False, False]
-    assert whole["gates"][0]["measured"] == 0.8
-    assert json.loads(as_json([], "run"))["passed"] is True
+def test_outcomes_hold_every_result_in_order() -> None:
+    outcomes = [outcome.as_dict() for outcome in results()]
+    assert [outcome["passed"] for outcome in outcomes] == [True, False, False]
+    assert outcomes[0]["measured"] == 0.8
+    assert outcomes[2]["gate"] == HOSTILE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -19,6 +19,7 @@ from batchchat.engines.continuous.scheduler import Scheduler
 from batchchat.engines.continuous.sequence import Sequence
 from batchchat.engines.continuous.speculative.drafters import Drafter, Drafts
 from batchchat.engines.continuous.speculative.speculation import Speculation
+from batchchat.engines.facts import ContinuousFacts
 from batchchat.engines.memory import Budget, is_out_of_memory, release_memory, too_large
 from batchchat.engines.work import Work
 from batchchat.models.facts import model_facts
@@ -103,23 +104,23 @@ class ContinuousEngine:
                     return
                 feed.wait(_WAIT_SECONDS)
 
-    def describe(self) -> Mapping[str, Any]:
-        return {
-            "engine": "continuous",
-            "reproducible": "strict" if self._exact else "fast",
-            **({"passes": "of any size" if self._config.any_pass_size else "of fixed size"} if self._exact else {}),
-            "computed_by": self._runner.computed_by,
-            **model_facts(self._runner.model),
-            "work": self._work.as_dict(),
-            "max_rows": self._scheduler.max_rows,
-            "kv_budget_tokens": self._cache.budget,
-            "kv_peak_tokens": self._cache.peak_tokens,
-            "prompt_tokens_reused": self._scheduler.num_reused,
-            "preempted": self._scheduler.num_preempted,
-            "steps_replayed": self._runner.num_replayed,
-            "learned_batch_tokens": self._budget.tokens,
-            **({} if self._speculation is None else {"drafts": self._speculation.describe()}),
-        }
+    def describe(self) -> ContinuousFacts:
+        return ContinuousFacts(
+            **model_facts(self._runner.model).values(),
+            engine="continuous",
+            reproducible="strict" if self._exact else "fast",
+            passes=None if not self._exact else "of any size" if self._config.any_pass_size else "of fixed size",
+            computed_by=self._runner.computed_by,
+            work=self._work.facts(),
+            max_rows=self._scheduler.max_rows,
+            kv_budget_tokens=self._cache.budget,
+            kv_peak_tokens=self._cache.peak_tokens,
+            prompt_tokens_reused=self._scheduler.num_reused,
+            preempted=self._scheduler.num_preempted,
+            steps_replayed=self._runner.num_replayed,
+            learned_batch_tokens=self._budget.tokens,
+            drafts=None if self._speculation is None else self._speculation.describe(),
+        )
 
     def close(self) -> None:
         self._scheduler.give_up()

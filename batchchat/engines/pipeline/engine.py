@@ -12,6 +12,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from batchchat.chats import Completion, Request
 from batchchat.engines.answer import Progress
 from batchchat.engines.base import EngineConfig, EngineContext, EngineMeter, TokenListener
+from batchchat.engines.facts import PipelineFacts
 from batchchat.engines.memory import Budget, is_out_of_memory, release_memory, too_large
 from batchchat.engines.pipeline import flags
 from batchchat.engines.pipeline.padded import RenderedPipeline, RowWiseChoice, RowWiseStop
@@ -86,17 +87,17 @@ class PipelineEngine:
             else:
                 feed.wait(1.0)
 
-    def describe(self) -> Mapping[str, Any]:
-        return {
-            "engine": "pipeline",
-            **model_facts(self._model),
-            "processes": group.size() if self._parallel else 1,
-            "max_batch_rows": self._config.max_rows,
-            "max_batch_tokens": self._config.max_tokens,
-            "learned_batch_tokens": self._budget.tokens,
-            "speculation": sorted(self._speculation),
-            "work": self._work.as_dict(),
-        }
+    def describe(self) -> PipelineFacts:
+        return PipelineFacts(
+            **model_facts(self._model).values(),
+            engine="pipeline",
+            processes=group.size() if self._parallel else 1,
+            max_batch_rows=self._config.max_rows,
+            max_batch_tokens=self._config.max_tokens,
+            learned_batch_tokens=self._budget.tokens,
+            speculation=tuple(sorted(self._speculation)),
+            work=self._work.facts(),
+        )
 
     def close(self) -> None:
         del self._model, self._pipeline

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
-from typing import Any
 
 from batchchat.engines.base import EngineMeter
 from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.sequence import Sequence
 from batchchat.engines.continuous.speculative.drafters import Drafter, Drafts
+from batchchat.engines.facts import DraftFacts
 from batchchat.sampling import SamplerRows
 
 _TRIAL = 6
@@ -116,17 +116,17 @@ class Speculation:
             self._seconds_without += tokens * contest.plain.seconds_per_token
         self._tell(contest, rows)
 
-    def describe(self) -> Mapping[str, Any]:
-        """Facts for the report. `speed_up`: how much longer the steps with drafts would have taken without them."""
-        return {
+    def describe(self) -> DraftFacts:
+        """Facts for the report."""
+        return DraftFacts(
             **self._about(),
-            "proposed": self._proposed,
-            "accepted": self._accepted,
-            "acceptance": self._accepted / self._proposed if self._proposed else None,
-            "tokens_per_step": self._row_tokens / self._row_steps if self._row_steps else None,
-            "steps_without": self._num_plain,
-            "speed_up": self._seconds_without / self._seconds if self._seconds else None,
-        }
+            proposed=self._proposed,
+            accepted=self._accepted,
+            acceptance=self._accepted / self._proposed if self._proposed else None,
+            tokens_per_step=self._row_tokens / self._row_steps if self._row_steps else None,
+            steps_without=self._num_plain,
+            speed_up=self._seconds_without / self._seconds if self._seconds else None,
+        )
 
     def _tell(self, contest: _Contest, rows: int) -> None:
         if self._force or min(contest.drafted.steps, contest.plain.steps) < _TRIAL:

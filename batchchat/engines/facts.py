@@ -1,0 +1,142 @@
+"""What an engine says of itself when it is done: typed, one class per kind, and one for engines from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, JsonValue, Tag
+
+from batchchat.models.facts import ModelFacts
+from batchchat.records import (
+    Bytes,
+    MeanTokens,
+    Numbers,
+    Ratio,
+    Record,
+    Requests,
+    Rows,
+    Seconds,
+    Share,
+    Times,
+    Tokens,
+    Unit,
+)
+
+
+class PhaseWork(Record):
+    """Forward passes of one kind. Padding counts: it is computed like anything else."""
+
+    passes: Times = Field(description="Forward passes.")
+    token_places: Tokens = Field(description="Token places that were computed, padding included.")
+    outputs: Tokens = Field(description="Token places whose logits were computed.")
+    context_tokens: Tokens = Field(description="Sum, over the token places computed, of the places that each sees.")
+    cache_token_reads: Tokens = Field(description="Sum, over the passes, of the places in the cache that a pass reads.")
+    seconds: Seconds = Field(description="Time of these passes.")
+
+
+class WorkDone(Record):
+    """What the model computed, apart for the two phases of an answer."""
+
+    prefill: PhaseWork = Field(description="The prompts.")
+    decode: PhaseWork = Field(description="The answers, token by token.")
+
+
+class DraftFacts(Record):
+    """What came of guessing ahead."""
+
+    by: str = Field(description="The model that drafts, or `prompt look-up`.")
+    tokens: Tokens = Field(description="Tokens of a draft, at most.")
+    ngram: Tokens | None = Field(
+        default=None, description="Of prompt look-up: the longest run of tokens that is looked up."
+    )
+    parameters: Numbers | None = Field(default=None, description="Weights of the model that drafts.")
+    footprint_bytes: Bytes | None = Field(default=None, description="The same as they lie in memory.")
+    kv_peak_tokens: Tokens | None = Field(
+        default=None, description="Most tokens in the cache of the model that drafts."
+    )
+    proposed: Tokens = Field(description="Tokens that were drafted.")
+    accepted: Tokens = Field(description="Of them, those that the model would have written itself.")
+    acceptance: Share | None = Field(description="Accepted of proposed tokens; null where none was proposed.")
+    tokens_per_step: MeanTokens | None = Field(
+        description="Tokens that a row with a draft got in a step; null where none was proposed."
+    )
+    steps_without: Times = Field(description="Steps that were computed without drafts.")
+    speed_up: Ratio | None = Field(
+        description="How much longer the steps with drafts would have taken without; null where none was tried without."
+    )
+
+
+class EngineFacts(ModelFacts):
+    """An engine and its model. An engine of another package puts what is its own into `details`."""
+
+    engine: str = Field(description="The kind of the engine.")
+    note: str | None = Field(default=None, description="What there is to know where the engine was not needed.")
+    learned_batch_tokens: Tokens | None = Field(
+        default=None,
+        description="Token places that fit into memory, learned from a batch that did not; null if all fitted.",
+    )
+    work: WorkDone | None = Field(default=None, description="What the model computed, where the engine counts it.")
+    details: dict[str, JsonValue] = Field(default={}, description="What an engine of another package says besides.")
+
+
+class ScriptedFacts(EngineFacts):
+    """The engine without a model."""
+
+    engine: Literal["scripted"] = Field(description="The kind of the engine.")
+    answer: str = Field(description="How it answers.")
+
+
+class PipelineFacts(EngineFacts):
+    """Padded batches through transformers' pipeline."""
+
+    engine: Literal["pipeline"] = Field(description="The kind of the engine.")
+    processes: Annotated[int, Unit("processes")] = Field(description="Processes that compute one model.")
+    max_batch_rows: Rows = Field(description="Rows of a batch, at most.")
+    max_batch_tokens: Tokens = Field(description="Padded token places of a batch, at most.")
+    speculation: tuple[str, ...] = Field(default=(), description="Arguments by which `generate` drafts.")
+
+
+class ContinuousFacts(EngineFacts):
+    """In-flight batching."""
+
+    engine: Literal["continuous"] = Field(description="The kind of the engine.")
+    reproducible: Literal["fast", "strict"] = Field(
+        description="`strict`: answers are bit for bit those of a chat alone."
+    )
+    passes: Literal["of any size", "of fixed size"] | None = Field(
+        default=None, description="Of strict mode: its passes."
+    )
+    computed_by: str = Field(description="What computed the layers: `program`, `kernels` or `torch`.")
+    max_rows: Requests = Field(description="Requests in flight, at most.")
+    kv_budget_tokens: Tokens = Field(description="Tokens that there was room for in the cache.")
+    kv_peak_tokens: Tokens = Field(description="Most tokens that the cache had places for.")
+    prompt_tokens_reused: Tokens = Field(description="Tokens of prompts that were taken over and not computed.")
+    preempted: Times = Field(description="How often a request gave up its place for want of memory.")
+    steps_replayed: Times = Field(description="Steps that were replayed from a recorded graph.")
+    drafts: DraftFacts | None = Field(default=None, description="What came of drafts, where there were any.")
+
+
+_KINDS: dict[str, type[EngineFacts]] = {
+    "scripted": ScriptedFacts,
+    "pipeline": PipelineFacts,
+    "continuous": ContinuousFacts,
+}
+
+
+def _kind(value: Any) -> str:
+    """Which class holds the facts of an engine; that of any engine where only its name is known."""
+    if isinstance(value, EngineFacts):
+        return next((kind for kind, facts in _KINDS.items() if isinstance(value, facts)), "other")
+    kind = value.get("engine") if isinstance(value, Mapping) else None
+    return kind if kind in _KINDS and not value.keys() <= {"engine", "note"} else "other"
+
+
+AnyEngineFacts = Annotated[
+    Annotated[ScriptedFacts, Tag("scripted")]
+    | Annotated[PipelineFacts, Tag("pipeline")]
+    | Annotated[ContinuousFacts, Tag("continuous")]
+    | Annotated[EngineFacts, Tag("other")],
+    Discriminator(_kind),
+]
+"""The facts of any engine, read back as the class that wrote them."""

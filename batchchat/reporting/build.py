@@ -1,0 +1,118 @@
+"""The report of a run that is finished: what the store counted, what the meters measured, what the engine says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from batchchat.engines.facts import AnyEngineFacts
+from batchchat.recipe import Recipe
+from batchchat.reporting.limits import machine_limits
+from batchchat.reporting.machine import machine_facts
+from batchchat.reporting.meters import Meters, device_peaks, host_peak_bytes
+from batchchat.reporting.report import (
+    About,
+    Event,
+    Events,
+    Memory,
+    PastSession,
+    Report,
+    RowCounts,
+    SampleCounts,
+    Session,
+    TokenCounts,
+)
+from batchchat.reporting.utilisation import utilisation
+from batchchat.reporting.watch import Watcher
+from batchchat.store import RunDirectory, RunStore
+from batchchat.version import __version__
+
+PERCENTILES = (50.0, 90.0, 99.0)
+
+
+def build_report(
+    recipe: Recipe,
+    manifest: Mapping[str, Any],
+    store: RunStore,
+    meters: Meters,
+    watcher: Watcher,
+    engine: AnyEngineFacts,
+    directory: RunDirectory,
+    files: Sequence[str],
+) -> Report:
+    """Everything that is known about a finished run, its scores apart. `manifest` is that of this process."""
+    totals = store.totals()
+    missing: dict[str, str] = {}
+    latency = store.latencies(PERCENTILES)
+    if latency is None:
+        missing["latency_seconds"] = "no turn was written"
+    devices = device_peaks()
+    if not devices:
+        missing["memory.devices"] = "this process used no accelerator"
+    session = _session(meters, totals.sessions[-1]["completed"] if totals.sessions else 0)
+    if not session.batches:
+        missing["session"] = "this process generated nothing: the run was complete before"
+    watcher.stop()
+    used = utilisation(engine, machine_limits)
+    if isinstance(used, str):
+        missing["utilisation"] = used
+    return Report(
+        name=recipe.name,
+        batchchat=__version__,
+        directory=str(directory.path),
+        files=tuple(files),
+        about=_about(recipe, manifest, engine),
+        rows=RowCounts(in_=totals.rows, answered=totals.rows - totals.rows_failed, failed=totals.rows_failed),
+        samples=SampleCounts(answered=totals.samples_answered, failed=totals.samples_failed),
+        turns=totals.turns,
+        tokens=TokenCounts(prompt=totals.prompt_tokens, generated=totals.completion_tokens),
+        finish_reasons=totals.finish_reasons,
+        latency_seconds=None if latency is None else {f"p{p:g}": round(s, 4) for p, s in latency.items()},
+        session=session,
+        phases_seconds={phase: round(seconds, 3) for phase, seconds in meters.seconds.items()},
+        wall_seconds=round(meters.elapsed, 3),
+        memory=Memory(host_peak_bytes=host_peak_bytes(), model_footprint_bytes=engine.footprint_bytes, devices=devices),
+        engine=engine,
+        events=Events(counts=dict(meters.num_events), first=tuple(Event(**event) for event in meters.events)),
+        sessions=tuple(PastSession(**session) for session in totals.sessions),
+        watch=watcher.recording(),
+        utilisation=None if isinstance(used, str) else used,
+        missing=missing | watcher.missing,
+    )
+
+
+def _about(recipe: Recipe, manifest: Mapping[str, Any], engine: AnyEngineFacts) -> About:
+    return About(
+        model=recipe.model.name,
+        identity={name: value for name, value in manifest["model"].items() if name in _IDENTITY},
+        dtype=engine.dtype,
+        quantization=recipe.model.quantization,
+        versions=manifest["versions"],
+        machine=machine_facts(),
+        started=manifest["started"],
+    )
+
+
+_IDENTITY = ("sha256", "bytes", "hashed", "commit", "adapter", "template_sha256")
+"""Of the manifest's facts on the model, those that tell it from others in few words."""
+
+
+def _session(meters: Meters, turns: int) -> Session:
+    seconds = meters.seconds["generate"]
+    batches = sum(meters.batch_rows.values())
+    if not batches:
+        return Session(turns=turns)
+    rows = sum(rows * count for rows, count in meters.batch_rows.items())
+    true_tokens = meters.prompt_tokens + meters.generated_tokens
+    return Session(
+        turns=turns,
+        prompt_tokens=meters.prompt_tokens,
+        generated_tokens=meters.generated_tokens,
+        generated_tokens_per_second=round(meters.generated_tokens / seconds, 2) if seconds else None,
+        total_tokens_per_second=round(true_tokens / seconds, 2) if seconds else None,
+        turns_per_second=round(turns / seconds, 3) if seconds else None,
+        padding_efficiency=round(true_tokens / meters.padded_tokens, 4) if meters.padded_tokens else None,
+        batches=batches,
+        mean_batch_rows=round(rows / batches, 2),
+        batch_rows={str(size): count for size, count in sorted(meters.batch_rows.items())},
+    )

@@ -1,0 +1,96 @@
+"""The limits of this machine, measured for a moment: products per second and bytes per second."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from batchchat.records import BytesPerSecond, FlopsPerSecond, Record
+from batchchat.reporting.machine import machine_facts, read_cache, write_cache
+
+_FILE = "limits.json"
+_WARM_UP_SECONDS = 0.05
+"""Threads start and clocks rise meanwhile."""
+_SECONDS = 0.15
+"""How long each rate is measured."""
+_SHAPES = {"cpu": ((256, 1536, 1536), (1024, 1024, 1024)), "other": ((8192, 8192, 8192),)}
+"""Rows, inner and outer width of the products that are tried: many rows of a common width, and a square."""
+_READ_BYTES = 256 * 2**20
+"""More than any cache holds."""
+
+
+class MachineLimits(Record):
+    """What one device can do at best."""
+
+    flops_per_second: FlopsPerSecond = Field(description="Of large matrix products in the model's number type.")
+    bytes_per_second: BytesPerSecond = Field(description="Of reading memory.")
+
+
+def machine_limits(dtype: str, device: str) -> MachineLimits:
+    """The limits of `device` for weights of `dtype`, measured once per machine and kept in the user's cache folder."""
+    import torch
+
+    what = json.dumps(["read", machine_facts().as_dict(), dtype, device, torch.__version__, torch.get_num_threads()])
+    key = hashlib.sha256(what.encode("utf-8")).hexdigest()
+    try:
+        return MachineLimits.model_validate(read_cache(_FILE).get(key))
+    except ValidationError:
+        found = measure_limits(dtype, device)
+    write_cache(_FILE, {**read_cache(_FILE), key: found.as_dict()})
+    return found
+
+
+def measure_limits(dtype: str, device: str) -> MachineLimits:
+    """The limits of `device` as they are now.
+
+    On a CPU the faster of `dtype` and float32 counts: an engine may compute narrow weights in float32, and on many
+    processors that is what is fast.
+    """
+    import torch
+
+    place = torch.device(device)
+    is_cpu = place.type == "cpu"
+    kinds = {getattr(torch, dtype), torch.float32} if is_cpu else {getattr(torch, dtype)}
+    rates = []
+    for rows, inner, outer in _SHAPES["cpu" if is_cpu else "other"]:
+        for kind in kinds:
+            left = torch.ones(rows, inner, dtype=kind, device=place)
+            right = torch.ones(inner, outer, dtype=kind, device=place)
+            rates.append(2.0 * rows * inner * outer * _per_second(partial(torch.mm, left, right), place))
+    large = torch.ones(_READ_BYTES // 8, dtype=torch.int64, device=place)
+    return MachineLimits(flops_per_second=max(rates), bytes_per_second=_READ_BYTES * _per_second(large.sum, place))
+
+
+def _per_second(work: Callable[[], Any], device: Any) -> float:
+    """The best rate of several goes: what disturbs a moment is no limit of the machine."""
+    began = time.perf_counter()
+    _timed(work, device)
+    while time.perf_counter() < began + _WARM_UP_SECONDS:
+        _timed(work, device)
+    best = float("inf")
+    end = time.perf_counter() + _SECONDS
+    while time.perf_counter() < end:
+        best = min(best, _timed(work, device))
+    return 1.0 / best
+
+
+def _timed(work: Callable[[], Any], device: Any) -> float:
+    """Seconds, with what is queued on an accelerator waited for before and after."""
+    _wait(device)
+    began = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - began
+
+
+def _wait(device: Any) -> None:
+    import torch
+
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

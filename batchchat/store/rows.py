@@ -1,0 +1,78 @@
+"""What the lines of outputs.jsonl and errors.jsonl hold besides the input's own columns."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from batchchat.records import Line, Nats, Place, Record, Seconds, TokenId, Tokens, Unit
+
+
+class Cut(Record):
+    """What the overflow policy took from a prompt that did not fit."""
+
+    messages: Annotated[int, Unit("messages")] | None = Field(
+        default=None, description="Dropped from the chat's beginning."
+    )
+    prompt_tokens: Tokens | None = Field(default=None, description="Cut from the prompt's left.")
+    new_tokens: Tokens | None = Field(default=None, description="By which the answer's limit was lowered.")
+
+
+class TokenLogprobs(Record):
+    """Log-probabilities of one token of the answer, before temperature and cuts."""
+
+    token_id: TokenId = Field(description="The token that was written.")
+    logprob: Nats = Field(description="Its log-probability.")
+    top: tuple[tuple[TokenId, Nats], ...] = Field(default=(), description="The most likely tokens with theirs.")
+
+
+class TurnSeconds(Record):
+    """How long a turn took."""
+
+    queued: Seconds = Field(description="From entering the engine until its work began.")
+    working: Seconds = Field(description="From then to its end.")
+
+
+class Turn(Record):
+    """A turn that was written."""
+
+    finish_reason: Literal["stop", "length", "stop_string", "tool_calls"] = Field(description="Why it ended.")
+    prompt_tokens: Tokens = Field(description="Tokens of the prompt, without padding.")
+    completion_tokens: Tokens = Field(description="Tokens of the answer, its end token included.")
+    seed: Annotated[int, Unit("64 bits")] = Field(description="What its random numbers came from.")
+    raw: str = Field(description="The answer as it was decoded, special tokens included, its end token not.")
+    token_ids: tuple[TokenId, ...] = Field(description="The answer as the model wrote it.")
+    note: str | None = Field(default=None, description="What could not be read from the raw text.")
+    logprobs: tuple[TokenLogprobs, ...] | None = Field(
+        default=None, description="One for each token; with `generation.logprobs`."
+    )
+    cut: Cut | None = Field(default=None, description="Where the prompt did not fit.")
+    reference: str | None = Field(default=None, description="The answer that stood in this place of the input.")
+    seconds: TurnSeconds | None = Field(default=None, description="With `sink.timings`.")
+
+
+class OutputFacts(Record):
+    """The `batchchat` column of an output row: one sample of a chat."""
+
+    id: str = Field(description="The chat's id, or `row-N`.")
+    index: Place = Field(description="The chat's place in the input.")
+    sample: Place = Field(description="Which of the chat's independent answers.")
+    turns: tuple[Turn, ...] = Field(description="The turns that were written, in order.")
+    previous: JsonValue = Field(default=None, description="The `batchchat` column that the input's row had.")
+
+
+class ErrorRow(Record):
+    """A line of errors.jsonl: a row, or one sample of it, that could not be answered."""
+
+    id: str | None = Field(description="The chat's id; null where the row has none or could not be read.")
+    index: Place = Field(description="The row's place in the input.")
+    file: str = Field(description="The file that it came from.")
+    line: Line = Field(description="Its line, or its number in a file without lines.")
+    sample: Place | None = Field(default=None, description="The sample that failed; left out where the whole row did.")
+    turn: Place | None = Field(default=None, description="The turn that failed.")
+    reason: str = Field(description="Why, in a sentence.")
+    answered: tuple[dict[str, JsonValue], ...] = Field(
+        default=(), description="The turns that were written before, as messages."
+    )
+    row: JsonValue = Field(description="The row as it came; its text where it could not be read.")
