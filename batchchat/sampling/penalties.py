@@ -54,7 +54,8 @@ class RowPenalties:
         """Add rows at the end. Raises ValueError for a token id that the model does not have."""
         first = len(self._settings)
         for request in requests:
-            self._check(request.settings)
+            if reason := self.refusal(request.settings):
+                raise ValueError(reason)
             self._settings.append(request.settings)
             self._history.append(list(request.prompt_ids))
             self._prompt_lengths.append(len(request.prompt_ids))
@@ -182,14 +183,14 @@ class RowPenalties:
         whole = self._tails[row] + self._known_texts().joined([token])
         return whole[max(0, len(whole) - longest + 1) :]
 
-    def _check(self, settings: Settings) -> None:
+    def refusal(self, settings: Settings) -> str | None:
+        """Why a row with these settings cannot be added, in one sentence; None if it can."""
         named = [("logit_bias", token) for token, _ in settings.logit_bias]
         named += [("bad_words", token) for word in settings.bad_words for token in word]
         for setting, token in named:
             if not 0 <= token < self._vocab_size:
-                raise ValueError(
-                    f"{setting} names the token id {token}, but the model's vocabulary has {self._vocab_size} tokens"
-                )
+                return f"{setting} names the token id {token}, but the model's vocabulary has {self._vocab_size} tokens"
+        return None
 
 
 def _counts_tokens(settings: Settings) -> bool:

@@ -82,6 +82,10 @@ class SamplerRows:
     def __len__(self) -> int:
         return len(self._requests)
 
+    def refusal(self, request: Request) -> str | None:
+        """Why `extend` would raise ValueError for a request, in one sentence; None if it takes it."""
+        return self._penalties.refusal(request.settings)
+
     def extend(self, requests: Sequence[Request]) -> None:
         """Add rows at the end, at their first token."""
         self._requests += requests

@@ -148,6 +148,8 @@ class ContinuousEngine:
                     flag = request.settings.flags[0][0]
                     reason = f"the continuous engine does not know {flag}; set engine.kind=pipeline"
                     answered.append(sequence.completion(now, reason))
+                elif (refused := self._sampler.refusal(request)) is not None:
+                    answered.append(sequence.completion(now, refused))
                 elif sequence.progress.done:
                     answered.append(sequence.completion(now))
                 else:
