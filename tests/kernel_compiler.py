@@ -1,7 +1,7 @@
 """Compiles what the launchers of the Triton kernels ask for, ahead, for a GPU that is not there: a script.
 
-It prints a line of JSON per compiled kernel: its name, what it was asked for, registers per thread, bytes of stack (where
-they spill) and of shared memory. The kernels are launched as ever, but each launch ends when its code is there.
+It prints a line of JSON per compiled kernel: its name, what it was asked for, registers per thread, bytes of stack,
+where they spill, and of shared memory. The kernels are launched as ever, but each launch ends when its code is there.
 """
 
 from __future__ import annotations
