@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OPTIONS = {"enable_fp_fusion": True}
 """For the compiler, whose default changes."""
-MOST_FOLDED = 128
-"""Tokens times heads of a group that one tile of queries takes."""
+_QUERY_BYTES = 1 << 15
+"""Of the largest tile of queries: with the keys and values beside it, it fits the shared memory of every device."""
 STRICT_SPLITS, STRICT_LEAST = 16, 256
 """Splits of a row in strict mode, and the fewest keys of one: a row of up to 4,096 tokens is cut every 256."""
 _MOST_SPLITS, _LEAST = 32, 128
@@ -46,7 +46,8 @@ def unsupported(kind: LayerKind) -> str | None:
         return f"The kernels compute in float32, bfloat16 and float16, not {kind.dtype}."
     if not 1 <= min(kind.key_dim, kind.value_dim) <= max(kind.key_dim, kind.value_dim) <= 256:
         return f"The kernels take heads of up to 256 numbers, not {max(kind.key_dim, kind.value_dim)}."
-    if kind.heads % kind.kv_heads or kind.heads // kind.kv_heads > MOST_FOLDED:
+    most = most_folded(kind.key_dim, kind.value_dim, kind.dtype)
+    if kind.heads % kind.kv_heads or kind.heads // kind.kv_heads > most:
         return f"The kernels cannot share {kind.kv_heads} key heads among {kind.heads} query heads."
     return why_not(kind.device)
 
@@ -92,7 +93,7 @@ def decode(
         return query.new_empty(0, heads, values.shape[3])
     count, kv_heads, value_dim = tokens // rows, keys.shape[2], values.shape[3]
     group = heads // kv_heads
-    if count * group > MOST_FOLDED:
+    if count * group > most_folded(key_dim, value_dim, query.dtype) // 2:  # which then are worth a tile of their own
         starts = torch.arange(0, tokens + 1, count, dtype=torch.int32, device=query.device)
         return prefill(query, keys, values, tables, lengths, starts, scaling, window, softcap, sinks, strict=strict)
     from batchchat.engines.cuda.kernels import decode as kernels
@@ -221,6 +222,11 @@ def prefill(
             **OPTIONS,
         )
     return out
+
+
+def most_folded(key_dim: int, value_dim: int, dtype: torch.dtype) -> int:
+    """Tokens times heads of a group that one tile of queries takes."""
+    return min(128, _QUERY_BYTES // (_power(max(key_dim, value_dim)) * dtype.itemsize))
 
 
 def decode_tiles(folded: int, key_dim: int, value_dim: int, dtype: torch.dtype) -> Tiles:

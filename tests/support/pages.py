@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 
+from batchchat.engines.cuda import gathered, paged
+from batchchat.engines.cuda.kernels import why_not
 from batchchat.engines.cuda.pages import new_pages
 
 CPU = torch.device("cpu")
+
+needs_interpreter = pytest.mark.skipif(why_not(CPU) is not None, reason=str(why_not(CPU)))
+TRITON = pytest.param(paged, marks=needs_interpreter, id="triton")
+BACKENDS = [TRITON, pytest.param(gathered, id="gathered")]
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels_pages import CPU, Rows, plain, rows_of
 
 from batchchat.engines.cuda import gathered, paged
 from batchchat.engines.cuda.backend import LayerKind, PagedAttention, candidates, choose
-from batchchat.engines.cuda.kernels import why_not
-
-needs_interpreter = pytest.mark.skipif(why_not(CPU) is not None, reason=str(why_not(CPU)))
-TRITON = pytest.param(paged, marks=needs_interpreter, id="triton")
-BACKENDS = [TRITON, pytest.param(gathered, id="gathered")]
+from tests.support.pages import BACKENDS, CPU, Rows, needs_interpreter, plain, rows_of
 
 SINKS = torch.tensor([-1.0, 0.5, 3.0, 0.0, 1.0, 2.0, -8.0, 8.0])
 FEATURES: dict[str, dict[str, Any]] = {

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernels_pages import CPU
-from test_kernels_attention import BACKENDS, needs_interpreter
 from torch.nn import functional
 
 from batchchat.engines.cuda import layers
 from batchchat.engines.cuda.backend import PagedAttention
 from batchchat.engines.cuda.pages import new_pages
+from tests.support.pages import BACKENDS, CPU, needs_interpreter
 
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 DTYPES = list(TOLERANCE)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from kernels_pages import CPU, plain, rows_of
 
 from batchchat.engines.cuda import gathered, varlen
 from batchchat.engines.cuda.backend import LayerKind
+from tests.support.pages import CPU, plain, rows_of
 
 CUDA = torch.device("cuda", 0)
 KIND = LayerKind(8, 2, 128, 128, 256, torch.bfloat16, CUDA)

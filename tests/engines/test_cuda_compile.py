@@ -20,13 +20,13 @@ LEAST_SHARED = 99 * 1024
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What `kernel_compiler` says about each kernel, for compute capability 9.0."""
-    script = Path(__file__).with_name("kernel_compiler.py")
-    root = str(script.parents[1])
+    root = Path(__file__).parents[2]
+    script = root / "tests" / "support" / "kernel_compiler.py"
     environment = {
         **os.environ,
         "TRITON_INTERPRET": "0",
         "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton")),
-        "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONPATH": os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     done = subprocess.run(
         [sys.executable, "-W", "error", script], env=environment, cwd=root, capture_output=True, text=True
