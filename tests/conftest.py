@@ -13,6 +13,9 @@ import pytest
 
 from tests.support.jobs import SHARED_DATA, Command, Finished, write_jsonl
 
+# Triton's kernels run on the CPU, in its interpreter. Libraries import Triton, and it decides when it is imported.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # A busy machine is slow, not wrong. A build tries the same examples every time; developers' machines try new ones.
 hypothesis.settings.register_profile("patient", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("patient")
