@@ -15,7 +15,7 @@ TOOLS = {"schedule", "prompts", "models", "sources"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "plugins": {"errors"},
-    "chats": {"errors"},
+    "chats": {"errors", "plugins"},
     "scoring": {"errors", "plugins", "chats"},
     "recipe": {"errors", "plugins", "scoring"},
     "schedule": {"chats"},

@@ -16,9 +16,12 @@ def schema(
     import json
 
     from batchchat.errors import UsageError
+    from batchchat.plugins.tables import TABLES
     from batchchat.recipe.json_schema import recipe_json_schema
     from batchchat.recipe.rendering import markdown_page
 
+    for fault in (fault for table in TABLES for fault in table.faults()):
+        typer.echo(f"batchchat: left out: {fault}", err=True)
     text = markdown_page() if markdown else json.dumps(recipe_json_schema(), indent=2, ensure_ascii=False) + "\n"
     if output is None:
         typer.echo(text, nl=False)

@@ -7,23 +7,25 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from batchchat.recipe.section import MAY_CHANGE, Section
+from pydantic import BaseModel
+
+from batchchat.recipe.section import MAY_CHANGE
 
 
-def identity(section: Section) -> dict[str, Any]:
+def identity(section: BaseModel) -> dict[str, Any]:
     """The section as plain JSON values, without the settings that a resumed run may change (`MAY_CHANGE`)."""
     plain = section.model_dump(mode="json")
     kept: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
         if field.json_schema_extra is MAY_CHANGE:
             continue
-        value = getattr(section, name)
-        if isinstance(value, Section):
+        value, key = getattr(section, name), field.alias or name
+        if isinstance(value, BaseModel):
             inner = identity(value)
             if inner:
-                kept[name] = inner
+                kept[key] = inner
         else:
-            kept[name] = plain[name]
+            kept[key] = plain[key]
     return kept
 
 

@@ -63,6 +63,12 @@ def _sentences(path: Path, details: ErrorDetails, located: Located) -> Iterator[
             section, key = dotted(path[:-1]), str(path[-1])
             name = f"{section}.{key}" if section else key
             yield Mistake(spot, name, f"{name} is not a setting; {advice(section, key, names_at(path[:-1]))}")
+        case "missing" if not any(
+            setting.path == name or setting.path.startswith(f"{name}.") for setting in settings()
+        ):
+            node = node_at(path) or {}
+            example = f", for example {name}: {to_inline_yaml(node['examples'][0])}" if "examples" in node else ""
+            yield Mistake(spot, name, f"{name} is missing; write it{example}")
         case "missing" if isinstance(details["loc"][-1], str):
             for setting in settings():
                 if setting.required and f"{setting.path}.".startswith(f"{name}."):
