@@ -122,7 +122,7 @@ class Registry(Generic[T]):
         if not isinstance(found, contract):
             what = f"is at {entries[0].value} a {type(found).__name__}, not a {contract.__name__}"
             raise self.fault(name, what, mend)
-        return found  # type: ignore[no-any-return]
+        return found
 
 
 def _resolve(place: str) -> Any:

@@ -59,7 +59,10 @@ def recipe_json_schema(*, added: bool = True) -> dict[str, Any]:
     The options of what packages add are in it where they are `added`; what cannot be used of it is left out.
     """
     options = {section: _options(section, added) for section in OPEN_SECTIONS}
-    models = [Recipe, *dict.fromkeys(model for found in options.values() for model in found.values())]
+    models: list[type[BaseModel]] = [
+        Recipe,
+        *dict.fromkeys(model for found in options.values() for model in found.values()),
+    ]
     places, schema = models_json_schema(
         [(model, "validation") for model in models], schema_generator=_WithoutFieldTitles
     )
@@ -234,7 +237,7 @@ def _words(branch: Node) -> str:
             return f"{some} (each: {allowed(branch['items'])})"
         case "object" if "properties" in branch:
             return "a section of settings"
-        case "object" if isinstance(branch.get("additionalProperties"), Mapping) and branch["additionalProperties"]:
+        case "object" if isinstance(branch.get("additionalProperties"), Mapping):
             return f"a mapping (each value: {allowed(branch['additionalProperties'])})"
         case "object":
             return "a mapping"

@@ -37,8 +37,13 @@ class OpenSection(Section):
         if not isinstance(data, Mapping):
             return handler(data)
         own = {field.alias or name for name, field in cls.model_fields.items()}
-        named = {name for name in (*data, *cls.entries(data)) if isinstance(name, str) and name not in own}
+        entries = list(cls.entries(data))
+        named = {name for name in (*data, *entries) if isinstance(name, str) and name not in own}
         wanted = [name for name in named if option_models(cls, name)]
+        silent = [name for name in wanted if name in data and data[name] is None and name not in entries]
+        if silent:  # sections whose lines are all commented out set nothing
+            data = {name: value for name, value in data.items() if name not in silent}
+            wanted = [name for name in wanted if name not in silent]
         return _opened(cls, tuple(sorted(wanted))).model_validate(data) if wanted else handler(data)
 
     def options_of(self, name: str) -> Any:
