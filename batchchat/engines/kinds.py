@@ -7,6 +7,7 @@ from importlib import import_module
 
 from batchchat.engines.base import Engine, EngineContext, EngineKind, Needs
 from batchchat.engines.scripted import ScriptedOptions
+from batchchat.engines.scripted import build as build_scripted
 
 
 def _build_of(module: str) -> Callable[[EngineContext], Engine]:
@@ -22,4 +23,4 @@ def _build_of(module: str) -> Callable[[EngineContext], Engine]:
 AUTO = EngineKind(_build_of("batchchat.engines.auto"))
 CONTINUOUS = EngineKind(_build_of("batchchat.engines.continuous"))
 PIPELINE = EngineKind(_build_of("batchchat.engines.pipeline.engine"))
-SCRIPTED = EngineKind(_build_of("batchchat.engines.scripted"), Needs(local_model=False), ScriptedOptions)
+SCRIPTED = EngineKind(build_scripted, Needs(local_model=False), ScriptedOptions)

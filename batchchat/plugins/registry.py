@@ -57,6 +57,9 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self.builtin or name in self.added()
 
+    def __len__(self) -> int:
+        return len(self.builtin) + len(self.added())
+
     def __getitem__(self, name: str) -> T:
         """What a name stands for. Raises UsageError for an unknown name, EnvironmentFault where a package is at fault:
         its entry cannot be imported, is of another kind, or has a name that is taken."""

@@ -36,10 +36,10 @@ class OpenSection(Section):
     def _with_options(cls, data: Any, handler: Any) -> Any:
         if not isinstance(data, Mapping):
             return handler(data)
-        own = {field.alias or name for name, field in cls.model_fields.items()}
-        entries = list(cls.entries(data))
-        named = {name for name in (*data, *entries) if isinstance(name, str) and name not in own}
-        wanted = [name for name in named if option_models(cls, name)]
+        opened = {field.alias for field in cls.model_fields.values()}
+        entries = [name for name in cls.entries(data) if isinstance(name, str)]
+        named = {*(name for name in data if isinstance(name, str) and name not in cls.model_fields), *entries}
+        wanted = [name for name in named if name not in opened and option_models(cls, name)]
         silent = [name for name in wanted if name in data and data[name] is None and name not in entries]
         if silent:  # sections whose lines are all commented out set nothing
             data = {name: value for name, value in data.items() if name not in silent}
