@@ -66,7 +66,8 @@ def run(recipe: Recipe, *, restart: bool = False, command: Sequence[str] = (), q
         stack.enter_context(watcher)
         with meters.phase("load"):
             evaluator = Evaluator(recipe)
-            show_loading(not quiet and sys.stderr.isatty())
+            if recipe.reads_model:
+                show_loading(not quiet and sys.stderr.isatty())
             source = stack.enter_context(open_recipe_source(recipe))
             text = load_text_side(recipe)
             resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
@@ -138,8 +139,7 @@ def _model_facts(recipe: Recipe, text: TextSide) -> dict[str, Any]:
     """What decides the answers besides recipe and input: the model's files, its template, its own defaults."""
     template = hashlib.sha256((text.codec.template or "").encode("utf-8")).hexdigest()
     defaults = json.loads(json.dumps(dict(text.generation_defaults), default=str))
-    needs = recipe.engine.needs
-    known = model_identity(recipe.model) if needs.tokenizer or needs.local_model else {"name": recipe.model.name}
+    known = model_identity(recipe.model) if recipe.reads_model else {"name": recipe.model.name}
     return {**known, "template_sha256": template, "generation_defaults": defaults}
 
 

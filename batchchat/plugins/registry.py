@@ -123,7 +123,7 @@ class Registry(Generic[T]):
             raise self.fault(name, f"cannot be imported ({type(error).__name__}: {error})", mend) from error
         contract = _resolve(self._contract)
         if not isinstance(found, contract):
-            what = f"is at {entries[0].value} a {type(found).__name__}, not a {contract.__name__}"
+            what = f"is at {entries[0].value} a {type(found).__name__}, not an instance of {contract.__name__}"
             raise self.fault(name, what, mend)
         return found
 

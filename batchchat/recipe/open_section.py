@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, create_
 from pydantic_core import PydanticCustomError, core_schema
 
 from batchchat.plugins.registry import Registry
-from batchchat.recipe.section import Section
+from batchchat.recipe.section import MAY_CHANGE, Section
 
 
 class OpenSection(Section):
@@ -25,6 +25,8 @@ class OpenSection(Section):
     model_config = ConfigDict(serialize_by_alias=True)
 
     tables: ClassVar[tuple[Registry[Any], ...]] = ()
+    options_may_change: ClassVar[bool] = False
+    """Whether a run may be resumed with other options, as with settings marked `MAY_CHANGE`."""
 
     @classmethod
     def entries(cls, data: Mapping[str, Any]) -> Iterator[Any]:
@@ -83,7 +85,13 @@ def _opened(section: type[OpenSection], names: tuple[str, ...]) -> type[OpenSect
     fields: dict[str, Any] = {}
     for name in names:
         ((table, model),) = option_models(section, name)
-        described = Field(default={}, validate_default=True, alias=name, description=f"Options of {table.kind} {name}.")
+        described = Field(
+            default={},
+            validate_default=True,
+            alias=name,
+            description=f"Options of the {table.kind} {name}.",
+            json_schema_extra=MAY_CHANGE if section.options_may_change else None,
+        )
         fields[_field(name)] = (model, described)
     opened: type[OpenSection] = create_model(
         section.__name__, __base__=section, __doc__=section.__doc__, __module__=section.__module__, **fields

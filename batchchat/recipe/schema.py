@@ -198,6 +198,7 @@ class SinkSection(OpenSection):
     """Where the results go."""
 
     tables = (WRITERS,)
+    options_may_change = True
 
     directory: Text = Field(
         default="runs/{name}",
@@ -325,6 +326,12 @@ class Recipe(Section):
             if wrong:
                 raise ValueError(f"hold a mistake: {'; '.join(wrong)}")
         return gates
+
+    @property
+    def reads_model(self) -> bool:
+        """Whether files of the model are read: its engine needs some, and `model.name` stands for a model."""
+        needs = self.engine.needs
+        return self.model.name != NO_MODEL and (needs.tokenizer or needs.local_model)
 
     @property
     def run_directory(self) -> Path:

@@ -79,8 +79,8 @@ def acme(site: Path) -> Commands:
     return Commands(site)
 
 
-def recipe(tmp_path: Path, **sections: Any) -> Path:
-    path = tmp_path / "recipe.yaml"
+def recipe(tmp_path: Path, file: str = "recipe.yaml", **sections: Any) -> Path:
+    path = tmp_path / file
     data = {**RECIPE, **sections}
     path.write_text(json.dumps({**data, "sink": {**data["sink"], "directory": str(tmp_path / "runs/{name}")}}))
     return path
@@ -143,8 +143,8 @@ def test_options_of_formats_and_sources_reach_them(acme: Commands, tmp_path: Pat
     source = {"path": ["countdown:3", str(rows)], "format": "script", "countdown": {"step": 2}}
     alice = {**source, "path": str(rows), "script": {"user": "ALICE"}}
     wrong, right, refused = acme(
-        ["run", "-q", recipe(tmp_path, source=source), "name=wrong"],
-        ["run", "-q", "--json", recipe(tmp_path, source=alice), "name=right", "max_error_rate=1"],
+        ["run", "-q", recipe(tmp_path, "wrong.yaml", source=source), "name=wrong"],
+        ["run", "-q", "--json", recipe(tmp_path, "right.yaml", source=alice), "name=right", "max_error_rate=1"],
         ["run", recipe(tmp_path), "source.path=countdown:soon", "name=none"],
     )
     errors = (tmp_path / "runs/wrong/errors.jsonl").read_text()
@@ -265,29 +265,47 @@ def test_a_broken_package_costs_one_sentence_where_it_is_named(site: Path, tmp_p
     assert json.loads(listed.out)["$defs"]["EngineSection"]["properties"]["parrot"]
 
 
-@pytest.mark.parametrize(
-    ("entries", "override", "says"),
-    [
-        ("[batchchat.scorers]\nexact = twin", "scoring=[exact]", "takes the name of the scorer that comes with"),
-        ("[batchchat.engines]\nparrot = twin", "engine.parrot.shout=true", "batchchat-acme 1.2.3 and the package twin"),
-        ("[batchchat.engines]\ntwin = twin", "engine.kind=twin", "is at twin a module, not a EngineKind"),
-        ("[batchchat.engines]\nlax = twin:LAX", "engine.kind=lax", "has options that take unknown names"),
-        ("[batchchat.engines]\nkind = twin:KIND", "engine.kind=kind", "kind is a setting of its own there"),
-    ],
-)
-def test_names_and_options_that_cannot_be_are_refused(
-    site: Path, tmp_path: Path, entries: str, override: str, says: str
-) -> None:
-    module = (
-        "import pydantic\nfrom batchchat.engines import EngineKind\nfrom batchchat.recipe.section import Section\n"
-        "class Lax(pydantic.BaseModel):\n    model_config = {'frozen': True}\n"
-        "LAX = EngineKind(print, options=Lax)\nKIND = EngineKind(print, options=Section)\n"
+TWIN = """
+import pydantic
+from batchchat.engines import EngineKind
+from batchchat.recipe.section import Section
+class Lax(pydantic.BaseModel):
+    model_config = {"frozen": True}
+LAX = EngineKind(print, options=Lax)
+KIND = EngineKind(print, options=Section)
+"""
+
+TWIN_ENTRIES = """
+[batchchat.scorers]
+exact = twin
+[batchchat.writers]
+transcript = twin
+[batchchat.engines]
+twin = twin
+lax = twin:LAX
+kind = twin:KIND
+a-b = twin:LAX
+"""
+
+REFUSED = {
+    "scoring=[exact]": "the scorer 'exact' of the package twin 0.1 takes the name of the scorer that comes with",
+    "sink.formats=[transcript]": "'transcript' of the package batchchat-acme 1.2.3 and the package twin 0.1 has a name",
+    "engine.kind=twin": "the engine 'twin' of the package twin 0.1 is at twin a module, not an instance of EngineKind",
+    "engine.kind=lax": "the engine 'lax' of the package twin 0.1 has options that take unknown names",
+    "engine.kind=kind": "has options, but kind is a setting of its own there",
+    "engine.kind=a-b": "has a name that is not letters, digits and underscores",
+}
+
+
+def test_names_and_options_that_cannot_be_are_refused_by_name(site: Path, tmp_path: Path) -> None:
+    commands = Commands(site, package(tmp_path / "site", "twin", TWIN_ENTRIES, TWIN))
+    scripted = {"model": {"name": "scripted"}, "engine": {"kind": "scripted"}, "scoring": ["length"]}
+    path = recipe(tmp_path, **scripted, sink={"formats": ["jsonl"]})
+    *refused, fine, listed = commands(
+        *(["check", path, override] for override in REFUSED), ["check", path], ["schema", "--markdown"]
     )
-    folder = package(tmp_path / "site", "twin", entries, module)
-    path = recipe(tmp_path)
-    refused, listed = Commands(site, folder)(["check", path, override], ["schema", "--markdown"])
-    assert refused.code == 5
-    assert says in refused.err
-    assert "twin 0.1" in refused.err
-    assert refused.err.count("\n") == 1
-    assert "# Options of a recipe" in listed.out
+    for (override, says), done in zip(REFUSED.items(), refused, strict=True):
+        assert (done.code, says in done.err, done.err.count("\n")) == (5, True, 1), (override, done.err)
+    assert fine.code == 0, fine.err
+    assert "## `scoring[].vowels`" in listed.out
+    assert [line for line in listed.err.splitlines() if "'exact'" in line or "'transcript'" in line or "'twin'" in line]

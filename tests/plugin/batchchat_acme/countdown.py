@@ -7,8 +7,8 @@ from pydantic import Field
 
 from batchchat.chats import Place, SourceRow
 from batchchat.errors import UsageError
-from batchchat.recipe.section import Section
-from batchchat.sources.records import Item, Reader
+from batchchat.recipe import Section
+from batchchat.sources import Item, Reader
 
 
 class CountdownOptions(Section):

@@ -7,14 +7,14 @@ from pydantic import Field
 
 from batchchat.chats import Completion, Message, Request, Timings, Usage
 from batchchat.engines import EngineContext, EngineKind, EngineMeter, Needs
-from batchchat.recipe.section import MAY_CHANGE, Section, Text
+from batchchat.recipe import MAY_CHANGE, Section
 from batchchat.schedule import Feed
 
 
 class ParrotOptions(Section):
     """A server that repeats what it is told."""
 
-    url: Text = Field(description="Address of the server.", examples=["http://localhost:8000"])
+    url: str = Field(description="Address of the server.", examples=["http://localhost:8000"])
     shout: bool = Field(default=False, description="Answer in capitals.")
     at_once: int = Field(default=4, ge=1, description="Requests at the same time.", json_schema_extra=MAY_CHANGE)
     silent_on: str | None = Field(default=None, description="Count no tokens for prompts that hold this text.")

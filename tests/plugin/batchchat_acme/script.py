@@ -9,13 +9,13 @@ from batchchat.chats import Chat, Message, SourceRow
 from batchchat.chats.formats import Facts, Format, ReadOptions
 from batchchat.chats.formats.segments import build_chat, conversation
 from batchchat.errors import BadRow
-from batchchat.recipe.section import Section, Text
+from batchchat.recipe import Section
 
 
 class ScriptOptions(Section):
     """Who says the lines of a script."""
 
-    user: Text = Field(default="U", description="The name of the user.", examples=["ALICE"])
+    user: str = Field(default="U", description="The name of the user.", examples=["ALICE"])
 
 
 def matches(data: Mapping[str, Any], options: ReadOptions) -> bool:

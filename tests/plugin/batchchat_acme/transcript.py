@@ -4,8 +4,8 @@ from typing import IO
 
 from pydantic import Field
 
-from batchchat.recipe.section import Section
-from batchchat.store.writers import Outputs, Writer
+from batchchat.recipe import Section
+from batchchat.store import Outputs, Writer
 
 
 class TranscriptOptions(Section):
