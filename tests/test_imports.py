@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
     "version": set(),
     "plugins": {"errors"},
-    "chats": {"errors"},
+    "chats": {"errors", "plugins"},
     "scoring": {"errors", "records", "plugins", "chats"},
     "recipe": {"errors", "plugins", "scoring"},
     "schedule": {"chats"},

@@ -14,6 +14,7 @@ from batchchat.chats.types import (
     Settings,
     SourceRow,
     Timings,
+    Usage,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "Settings",
     "SourceRow",
     "Timings",
+    "Usage",
 ]

@@ -177,11 +177,21 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """How many tokens a request took, as the server that answered it counts them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """What an engine gives back. `token_ids` are counted without padding, up to and with the end token.
 
     `text` is the raw decoded answer, special tokens included, the end token not; a stop string that ended it is
-    still in it. With `finish_reason == "error"` `error` says why in one sentence and the rest may be empty.
+    still in it. With `finish_reason == "error"` `error` says why in one sentence and the rest may be empty. An engine
+    without token ids gives none, but `usage`; where its server told content, reasoning and tool calls apart, `message`
+    is what it made of the answer.
     """
 
     request: Request
@@ -191,3 +201,13 @@ class Completion:
     timings: Timings
     logprobs: tuple[Logprob, ...] | None = None
     error: str | None = None
+    usage: Usage | None = None
+    message: Message | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.request.prompt_ids) if self.usage is None else self.usage.prompt_tokens
+
+    @property
+    def completion_tokens(self) -> int:
+        return len(self.token_ids) if self.usage is None else self.usage.completion_tokens

@@ -60,10 +60,12 @@ def _print(console: Console, result: CheckResult) -> None:
     formats = ", ".join(f"{path} ({format_})" for path, format_ in result.formats.items())
     console.print(Text(f"{result.rows:,} rows read{total}: {formats}"))
     if result.first is not None:
-        console.print(Text(f"\nThe first prompt, {len(result.first.prompt_ids)} tokens:", style="bold"))
+        tokens = f"{len(result.first.prompt_ids)} tokens" if result.first_tokens else "as the engine takes it"
+        console.print(Text(f"\nThe first prompt, {tokens}:", style="bold"))
         console.print(Text(printable(result.first_text)))
-        console.print(Text("\nits tokens, special ones in ⟦⟧:", style="bold"))
-        console.print(_tokens(result))
+        if result.first_tokens:
+            console.print(Text("\nits tokens, special ones in ⟦⟧:", style="bold"))
+            console.print(_tokens(result))
     if result.prompt_tokens:
         console.print(
             Text("\nPrompt tokens: ") + Text(", ".join(f"{k} {v:,}" for k, v in result.prompt_tokens.items()))

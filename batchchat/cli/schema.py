@@ -19,10 +19,13 @@ def schema(
     import json
 
     from batchchat.errors import UsageError
+    from batchchat.plugins.tables import TABLES
     from batchchat.recipe.json_schema import recipe_json_schema
     from batchchat.recipe.rendering import markdown_page
     from batchchat.reporting.schema import results_json_schema, results_page
 
+    for fault in (fault for table in TABLES for fault in table.faults()):
+        typer.echo(f"batchchat: left out: {fault}", err=True)
     if markdown:
         text = results_page() if results else markdown_page()
     else:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
-
-from batchchat.engines.base import Engine, EngineContext, EngineMeter, FollowingEngine, TokenListener
+from batchchat.engines.base import (
+    Engine,
+    EngineContext,
+    EngineKind,
+    EngineMeter,
+    FollowingEngine,
+    Needs,
+    TokenListener,
+)
 from batchchat.engines.memory import Budget
-
-ENGINES: dict[str, str] = {
-    "auto": "batchchat.engines.auto",
-    "continuous": "batchchat.engines.continuous",
-    "pipeline": "batchchat.engines.pipeline.engine",
-    "scripted": "batchchat.engines.scripted",
-}
-"""Engine kind to the module whose `build(context)` makes it; imported only when asked for."""
+from batchchat.plugins.tables import ENGINES
 
 
 def build_engine(kind: str, context: EngineContext) -> Engine:
     """The engine that a recipe's `engine.kind` names."""
-    engine: Engine = importlib.import_module(ENGINES[kind]).build(context)
-    return engine
+    found: EngineKind = ENGINES[kind]
+    return found.build(context)
 
 
 __all__ = [
@@ -27,8 +26,10 @@ __all__ = [
     "Budget",
     "Engine",
     "EngineContext",
+    "EngineKind",
     "EngineMeter",
     "FollowingEngine",
+    "Needs",
     "TokenListener",
     "build_engine",
 ]

@@ -1,4 +1,4 @@
-"""The contract of an engine: a callable that drains a feed, and a lazy table of those that come with batchchat."""
+"""The contract of an engine: a callable that drains a feed, what it needs, and what it is made from."""
 
 from __future__ import annotations
 
@@ -100,3 +100,28 @@ class EngineContext:
     on_token: TokenListener | None = None
     budget: Budget = field(default_factory=Budget)
     """What fits into memory, as far as the run has learned it."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an engine needs of the recipe's model, so that nothing else is loaded.
+
+    `tokenizer`: the model's tokenizer and template on this machine. `local_model`: its weights; without, `model.name`
+    is a name that only the engine understands, and no file of it is read or hashed. `token_ids`: requests with
+    `prompt_ids`; without, and without a tokenizer, prompts are messages alone, and every completion says in `usage`
+    how many tokens it took. Token ids without a tokenizer are UTF-8 bytes.
+    """
+
+    tokenizer: bool = True
+    local_model: bool = True
+    token_ids: bool = True
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """What `engine.kind` names. `build` imports what it needs when it is called; `options` is the model of the kind's
+    own section, `engine.NAME`, which `context.recipe.engine.options` then holds."""
+
+    build: Callable[[EngineContext], Engine]
+    needs: Needs = Needs()
+    options: type[Any] | None = None

@@ -8,16 +8,42 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from batchchat.chats import Completion, FinishReason, Request, Timings
 from batchchat.engines.base import EngineContext, EngineMeter
 from batchchat.engines.facts import ScriptedFacts
 from batchchat.plugins.functions import load_function
 from batchchat.prompts import Codec
+from batchchat.recipe.section import MAY_CHANGE, Section
 from batchchat.schedule import Feed
 
+FUNCTION_NAME = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+class ScriptedOptions(Section):
+    """The deterministic engine without a model, for trying out everything around it."""
+
+    answer: Literal["echo", "counting", "text"] = Field(
+        default="echo",
+        description="echo gives back the last message; counting counts up to a number drawn by the answer's seed; "
+        "text gives the same text to all.",
+    )
+    text: str = Field(default="", description="The answer of `answer: text`.", examples=["I do not know."])
+    function: Annotated[str, Field(pattern=FUNCTION_NAME, max_length=500)] | None = Field(
+        default=None,
+        description="A function of your own, `module:function`, that takes the place of `answer`; it gets the messages "
+        "(mappings with role and content) and returns a text.",
+        examples=["my_answers:polite"],
+    )
+    batch_seconds: float = Field(
+        default=0.0, ge=0, description="Seconds that each batch takes.", json_schema_extra=MAY_CHANGE
+    )
+    fail_every: int = Field(default=0, ge=0, description="Every so many rows one fails; 0 is never.")
 
 
 class ScriptedEngine:
@@ -99,7 +125,7 @@ class ScriptedEngine:
 def build(context: EngineContext) -> ScriptedEngine:
     """From a recipe's `engine` section."""
     section = context.recipe.engine
-    scripted = section.scripted
+    scripted: ScriptedOptions = section.options
     return ScriptedEngine(
         context.codec,
         context.meter,

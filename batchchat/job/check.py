@@ -17,7 +17,7 @@ from batchchat.evaluation import Evaluator
 from batchchat.job.reading import Intake
 from batchchat.job.turns import Dialogues, conversation, min_known
 from batchchat.models import load_text_side
-from batchchat.prompts import Codec, Finding, SettingsResolver, diagnose, row_samples
+from batchchat.prompts import Codec, Finding, MessagesCodec, SettingsResolver, diagnose, row_samples
 from batchchat.recipe import Recipe
 from batchchat.reporting.meters import Meters
 from batchchat.schedule.planner import PlannedBatch, plan
@@ -65,6 +65,7 @@ def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResul
     head = recipe.model_copy(update={"source": recipe.source.model_copy(update={"limit": limit})})
     evaluator = Evaluator(recipe)  # which raises for scorers, judges and gates that cannot be used
     text = load_text_side(recipe)
+    counted = not isinstance(text.codec, MessagesCodec)
     resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
     with open_recipe_source(recipe) as source:
         if count:
@@ -86,16 +87,16 @@ def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResul
             formats=store.meta("formats") or dict.fromkeys(source.files, recipe.source.format),
             errors=errors,
             first=requests[0] if requests else None,
-            first_text=text.codec.decode(requests[0].prompt_ids) if requests else "",
+            first_text=_prompt_text(text.codec, requests[0]) if requests else "",
             first_tokens=[
                 (number, *piece)
                 for number in (requests[0].prompt_ids if requests else ())
                 for piece in text.codec.pieces([number])
             ],
             settings=resolver.resolve({}),
-            prompt_tokens=_statistics([len(request.prompt_ids) for request in requests]),
+            prompt_tokens=_statistics([len(request.prompt_ids) for request in requests]) if counted else {},
             tokens=_job_tokens(text.codec, chats, requests, store.num_rows(), _total(source.count(), recipe)),
-            batches=plan(requests, recipe.engine.max_batch_rows, recipe.engine.batch_tokens),
+            batches=plan(requests, recipe.engine.max_batch_rows, recipe.engine.batch_tokens) if counted else [],
             findings=[
                 *diagnose(text.codec, text.generation_defaults, recipe, chats),
                 *_references(evaluator, chats, columns),
@@ -117,6 +118,13 @@ def _references(evaluator: Evaluator, chats: Sequence[Chat], columns: Sequence[M
     ]
 
 
+def _prompt_text(codec: Codec, request: Request) -> str:
+    """The prompt's token ids as text; the messages, for an engine that takes those."""
+    if isinstance(codec, MessagesCodec):
+        return codec.render_text(request.messages, request.tools)
+    return codec.decode(request.prompt_ids)
+
+
 def _total(rows: int | None, recipe: Recipe) -> int | None:
     return None if rows is None else min_known(rows, recipe.source.sample, recipe.source.limit)
 
@@ -124,7 +132,8 @@ def _total(rows: int | None, recipe: Recipe) -> int | None:
 def _job_tokens(
     codec: Codec, chats: Sequence[Chat], requests: Sequence[Request], rows: int, total: int | None
 ) -> JobTokens:
-    """`requests` are the first ones of the chats' samples; later turns are measured with empty answers before them."""
+    """`requests` are the first ones of the chats' samples; later turns are measured with empty answers before them.
+    Without a tokenizer prompts have no length that could be known."""
     by_index = {chat.index: chat for chat in chats}
     lengths: list[tuple[int, int]] = []
     for request in requests:
@@ -139,8 +148,10 @@ def _job_tokens(
             lengths.append((len(ids) + turn * answer, answer))
     scale = None if total is None or not rows else total / rows
     sums = [len(lengths), sum(prompt for prompt, _ in lengths), sum(answer for _, answer in lengths)]
-    whole = [None if scale is None else round(count * scale) for count in sums]
-    return JobTokens(len(lengths), max((prompt for prompt, _ in lengths), default=0), *whole)
+    turns, prompt, answers = (None if scale is None else round(count * scale) for count in sums)
+    if isinstance(codec, MessagesCodec):
+        prompt = None
+    return JobTokens(len(lengths), max((prompt for prompt, _ in lengths), default=0), turns, prompt, answers)
 
 
 def _statistics(lengths: Sequence[int]) -> dict[str, Any]:

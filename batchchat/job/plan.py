@@ -103,6 +103,11 @@ class Plan:
 def make_plan(recipe: Recipe, devices: Sequence[Device], rows: int = 100) -> Plan:
     """The plan of a recipe on these devices, its prompts known from the first `rows` rows. Raises UsageError where
     the recipe has no model, and whatever `check` raises."""
+    if not recipe.engine.needs.local_model:
+        raise UsageError(
+            f"engine.kind {recipe.engine.kind} computes with no model of this machine, so there is no memory to plan; "
+            "look at its prompts with: batchchat check"
+        )
     section = recipe.model
     config = load_config(section)
     model = empty_model(config, section.trust_remote_code)

@@ -70,7 +70,8 @@ def run(recipe: Recipe, *, restart: bool = False, command: Sequence[str] = (), q
         stack.enter_context(watcher)
         with meters.phase("load"):
             evaluator = Evaluator(recipe)
-            show_loading(not quiet and sys.stderr.isatty())
+            if recipe.reads_model:
+                show_loading(not quiet and sys.stderr.isatty())
             source = stack.enter_context(open_recipe_source(recipe))
             text = load_text_side(recipe)
             resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
@@ -142,7 +143,8 @@ def _model_facts(recipe: Recipe, text: TextSide) -> dict[str, Any]:
     """What decides the answers besides recipe and input: the model's files, its template, its own defaults."""
     template = hashlib.sha256((text.codec.template or "").encode("utf-8")).hexdigest()
     defaults = json.loads(json.dumps(dict(text.generation_defaults), default=str))
-    return {**model_identity(recipe.model), "template_sha256": template, "generation_defaults": defaults}
+    known = model_identity(recipe.model) if recipe.reads_model else {"name": recipe.model.name}
+    return {**known, "template_sha256": template, "generation_defaults": defaults}
 
 
 def _result(report: Report, directory: RunDirectory, recipe: Recipe) -> RunResult:
@@ -168,7 +170,10 @@ def _files(directory: RunDirectory, recipe: Recipe) -> list[str]:
 
 
 def _wanted_export(recipe: Recipe) -> dict[str, Any]:
-    return {"formats": sorted(recipe.sink.formats), "timings": recipe.sink.timings}
+    options = {name: recipe.sink.options_of(name) for name in sorted(recipe.sink.formats)}
+    set_options = {name: found.model_dump(mode="json") for name, found in options.items() if found is not None}
+    wanted = {"formats": list(options), "timings": recipe.sink.timings}
+    return {**wanted, "options": set_options} if set_options else wanted
 
 
 def _expected(rows: int | None, recipe: Recipe) -> int | None:
@@ -232,7 +237,7 @@ def _answer(
                 following = dialogues.record(completion)
                 if following is not None:
                     feed.put(following)
-                progress.update(store.num_done, len(completion.token_ids))
+                progress.update(store.num_done, completion.completion_tokens)
     finally:
         progress.close()
         store.commit(meters.elapsed)

@@ -12,7 +12,7 @@ from typing import Any
 
 from batchchat.chats import Chat, Completion, Message, Request, Settings
 from batchchat.errors import BadRow
-from batchchat.prompts import Codec, Prompt, SettingsResolver, fit, row_seed
+from batchchat.prompts import Codec, MessagesCodec, Prompt, SettingsResolver, fit, row_seed
 from batchchat.recipe import Recipe
 from batchchat.reporting.meters import Meters
 from batchchat.schedule import request_seed
@@ -39,6 +39,7 @@ class Dialogues:
     def __init__(self, recipe: Recipe, store: RunStore, codec: Codec, resolver: SettingsResolver, meters: Meters):
         self._store = store
         self._codec = codec
+        self._has_token_ids = not isinstance(codec, MessagesCodec)
         self._resolver = resolver
         self._generation = recipe.generation
         self._overflow = recipe.chat.overflow
@@ -75,6 +76,10 @@ class Dialogues:
         if completion.finish_reason == "error":
             self._fail(opened, request.sample, request.turn, completion.error or "the engine gave no reason")
             return None
+        if completion.usage is None and not self._has_token_ids:
+            reason = "the engine works without token ids and did not say in `usage` how many tokens it took"
+            self._fail(opened, request.sample, request.turn, reason)
+            return None
         answer = self._codec.parse(completion)
         message = answer.message
         finish = completion.finish_reason
@@ -93,7 +98,7 @@ class Dialogues:
         timings = completion.timings
         self._store.add_turn(
             TurnRecord(
-                request.index, request.sample, request.turn, len(request.prompt_ids), len(completion.token_ids),
+                request.index, request.sample, request.turn, completion.prompt_tokens, completion.completion_tokens,
                 finish, timings.queued, timings.started, timings.finished, record,
             )
         )  # fmt: skip

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from batchchat.models.names import NO_MODEL, locate
+from batchchat.models.names import locate
 from batchchat.models.text import load_config
 
 _WHOLE = 2 * 1024**3
@@ -40,8 +40,6 @@ def _content(file: Path, whole: bool) -> bytes:
 
 def model_identity(section: Any) -> dict[str, Any]:
     """What tells the recipe's model from others: its files' hash, or its commit on the hub."""
-    if section.name == NO_MODEL:
-        return {"name": NO_MODEL}
     resolved = locate(section)
     adapter = {} if section.adapter is None else {"adapter": _adapter_identity(section.adapter)}
     if Path(resolved).is_dir():

@@ -9,7 +9,7 @@ from typing import Any
 
 from batchchat.errors import UsageError
 from batchchat.models.names import NO_MODEL, explained, hub_arguments, locate
-from batchchat.prompts import ByteCodec, Codec, TokenizerCodec
+from batchchat.prompts import ByteCodec, Codec, MessagesCodec, TokenizerCodec
 
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "max_seq_len", "n_ctx")
 
@@ -24,9 +24,12 @@ class TextSide:
 
 
 def load_text_side(recipe: Any) -> TextSide:
-    """Codec and generation defaults of the recipe's model; bytes where it has none (`model.name: scripted`)."""
-    if recipe.model.name == NO_MODEL:
-        return TextSide(ByteCodec(), {})
+    """Codec and generation defaults of the recipe's model, as far as its engine needs them; where there is no tokenizer
+    (the engine needs none, or `model.name: scripted` has none), prompts are bytes, or for an engine that takes no token
+    ids messages."""
+    needs = recipe.engine.needs
+    if recipe.model.name == NO_MODEL or not needs.tokenizer:
+        return TextSide(ByteCodec() if needs.token_ids else MessagesCodec(), {})
     config = load_config(recipe.model)
     defaults = load_generation_defaults(recipe.model)
     codec = TokenizerCodec(

@@ -43,7 +43,7 @@ def diagnose(codec: Codec, generation_defaults: Mapping[str, Any], recipe: Any, 
 
 
 def _limits(codec: Codec) -> Iterator[Finding]:
-    if not codec.eos_token_ids:
+    if codec.vocab_size and not codec.eos_token_ids:
         yield Finding(
             "warning",
             "no end token is known, so every answer runs to max_new_tokens",

@@ -14,9 +14,11 @@ from batchchat.recipe.schema import (
     Recipe,
     SinkSection,
 )
+from batchchat.recipe.section import MAY_CHANGE, Section
 from batchchat.recipe.source import SourceSection
 
 __all__ = [
+    "MAY_CHANGE",
     "ChatSection",
     "EngineSection",
     "GenerationSection",
@@ -25,6 +27,7 @@ __all__ = [
     "ModelSection",
     "Recipe",
     "RecipeError",
+    "Section",
     "SinkSection",
     "SourceSection",
     "freeze_flags",

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
 
 from batchchat.errors import UsageError
+from batchchat.plugins.tables import SCORERS
+from batchchat.recipe.open_section import OneOf, OpenSection
 from batchchat.recipe.section import AsTuple, Section, Text, Texts
 from batchchat.scoring.base import ScorerOptions, Turn
 from batchchat.scoring.gates import parse_gate
 from batchchat.scoring.grading import Labels, Scale
 from batchchat.scoring.metric_names import JUDGE_FIGURES, Figures, gate_mistake
-from batchchat.scoring.table import SCORERS, figure_names, options_class
+from batchchat.scoring.table import figure_names
 from batchchat.scoring.treatments import Treatments
 
 JUDGE_NAME = r"[A-Za-z][A-Za-z0-9_-]*"
 
 
-class _ScorerEntry(Section):
+class ScorerEntry(OpenSection):
     """One scorer with its options: exactly one of these names."""
 
-    # A scorer may be called like an attribute of pydantic's models (`json`): fields carry the names as aliases.
-    model_config = ConfigDict(serialize_by_alias=True)
+    tables = (SCORERS,)
 
     @model_validator(mode="before")
     @classmethod
@@ -42,9 +42,8 @@ class _ScorerEntry(Section):
     @property
     def options(self) -> ScorerOptions:
         """What the recipe says about it."""
-        (name,) = self.model_fields_set
-        options: ScorerOptions = getattr(self, name)
-        return options
+        found: ScorerOptions = self.options_of(self.scorer)
+        return found
 
     @property
     def metric(self) -> str:
@@ -52,32 +51,15 @@ class _ScorerEntry(Section):
         return self.options.name or self.scorer
 
 
-if TYPE_CHECKING:
-    ScorerEntry = _ScorerEntry
-else:
-    ScorerEntry = create_model(
-        "ScorerEntry",
-        __base__=_ScorerEntry,
-        __doc__=_ScorerEntry.__doc__,
-        **{
-            f"{name}_": (
-                options_class(name),
-                Field(default=None, alias=name, description=f"Options of the scorer `{name}`."),
-            )
-            for name in SCORERS
-        },
-    )
-
-
 def _named(value: Any) -> Any:
     """`- exact` is short for `- exact: {}`."""
     if not isinstance(value, str):
         return value
     if value not in SCORERS:
-        near = difflib.get_close_matches(value, SCORERS, n=1)
+        near = SCORERS.nearest(value)
         raise ValueError(
             f"is {value}, which is no scorer; "
-            + (f"did you mean {near[0]}?" if near else f"choose one of {', '.join(SCORERS)}")
+            + (f"did you mean {near}?" if near else f"choose one of {', '.join(SCORERS)}")
         )
     return {value: {}}
 
@@ -92,7 +74,10 @@ def _distinct_metrics(entries: tuple[ScorerEntry, ...]) -> tuple[ScorerEntry, ..
 
 Scoring = Annotated[
     tuple[
-        Annotated[ScorerEntry, BeforeValidator(_named, json_schema_input_type=Literal[tuple(SCORERS)] | ScorerEntry)],
+        Annotated[
+            SerializeAsAny[ScorerEntry],
+            BeforeValidator(_named, json_schema_input_type=Annotated[str, OneOf(SCORERS)] | ScorerEntry),
+        ],
         ...,
     ],
     AsTuple,

@@ -7,23 +7,34 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from batchchat.recipe.section import MAY_CHANGE, Section
+from pydantic import BaseModel
+
+from batchchat.recipe.open_section import OpenSection
+from batchchat.recipe.section import MAY_CHANGE
 
 
-def identity(section: Section) -> dict[str, Any]:
+def identity(section: BaseModel) -> dict[str, Any]:
     """The section as plain JSON values, without the settings that a resumed run may change (`MAY_CHANGE`)."""
-    plain = section.model_dump(mode="json")
+    return _kept(section, section.model_dump(mode="json"), option=False)
+
+
+def _kept(section: BaseModel, plain: Mapping[str, Any], option: bool) -> dict[str, Any]:
+    """Of the options of an entry only those that are not at their default: whether a section names an entry whose
+    options it leaves alone makes no difference."""
     kept: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
-        if field.json_schema_extra is MAY_CHANGE:
+        value, key = getattr(section, name), field.alias or name
+        if field.json_schema_extra == MAY_CHANGE:
             continue
-        value = getattr(section, name)
-        if isinstance(value, Section):
-            inner = identity(value)
+        if option and not field.is_required() and value == field.get_default(call_default_factory=True):
+            continue
+        if isinstance(value, BaseModel):
+            is_option = isinstance(section, OpenSection) and field.alias is not None
+            inner = _kept(value, plain[key], option or is_option)
             if inner:
-                kept[name] = inner
+                kept[key] = inner
         else:
-            kept[name] = plain[name]
+            kept[key] = plain[key]
     return kept
 
 
@@ -40,6 +51,10 @@ def recipe_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> li
 
 
 def _differences(name: str, before: Any, after: Any) -> Iterator[str]:
+    if (before is _NOT_SET and after) and isinstance(after, Mapping):
+        before = {}
+    if (after is _NOT_SET and before) and isinstance(before, Mapping):
+        after = {}
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in {**before, **after}:
             path = f"{name}.{key}" if name else str(key)

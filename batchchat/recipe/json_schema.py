@@ -7,12 +7,22 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from batchchat.recipe.schema import Recipe
+from batchchat.errors import EnvironmentFault
+from batchchat.recipe.evaluation import ScorerEntry
+from batchchat.recipe.open_section import OpenSection, option_models
+from batchchat.recipe.schema import EngineSection, Recipe, SinkSection
+from batchchat.recipe.source import SourceSection
 
 Node = Mapping[str, Any]
 """A JSON schema, or a part of one."""
+
+OPEN_SECTIONS: tuple[type[OpenSection], ...] = (EngineSection, SourceSection, SinkSection, ScorerEntry)
+
+_OPEN = {section.__name__: section for section in OPEN_SECTIONS}
+"""By the title of their schema."""
 
 
 @dataclass(frozen=True)
@@ -43,37 +53,97 @@ class WithoutFieldTitles(GenerateJsonSchema):
         return False
 
 
-def recipe_json_schema() -> dict[str, Any]:
-    """The schema that editors check recipes with (draft 2020-12), every setting described."""
-    schema = Recipe.model_json_schema(schema_generator=WithoutFieldTitles)
+def recipe_json_schema(*, added: bool = True) -> dict[str, Any]:
+    """The schema that editors check recipes with (draft 2020-12), every setting described.
+
+    The options of what packages add are in it where they are `added`; what cannot be used of it is left out.
+    """
+    options = {section: _options(section, added) for section in OPEN_SECTIONS}
+    models: list[type[BaseModel]] = [
+        Recipe,
+        *dict.fromkeys(model for found in options.values() for model in found.values()),
+    ]
+    places, schema = models_json_schema(
+        [(model, "validation") for model in models], schema_generator=WithoutFieldTitles
+    )
+    defs = schema["$defs"]
+    for section, found in options.items():
+        for name, model in found.items():
+            defs[section.__name__].setdefault("properties", {})[name] = places[model, "validation"]
+    root = defs.pop(Recipe.__name__)
     head = {"$schema": GenerateJsonSchema.schema_dialect, "$id": "recipe.schema.json", "title": "batchchat recipe"}
-    return head | {key: value for key, value in schema.items() if key != "title"}
+    return {**head, "$defs": defs, **{key: value for key, value in root.items() if key != "title"}}
+
+
+def _options(section: type[OpenSection], added: bool) -> dict[str, type[BaseModel]]:
+    found: dict[str, type[BaseModel]] = {}
+    for table in section.tables:
+        for name in table if added else table.builtin:
+            try:
+                found.update((name, model) for _, model in option_models(section, name))
+            except EnvironmentFault:
+                continue
+    return found
 
 
 @cache
-def _root() -> dict[str, Any]:
-    return recipe_json_schema()
+def _root(added: bool = False) -> Node:
+    """The recipe's schema with every reference replaced by what it refers to; without `added`, `node_at` looks at what
+    packages add only where a path names it."""
+    schema = recipe_json_schema(added=added)
+    return _linked(schema, schema["$defs"])
 
 
 @cache
-def settings() -> tuple[Setting, ...]:
-    """Every setting of every section, in the recipe's order."""
-    return tuple(_settings(_root(), ""))
+def _options_node(model: type[BaseModel]) -> Node:
+    schema = model.model_json_schema(schema_generator=WithoutFieldTitles)
+    return _linked(schema, schema.get("$defs", {}))
+
+
+def _linked(schema: Node, defs: Mapping[str, Node]) -> Node:
+    done: dict[str, dict[str, Any]] = {}
+
+    def link(node: Any) -> Any:
+        if isinstance(node, list):
+            return [link(item) for item in node]
+        if not isinstance(node, Mapping):
+            return node
+        if "$ref" not in node:
+            return {key: link(value) for key, value in node.items() if key != "$defs"}
+        name = node["$ref"].rpartition("/")[2]
+        if name not in done:
+            done[name] = {}  # which is there for a definition that refers to itself
+            done[name].update(link(defs[name]))
+        return (
+            {**done[name], **{key: value for key, value in node.items() if key != "$ref"}}
+            if len(node) > 1
+            else done[name]
+        )
+
+    linked: Node = link(schema)
+    return linked
 
 
 @cache
-def sections() -> Mapping[str, str]:
+def settings(added: bool = False) -> tuple[Setting, ...]:
+    """Every setting of every section, in the recipe's order; with `added`, of what packages add, too."""
+    return tuple(_settings(_root(added), ""))
+
+
+@cache
+def sections(added: bool = False) -> Mapping[str, str]:
     """The dotted path of every section -> its description; "" is the recipe itself."""
-    return dict(_sections(_root(), ""))
+    return dict(_sections(_root(added), ""))
 
 
 @cache
-def repeated() -> Mapping[str, Node]:
+def repeated(added: bool = False) -> Mapping[str, Node]:
     """The sections of which a recipe holds any number, with their schemas: one for each scorer, `scoring[].NAME`, and
     those of a judge, `judges.NAME`."""
-    entry = next(branch for branch in _branches(_root()["properties"]["scoring"]["items"]) if "properties" in branch)
-    scorers = {f"scoring[].{name}": _resolved(node) for name, node in entry["properties"].items()}
-    return {**scorers, "judges.NAME": _resolved(_root()["properties"]["judges"]["additionalProperties"])}
+    top = _root(added)["properties"]
+    entry = next(branch for branch in _branches(top["scoring"]["items"]) if "properties" in branch)
+    scorers = {f"scoring[].{name}": node for name, node in entry["properties"].items()}
+    return {**scorers, "judges.NAME": top["judges"]["additionalProperties"]}
 
 
 def settings_of(section: Node) -> Iterator[Setting]:
@@ -88,7 +158,8 @@ def settings_of(section: Node) -> Iterator[Setting]:
 def names_at(path: Sequence[str | int]) -> list[str]:
     """The names that the section at `path` knows; empty where there is no section."""
     node = node_at(path)
-    return [name for branch in _branches(node or {}) for name in branch.get("properties", ())]
+    names = [name for branch in _branches(node or {}) for name in (*branch.get("properties", ()), *_added(branch))]
+    return list(dict.fromkeys(names))
 
 
 def node_at(path: Sequence[str | int]) -> Node | None:
@@ -96,7 +167,7 @@ def node_at(path: Sequence[str | int]) -> Node | None:
     node: Node | None = _root()
     for piece in path:
         node = next((child for branch in _branches(node or {}) for child in _children(branch, piece)), None)
-    return None if node is None else _resolved(node)
+    return node
 
 
 def kinds(node: Node) -> frozenset[str]:
@@ -166,7 +237,7 @@ def _words(branch: Node) -> str:
             return f"{some} (each: {allowed(branch['items'])})"
         case "object" if "properties" in branch:
             return "a section of settings"
-        case "object" if isinstance(branch.get("additionalProperties"), Mapping) and branch["additionalProperties"]:
+        case "object" if isinstance(branch.get("additionalProperties"), Mapping):
             return f"a mapping (each value: {allowed(branch['additionalProperties'])})"
         case "object":
             return "a mapping"
@@ -193,13 +264,7 @@ def _bounds(branch: Node) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _resolved(node: Node) -> Node:
-    reference = node.get("$ref")
-    return _root()["$defs"][reference.rpartition("/")[2]] if reference else node
-
-
 def _branches(node: Node) -> Iterator[Node]:
-    node = _resolved(node)
     if "anyOf" in node:
         for branch in node["anyOf"]:
             yield from _branches(branch)
@@ -217,15 +282,23 @@ def _children(branch: Node, piece: str | int) -> Iterator[Node]:
     elif branch.get("type") == "object":
         if piece in branch.get("properties", {}):
             yield branch["properties"][piece]
+        elif piece in _added(branch):
+            for _, model in option_models(_OPEN[branch["title"]], str(piece)):
+                yield _options_node(model)
         elif isinstance(branch.get("additionalProperties"), Mapping):
             yield branch["additionalProperties"]
 
 
+def _added(branch: Node) -> list[str]:
+    """The names under which packages may have options in an open section; empty for other nodes."""
+    section = _OPEN.get(branch.get("title", ""))
+    return [] if section is None else [name for table in section.tables for name in table.added()]
+
+
 def _settings(section: Node, prefix: str) -> Iterator[Setting]:
     for name, node in section["properties"].items():
-        inner = _resolved(node)
-        if "properties" in inner:
-            yield from _settings(inner, f"{prefix}{name}.")
+        if "properties" in node:
+            yield from _settings(node, f"{prefix}{name}.")
         else:
             yield Setting(f"{prefix}{name}", node, name in section.get("required", ()))
 
@@ -233,6 +306,5 @@ def _settings(section: Node, prefix: str) -> Iterator[Setting]:
 def _sections(section: Node, path: str) -> Iterator[tuple[str, str]]:
     yield path, section["description"]
     for name, node in section["properties"].items():
-        inner = _resolved(node)
-        if "properties" in inner:
-            yield from _sections(inner, f"{path}.{name}" if path else name)
+        if "properties" in node:
+            yield from _sections(node, f"{path}.{name}" if path else name)

@@ -18,13 +18,13 @@ def markdown_page() -> str:
     """Every setting of every section as Markdown tables."""
     lines = ["# Options of a recipe", ""]
     lines += ["Made from the schema by `batchchat schema --markdown --output docs/OPTIONS.md`; not written by hand."]
-    for path, description in sections().items():
+    for path, description in sections(added=True).items():
         lines += ["", f"## `{path}`" if path else "## Top level", "", description]
-        lines += _table([setting for setting in settings() if setting.section == path], lambda s: s.name)
+        lines += _table([setting for setting in settings(added=True) if setting.section == path], lambda s: s.name)
     common = ScorerOptions.model_fields
-    of_exact = [setting for setting in settings_of(repeated()["scoring[].exact"]) if setting.path in common]
+    of_exact = [setting for setting in settings_of(next(iter(repeated(added=True).values()))) if setting.path in common]
     lines += ["", "## `scoring[].*`", "", "Options that every scorer has.", *_table(of_exact, lambda s: s.path)]
-    for path, node in repeated().items():
+    for path, node in repeated(added=True).items():
         own = [s for s in settings_of(node) if path.startswith("judges") or s.path not in common]
         lines += ["", f"## `{path}`", "", node["description"].replace("\n", " "), *_table(own, lambda s: s.path)]
     return "\n".join(lines) + "\n"

@@ -7,12 +7,13 @@ of `batchchat init` are made from them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, ValidationInfo, field_validator
+from pydantic import Field, JsonValue, SerializeAsAny, ValidationInfo, field_validator
 
+from batchchat.plugins.tables import ENGINES, WRITERS
 from batchchat.recipe.dumping import to_yaml
 from batchchat.recipe.evaluation import (
     JUDGE_NAME,
@@ -27,10 +28,9 @@ from batchchat.recipe.evaluation import (
 from batchchat.recipe.generation import GenerationSection
 from batchchat.recipe.identity import identity, sha256_of
 from batchchat.recipe.model import NO_MODEL, ModelSection
+from batchchat.recipe.open_section import OneOf, OpenSection
 from batchchat.recipe.section import MAY_CHANGE, AsTuple, Section, Text
 from batchchat.recipe.source import SourceSection
-
-FUNCTION_NAME = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 
 FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -84,31 +84,12 @@ BATCH_TOKENS = 16384
 """Tokens in one batch where the recipe does not say."""
 
 
-class ScriptedEngine(Section):
-    """The deterministic engine without a model, for trying out everything around it."""
-
-    answer: Literal["echo", "counting", "text"] = Field(
-        default="echo",
-        description="echo gives back the last message; counting counts up to a number drawn by the answer's seed; "
-        "text gives the same text to all.",
-    )
-    text: str = Field(default="", description="The answer of `answer: text`.", examples=["I do not know."])
-    function: Annotated[str, Field(pattern=FUNCTION_NAME, max_length=500)] | None = Field(
-        default=None,
-        description="A function of your own, `module:function`, that takes the place of `answer`; it gets the messages "
-        "(mappings with role and content) and returns a text.",
-        examples=["my_answers:polite"],
-    )
-    batch_seconds: float = Field(
-        default=0.0, ge=0, description="Seconds that each batch takes.", json_schema_extra=MAY_CHANGE
-    )
-    fail_every: int = Field(default=0, ge=0, description="Every so many rows one fails; 0 is never.")
-
-
-class EngineSection(Section):
+class EngineSection(OpenSection):
     """How requests are batched and computed."""
 
-    kind: Literal["auto", "continuous", "pipeline", "scripted"] = Field(
+    tables = (ENGINES,)
+
+    kind: Annotated[str, OneOf(ENGINES)] = Field(
         default="auto",
         description="continuous lets rows leave and enter while others are written; pipeline computes padded batches "
         "through transformers' text-generation pipeline; auto is continuous where the model passes its self-check, "
@@ -147,7 +128,20 @@ class EngineSection(Section):
         description="Requests among which batches are planned, so that rows of like length share one; 0 is automatic.",
         json_schema_extra=MAY_CHANGE,
     )
-    scripted: ScriptedEngine = ScriptedEngine()
+
+    @classmethod
+    def entries(cls, data: Mapping[str, Any]) -> Iterator[Any]:
+        yield data.get("kind")
+
+    @property
+    def options(self) -> Any:
+        """The options of this kind; None where it has none."""
+        return self.options_of(self.kind)
+
+    @property
+    def needs(self) -> Any:
+        """What this kind needs of a model (`engines.base.Needs`)."""
+        return ENGINES[self.kind].needs
 
     @property
     def batch_tokens(self) -> int:
@@ -177,23 +171,42 @@ def engine_has_its_model(engine: EngineSection, info: ValidationInfo) -> EngineS
             raise ValueError(
                 f"runs in many processes (model.parallel is {model.parallel}), but model.draft in one only"
             )
-    if engine.kind != "scripted" and model is not None and model.name == NO_MODEL:
+    if model is not None and model.name == NO_MODEL and engine.needs.local_model:
         raise ValueError(
             f"has kind {engine.kind}, which needs a model, but model.name is scripted, which is none; "
             "write engine.kind: scripted"
         )
+    if not (engine.needs.tokenizer or engine.needs.token_ids):
+        for section, names in _ABOUT_TOKENS.items():
+            held = info.data.get(section)
+            for name in names:
+                if held is not None and getattr(held, name):
+                    raise ValueError(
+                        f"has kind {engine.kind}, which takes messages and knows no tokens, but {section}.{name} is "
+                        f"about them; leave {section}.{name} out"
+                    )
     return engine
 
 
-class SinkSection(Section):
+_ABOUT_TOKENS: Mapping[str, Sequence[str]] = {
+    "chat": ("template", "template_kwargs", "max_context"),
+    "generation": ("stop_token_ids", "logit_bias", "bad_words"),
+}
+"""Settings that an engine cannot follow which takes messages, by section."""
+
+
+class SinkSection(OpenSection):
     """Where the results go."""
+
+    tables = (WRITERS,)
+    options_may_change = True
 
     directory: Text = Field(
         default="runs/{name}",
         description="The run directory; {name} stands for the recipe's name.",
         json_schema_extra=MAY_CHANGE,
     )
-    formats: Annotated[tuple[Literal["jsonl", "parquet"], ...], AsTuple, Field(min_length=1)] = Field(
+    formats: Annotated[tuple[Annotated[str, OneOf(WRITERS)], ...], AsTuple, Field(min_length=1)] = Field(
         default=("jsonl",), description="Files that the answers are exported to.", json_schema_extra=MAY_CHANGE
     )
     timings: bool = Field(
@@ -201,6 +214,11 @@ class SinkSection(Section):
         description="Add seconds per turn to each output row; off, so that equal runs give equal files byte for byte.",
         json_schema_extra=MAY_CHANGE,
     )
+
+    @classmethod
+    def entries(cls, data: Mapping[str, Any]) -> Iterator[Any]:
+        formats = data.get("formats")
+        return iter(formats if isinstance(formats, list | tuple) else ())
 
     @field_validator("directory")
     @classmethod
@@ -225,7 +243,7 @@ class JudgeSection(JudgeOptions):
     model: ModelSection = ModelSection()
     chat: ChatSection = ChatSection()
     generation: GenerationSection = GenerationSection()
-    engine: EngineSection = Field(default=EngineSection(), validate_default=True)
+    engine: SerializeAsAny[EngineSection] = Field(default=EngineSection(), validate_default=True)
 
     _has_its_model = field_validator("engine")(engine_has_its_model)
 
@@ -240,10 +258,10 @@ class Recipe(Section):
         json_schema_extra=MAY_CHANGE,
     )
     model: ModelSection = ModelSection()
-    source: SourceSection
+    source: SerializeAsAny[SourceSection]
     chat: ChatSection = ChatSection()
     generation: GenerationSection = GenerationSection()
-    engine: EngineSection = Field(default=EngineSection(), validate_default=True)
+    engine: SerializeAsAny[EngineSection] = Field(default=EngineSection(), validate_default=True)
     scoring: Scoring = Field(
         default=(),
         description="Scorers, each with its options, that every answer goes through.",
@@ -263,7 +281,7 @@ class Recipe(Section):
         examples=[["errors <= 1%", "tokens_per_second >= 50"]],
         json_schema_extra=MAY_CHANGE,
     )
-    sink: SinkSection = SinkSection()
+    sink: SerializeAsAny[SinkSection] = SinkSection()
     max_error_rate: float = Field(
         default=0.0,
         ge=0,
@@ -310,6 +328,12 @@ class Recipe(Section):
             if wrong:
                 raise ValueError(f"hold a mistake: {'; '.join(wrong)}")
         return gates
+
+    @property
+    def reads_model(self) -> bool:
+        """Whether files of the model are read: its engine needs some, and `model.name` stands for a model."""
+        needs = self.engine.needs
+        return self.model.name != NO_MODEL and (needs.tokenizer or needs.local_model)
 
     @property
     def run_directory(self) -> Path:

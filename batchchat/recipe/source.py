@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from batchchat.plugins.tables import FORMATS, SOURCES
+from batchchat.recipe.open_section import OneOf, OpenSection
 from batchchat.recipe.section import MAY_CHANGE, Section, Text, Texts
 
 
@@ -20,16 +23,20 @@ class Columns(Section):
     reference: Text | None = Field(default=None, description="Column with the reference answer.", examples=["answer"])
 
 
-class SourceSection(Section):
+class SourceSection(OpenSection):
     """The chats that are to be answered."""
+
+    tables = (FORMATS, SOURCES)
 
     path: Annotated[Texts, Field(min_length=1)] = Field(
         description='Input files: a path or glob, or a list of them; "-" is standard input, "builtin:NAME" a sample '
-        "that comes with batchchat, anything else a datasets folder or a data set's hub id.",
+        "that comes with batchchat, anything else a datasets folder or a data set's hub id. A source before it says "
+        'how it is read, where its name and content do not: "csv:-", or "NAME:ADDRESS" for one that a package adds.',
         examples=["chats.jsonl", ["data/*.jsonl.gz", "more.parquet"]],
     )
-    format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt", "turns", "openai"] = Field(
-        default="auto", description="The row format; auto is detected from each file's first row."
+    format: Annotated[str, OneOf(FORMATS, besides=("auto",))] = Field(
+        default="auto",
+        description="The row format; auto is detected from each file's first row, among those that come along.",
     )
     columns: Columns = Columns()
     prompt_template: Text | None = Field(
@@ -51,6 +58,15 @@ class SourceSection(Section):
     sample: int | None = Field(default=None, ge=1, description="Only this many rows, drawn by seed.", examples=[1000])
     shuffle: bool = Field(default=False, description="Take the rows in an order drawn by seed.")
     seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Seed of sample and shuffle.")
+
+    @classmethod
+    def entries(cls, data: Mapping[str, Any]) -> Iterator[Any]:
+        paths = data.get("path")
+        for path in paths if isinstance(paths, list | tuple) else (paths,):
+            if isinstance(path, str) and ":" in path:
+                yield path.partition(":")[0]
+        if data.get("format") != "auto":
+            yield data.get("format")
 
     @field_validator("prompt_template")
     @classmethod

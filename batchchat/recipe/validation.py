@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from batchchat.recipe.dumping import to_inline_yaml
-from batchchat.recipe.json_schema import Node, allowed, choices, kind_of, kinds, names_at, node_at, settings
+from batchchat.recipe.json_schema import Node, allowed, choices, kind_of, kinds, names_at, node_at
 from batchchat.recipe.located import Located, Path
 from batchchat.recipe.mistakes import Mistake, RecipeError, dotted
 from batchchat.recipe.names import advice
@@ -64,11 +64,11 @@ def _sentences(path: Path, details: ErrorDetails, located: Located) -> Iterator[
             name = f"{section}.{key}" if section else key
             yield Mistake(spot, name, f"{name} is not a setting; {advice(section, key, names_at(path[:-1]))}")
         case "missing" if isinstance(details["loc"][-1], str):
-            for setting in settings():
-                if setting.required and f"{setting.path}.".startswith(f"{name}."):
-                    example = to_inline_yaml(setting.node["examples"][0])
-                    text = f"{setting.path} is missing; write it, for example {setting.path}: {example}"
-                    yield Mistake(spot, setting.path, text)
+            for missing, node in _required(path):
+                example = (
+                    f", for example {missing}: {to_inline_yaml(node['examples'][0])}" if "examples" in node else ""
+                )
+                yield Mistake(spot, missing, f"{missing} is missing; write it{example}")
         case "value_error":
             yield Mistake(spot, name, f"{name} {details['ctx']['error']}")
         case _ if details["loc"][-1] == "[key]":
@@ -76,6 +76,15 @@ def _sentences(path: Path, details: ErrorDetails, located: Located) -> Iterator[
             yield Mistake(spot, name, f"{holder} has the name {json.dumps(path[-1])}: {details['msg']}")
         case _:
             yield Mistake(spot, name, _sentence(path, details, located))
+
+
+def _required(path: Path) -> Iterator[tuple[str, Node]]:
+    """The settings without a default at `path`, or in the section there."""
+    node = node_at(path) or {}
+    if "properties" not in node:
+        yield dotted(path), node
+    for name in node.get("required", ()):
+        yield from _required((*path, name))
 
 
 def _sentence(path: Path, details: ErrorDetails, located: Located) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -82,6 +82,15 @@ class BadReference(ValueError):
 
 ScoreFunction = Callable[[Answer, Any, Mapping[str, Any]], Score]
 """(answer, reference, the row's columns) -> score. Pure: equal arguments, equal score."""
+
+
+@runtime_checkable
+class ScorerModule(Protocol):
+    """What a module with a scorer holds at least; see `scoring.table`."""
+
+    Options: type[ScorerOptions]
+
+    def make(self, options: Any, /) -> ScoreFunction: ...
 
 
 @dataclass(frozen=True)

@@ -1,53 +1,31 @@
-"""The scorers that come with batchchat, by name, each imported when a recipe first asks for it.
+"""Scorers by name, each imported when a recipe first asks for it.
 
 A scorer module holds `Options` (a frozen `ScorerOptions`) and `make(options) -> ScoreFunction`. With
 `NEEDS_REFERENCE = False` it also scores rows without a reference, and `missing(reference)` says what is none where an
 empty list is not. `DETAILS` are the names that its scores' details may have (None: any; `details(options)` where they
 follow from the options), and `overall` makes the figures `OVERALL` of a whole run from the details' sums. A further
-scorer is one file and one line here.
+scorer is one file and one line in `plugins.tables`, or a package with an entry point.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 from batchchat.errors import UsageError
+from batchchat.plugins.tables import SCORERS
 from batchchat.scoring.base import Scorer, ScorerOptions, is_missing
-
-_ROOM = "batchchat.scoring.scorers"
-SCORERS: Mapping[str, str] = {
-    "exact": f"{_ROOM}.exact",
-    "includes": f"{_ROOM}.includes",
-    "regex": f"{_ROOM}.pattern",
-    "numeric": f"{_ROOM}.numeric",
-    "math": f"{_ROOM}.symbolic",
-    "choice": f"{_ROOM}.choice",
-    "f1": f"{_ROOM}.f1",
-    "bleu": f"{_ROOM}.bleu",
-    "chrf": f"{_ROOM}.chrf",
-    "rouge": f"{_ROOM}.rouge",
-    "json": f"{_ROOM}.json_value",
-    "tool_call": f"{_ROOM}.tool_call",
-    "ifeval": f"{_ROOM}.ifeval",
-    "length": f"{_ROOM}.length",
-    "language": f"{_ROOM}.language",
-    "refusal": f"{_ROOM}.refusal",
-    "python": f"{_ROOM}.custom",
-}
 
 
 def options_class(name: str) -> type[ScorerOptions]:
     """The options model of a scorer, for the recipe's schema. Raises UsageError with the nearest name."""
-    found: type[ScorerOptions] = _module(name).Options
+    found: type[ScorerOptions] = SCORERS[name].Options
     return found
 
 
 def figure_names(name: str, options: ScorerOptions) -> tuple[str, ...] | None:
     """The names of a scorer's figures besides its mean; None where only its scores tell."""
-    module = _module(name)
+    module = SCORERS[name]
     details: tuple[str, ...] | None = getattr(module, "DETAILS", ())
     if hasattr(module, "details"):
         details = module.details(options)
@@ -61,7 +39,7 @@ def make_scorer(name: str, options: ScorerOptions | Mapping[str, Any] | None = N
     one, included), UsageError for an unknown scorer or a function that cannot be imported, EnvironmentFault where
     the library that it needs is not installed: all of them before the first row.
     """
-    module = _module(name)
+    module = SCORERS[name]
     checked: ScorerOptions = (
         options if isinstance(options, ScorerOptions) else module.Options.model_validate(dict(options or {}))
     )
@@ -98,11 +76,3 @@ def make_scorers(entries: Sequence[str | Mapping[str, Any]]) -> tuple[Scorer, ..
             )
         scorers.append(scorer)
     return tuple(scorers)
-
-
-def _module(name: str) -> Any:
-    if name not in SCORERS:
-        near = difflib.get_close_matches(name, SCORERS, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise UsageError(f"there is no scorer '{name}'; {hint}choose one of: {', '.join(SCORERS)}")
-    return import_module(SCORERS[name])

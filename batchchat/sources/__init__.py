@@ -1,7 +1,8 @@
-"""From files and data sets to rows: JSON Lines, JSON lists, Parquet, `datasets`; every bad row with its place."""
+"""From files and data sets to rows: JSON Lines, JSON lists, CSV, Parquet, `datasets`; every bad row with its place."""
 
-from batchchat.sources.records import Item
+from batchchat.sources.files import DataFile
+from batchchat.sources.records import Item, Part, Reader
 from batchchat.sources.selection import select
 from batchchat.sources.source import Source, open_source
 
-__all__ = ["Item", "Source", "open_source", "select"]
+__all__ = ["DataFile", "Item", "Part", "Reader", "Source", "open_source", "select"]

@@ -16,6 +16,7 @@ def read_options(recipe: Recipe) -> ReadOptions:
         system=recipe.chat.system,
         columns=columns,
         prompt_template=recipe.source.prompt_template,
+        own=recipe.source.options_of(recipe.source.format),
     )
 
 
@@ -28,4 +29,5 @@ def open_recipe_source(recipe: Recipe) -> Source:
         subset=section.subset,
         revision=section.revision,
         streaming=section.streaming,
+        options=section.options_of,
     )

@@ -10,10 +10,12 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from batchchat.errors import UsageError
+from batchchat.plugins.tables import SOURCES
 from batchchat.sources.data_sets import is_saved
 from batchchat.sources.files import DataFile
 
-DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
+CSV_SUFFIXES = (".csv", ".tsv")
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", *CSV_SUFFIXES)
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -54,7 +56,9 @@ def _find(path: str, here: Path) -> list[DataFile | Path | str]:
         return [DataFile(name, Path(name)) for name in names]
     if _HUB_ID.fullmatch(path) and data_suffix(path) not in DATA_SUFFIXES and not here.parent.exists():
         return [path]
-    raise UsageError(f"there is no file {path}{_neighbours(here)}")
+    name, colon, rest = path.partition(":")
+    near = SOURCES.nearest(name) if colon else None
+    raise UsageError(f"there is no file {path}{_neighbours(here)}" + (f"; did you mean {near}:{rest}?" if near else ""))
 
 
 def _in_folder(name: str, folder: Path) -> Iterator[DataFile]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any, Protocol
 from uuid import UUID
 
 from batchchat.chats import RowError, SourceRow
+from batchchat.sources.files import DataFile
 
 RAW_LIMIT = 1_000_000
 """Characters of a bad row that are kept."""
@@ -35,6 +37,20 @@ class Part(Protocol):
     def count(self) -> int | None:
         """How many rows it has, where that is known without reading them all."""
         ...
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A kind of source: how what a path names becomes rows. One of the two callables is given.
+
+    `open_file(file, options)` reads one data file, wherever it was found; `open_address(address, options)` what stands
+    behind `NAME:` in source.path, whatever that means. Both look into it, and raise UsageError where it cannot be
+    read. `options` is the model of the kind's own options, which become the section `source.NAME` of the recipe.
+    """
+
+    open_file: Callable[[DataFile, Any], Part] | None = None
+    open_address: Callable[[str, Any], Part] | None = None
+    options: type[Any] | None = None
 
 
 def raw_text(text: str | bytes) -> str:

@@ -15,14 +15,12 @@ from typing import Any, BinaryIO
 
 from batchchat.chats import SourceRow
 from batchchat.errors import EnvironmentFault, UsageError
-from batchchat.sources.data_sets import open_hub, open_saved
+from batchchat.plugins.tables import SOURCES
+from batchchat.sources.data_sets import DatasetRows, open_hub, open_saved
 from batchchat.sources.files import DataFile
-from batchchat.sources.jsonarray import JsonArray
-from batchchat.sources.jsonl import JsonLines
-from batchchat.sources.opening import open_file
-from batchchat.sources.parquet import ParquetRows
+from batchchat.sources.opening import OptionsOf, named_source, open_file, options_for
 from batchchat.sources.paths import find
-from batchchat.sources.records import Item, Part
+from batchchat.sources.records import Item, Part, Reader
 
 STDIN = "-"
 
@@ -86,13 +84,14 @@ def open_source(
     revision: str | None = None,
     streaming: bool = True,
     columns: Sequence[str] | None = None,
+    options: OptionsOf = lambda name: None,
 ) -> Source:
     """Find and open the input. `split`, `subset`, `revision` and `streaming` are for data sets, `columns` are the only
-    columns that are read (None: all).
+    columns that are read (None: all), `options` gives those of a kind of source.
 
     A path is a file or glob, "-" (standard input), "builtin:NAME" (a sample that comes along), a folder of data files
-    or one that `datasets` saved, or a hub id. Every file is looked into, so that what cannot be read at all is a
-    UsageError here, before anything is done.
+    or one that `datasets` saved, or a hub id; the kind of source may stand before it ("csv:-"). Every file is looked
+    into, so that what cannot be read at all is a UsageError here, before anything is done.
     """
     if isinstance(paths, str):
         raise TypeError("paths is a list of paths")
@@ -100,13 +99,17 @@ def open_source(
     try:
         parts: list[Part] = []
         for path in paths:
+            named = named_source(path)
+            if named is not None:
+                parts += _open_named(stack, *named, options)
+                continue
             if path == STDIN:
-                parts.append(open_file(_spool(stack, STDIN, _stdin()), columns))
+                parts.append(open_file(_spool(stack, STDIN, _stdin()), columns, options))
                 continue
             for found in find(path):
                 match found:
                     case DataFile():
-                        parts.append(open_file(_regular(stack, found), columns))
+                        parts.append(open_file(_regular(stack, found), columns, options))
                     case Path():
                         parts.append(open_saved(path, found, split=split, columns=columns))
                     case str():
@@ -125,6 +128,20 @@ def open_source(
         stack.close()
         raise
     return Source(parts, columns, stack)
+
+
+def _open_named(stack: ExitStack, name: str, rest: str, options: OptionsOf) -> Iterator[Part]:
+    """What a path behind the name of a kind of source stands for."""
+    reader: Reader = SOURCES[name]
+    own = options_for(name, options)
+    if reader.open_address is not None:
+        yield reader.open_address(rest, own)
+        return
+    assert reader.open_file is not None, "a reader opens files or addresses"
+    for found in [_spool(stack, STDIN, _stdin())] if rest == STDIN else find(rest):
+        if not isinstance(found, DataFile):
+            raise UsageError(f"{name}:{rest} is a data set, but the source {name} reads files: name them")
+        yield reader.open_file(_regular(stack, found), own)
 
 
 def _regular(stack: ExitStack, file: DataFile) -> DataFile:
@@ -163,7 +180,7 @@ def _check(parts: Sequence[Part], **dataset_options: str | None) -> None:
     twice = next((name for name, times in Counter(names).items() if times > 1), None)
     if twice is not None:
         raise UsageError(f"{twice} is named twice in source.path: name it once")
-    if all(isinstance(part, JsonLines | JsonArray | ParquetRows) for part in parts):
+    if not any(isinstance(part, DatasetRows) for part in parts):
         for option, value in dataset_options.items():
             if value is not None:
                 raise UsageError(

@@ -2,5 +2,6 @@
 
 from batchchat.store.database import RunStore, StoredRow, Totals, TurnRecord
 from batchchat.store.directory import RunDirectory
+from batchchat.store.writers import Outputs, Writer
 
-__all__ = ["RunDirectory", "RunStore", "StoredRow", "Totals", "TurnRecord"]
+__all__ = ["Outputs", "RunDirectory", "RunStore", "StoredRow", "Totals", "TurnRecord", "Writer"]

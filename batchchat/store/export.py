@@ -9,11 +9,11 @@ from typing import Any
 
 from batchchat.chats import Chat, Message
 from batchchat.chats.formats import FORMATS, ReadOptions
+from batchchat.plugins.tables import WRITERS
 from batchchat.recipe import Recipe
 from batchchat.store.database import RunStore, StoredRow, TurnRecord
 from batchchat.store.directory import RunDirectory, replacing
-from batchchat.store.parquet import write_parquet
-from batchchat.store.text import json_text
+from batchchat.store.writers import JSONL, Outputs, Writer
 
 ReadChat = Callable[[StoredRow], Chat]
 
@@ -36,18 +36,13 @@ def export(
 
     num_outputs = 0
     for format_ in recipe.sink.formats:
-        write = write_parquet if format_ == "parquet" else _write_lines
-        num_outputs = write(directory.outputs(format_), outputs)
-    return num_outputs, _write_lines(directory.errors, errors)
+        num_outputs = _write(WRITERS[format_], directory.outputs(format_), outputs, recipe.sink.options_of(format_))
+    return num_outputs, _write(JSONL, directory.errors, errors, None)
 
 
-def _write_lines(path: Path, rows: Callable[[], Iterator[dict[str, Any]]]) -> int:
-    count = 0
+def _write(writer: Writer, path: Path, rows: Callable[[], Iterator[dict[str, Any]]], options: Any) -> int:
     with replacing(path) as file:
-        for row in rows():
-            file.write(json_text(row).encode("utf-8") + b"\n")
-            count += 1
-    return count
+        return writer.write(file, Outputs(rows), options)
 
 
 def _output_rows(

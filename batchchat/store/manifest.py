@@ -13,6 +13,7 @@ from typing import Any
 from batchchat.errors import UsageError
 from batchchat.recipe import Recipe
 from batchchat.recipe.identity import recipe_difference
+from batchchat.recipe.plugged import plugins_of
 from batchchat.store.directory import RunDirectory
 from batchchat.version import __version__
 
@@ -31,6 +32,7 @@ def make_manifest(
         "recipe": recipe.identity(),
         "input": list(inputs),
         "model": dict(model),
+        "plugins": plugins_of(recipe),
         "versions": {"python": platform.python_version(), **_versions()},
         "platform": f"{platform.system()} {platform.machine()}",
     }

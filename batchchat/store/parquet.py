@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from batchchat.store.directory import replacing
 from batchchat.store.text import json_text
 
 _CHUNK = 1000
@@ -20,8 +18,8 @@ JSON_COLUMN = {b"batchchat": b"json"}
 Rows = Callable[[], Iterator[dict[str, Any]]]
 
 
-def write_parquet(path: Path, rows: Rows) -> int:
-    """Write `rows()` (called twice: once to learn the types, once to write) to `path` in one step; returns the count.
+def write_parquet(file: IO[bytes], rows: Rows) -> int:
+    """Write `rows()` (called twice: once to learn the types, once to write) to `file`; returns the count.
 
     Keys that a struct's value lacks become null. Columns whose values do not fit one Arrow type are written as JSON
     text and say so in the field's metadata.
@@ -31,7 +29,7 @@ def write_parquet(path: Path, rows: Rows) -> int:
 
     schema = _schema(rows())
     count = 0
-    with replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for chunk in _chunks(rows()):
             columns = {field.name: _values(chunk, field) for field in schema}
             writer.write_table(pa.table(columns, schema=schema))

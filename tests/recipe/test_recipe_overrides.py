@@ -60,7 +60,7 @@ def test_lists_and_mappings_replace_and_longer_names_merge() -> None:
 
 
 def test_sections_on_the_way_are_made() -> None:
-    assert loaded("engine.scripted.answer=counting", "engine.kind=scripted").engine.scripted.answer == "counting"
+    assert loaded("engine.scripted.answer=counting", "engine.kind=scripted").engine.options.answer == "counting"
     assert loaded("generation.logit_bias.15=2.5").generation.logit_bias == {15: 2.5}
     without_sections = recipe_from_mapping({"chat": None}, ["source.path=b", "chat.system=Hi"])
     assert (without_sections.source.path, without_sections.chat.system) == (("b",), "Hi")

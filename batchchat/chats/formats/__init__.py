@@ -17,28 +17,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from batchchat.chats.formats.alpaca import ALPACA
 from batchchat.chats.formats.columns import listing
-from batchchat.chats.formats.messages import MESSAGES
-from batchchat.chats.formats.openai import OPENAI
 from batchchat.chats.formats.options import Facts, Format, ReadOptions
-from batchchat.chats.formats.prompt import PROMPT
-from batchchat.chats.formats.sharegpt import SHAREGPT
-from batchchat.chats.formats.turns import TURNS
 from batchchat.errors import BadRow
+from batchchat.plugins.registry import Registry
+from batchchat.plugins.tables import FORMATS as _TABLE
 
 __all__ = ["FORMATS", "Facts", "Format", "ReadOptions", "detect_format"]
 
-FORMATS: dict[str, Format] = {format_.name: format_ for format_ in (OPENAI, MESSAGES, SHAREGPT, TURNS, ALPACA, PROMPT)}
-"""The formats by name, in the order in which they are looked for: the more telling sign first."""
+FORMATS: Registry[Format] = _TABLE
 
 
 def detect_format(data: Mapping[str, Any], options: ReadOptions | None = None) -> str:
-    """The name of the first format that a row shows. Raises BadRow, saying what was looked for."""
+    """The name of the first format that a row shows, of those that come along. Raises BadRow, saying what was looked
+    for."""
     options = options or ReadOptions()
-    for format_ in FORMATS.values():
-        if format_.matches(data, options):
-            return format_.name
+    for name in FORMATS.builtin:
+        if FORMATS[name].matches(data, options):
+            return name
     raise BadRow(_no_format(data))
 
 
@@ -50,8 +46,10 @@ def _no_format(data: Mapping[str, Any]) -> str:
     for name in ("messages", "conversations", "conversation", "turns"):
         if data.get(name) == []:
             return f"the chat has no turns: {name} is an empty list"
+    others = FORMATS.added()
     return (
         "the row has no known format; looked for messages, conversations, turns, instruction with input or output, "
         f"prompt or question, and body (its columns: {listing(data)}): set source.format and source.columns, "
         "or source.prompt_template"
+        + (f"; formats of installed packages are to be named: source.format={'|'.join(others)}" if others else "")
     )

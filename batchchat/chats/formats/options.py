@@ -35,6 +35,8 @@ class ReadOptions:
     system: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     prompt_template: str | None = None
+    own: Any = None
+    """The options of the format itself (`source.NAME`), where it has some."""
 
     def __post_init__(self) -> None:
         if self.turns not in get_args(Turns):
@@ -59,6 +61,8 @@ class Format:
     """The output row: the row's columns as they came and in order, with one answer per turn of the chat added in the
     format's own way. Takes the options that the chat was read with. In a chat with `prefill` the last answer holds
     only what the model wrote, and is joined to the turn that it continues."""
+    options: type[Any] | None = None
+    """The model of its own options, which become the section `source.NAME` of the recipe."""
 
 
 @lru_cache(maxsize=16)

@@ -1,0 +1,26 @@
+"""The kinds of engine that come along, without importing one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from batchchat.engines.base import Engine, EngineContext, EngineKind, Needs
+from batchchat.engines.scripted import ScriptedOptions
+from batchchat.engines.scripted import build as build_scripted
+
+
+def _build_of(module: str) -> Callable[[EngineContext], Engine]:
+    """The `build` of a module that is imported when an engine is built."""
+
+    def build(context: EngineContext) -> Engine:
+        engine: Engine = import_module(module).build(context)
+        return engine
+
+    return build
+
+
+AUTO = EngineKind(_build_of("batchchat.engines.auto"))
+CONTINUOUS = EngineKind(_build_of("batchchat.engines.continuous"))
+PIPELINE = EngineKind(_build_of("batchchat.engines.pipeline.engine"))
+SCRIPTED = EngineKind(build_scripted, Needs(local_model=False), ScriptedOptions)

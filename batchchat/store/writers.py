@@ -1,0 +1,44 @@
+"""The formats of a run's outputs (`sink.formats`): one file of output rows each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+from batchchat.store.parquet import write_parquet
+from batchchat.store.text import json_text
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The output rows of a run."""
+
+    rows: Callable[[], Iterator[dict[str, Any]]]
+    """Every row in input order, made anew by each call: JSON values under the names of columns."""
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A format of outputs, in the file `outputs.NAME`.
+
+    `write(file, outputs, options)` writes all rows and returns how many there were. The file is new, and takes its name
+    when `write` returns; where that raises, an earlier file stays. `options` is the model of the format's own options,
+    which become the section `sink.NAME` of the recipe.
+    """
+
+    write: Callable[[IO[bytes], Outputs, Any], int]
+    options: type[Any] | None = None
+
+
+def write_lines(file: IO[bytes], outputs: Outputs) -> int:
+    """One JSON object on each line."""
+    count = 0
+    for row in outputs.rows():
+        file.write(json_text(row).encode("utf-8") + b"\n")
+        count += 1
+    return count
+
+
+JSONL = Writer(lambda file, outputs, _: write_lines(file, outputs))
+PARQUET = Writer(lambda file, outputs, _: write_parquet(file, outputs.rows))
