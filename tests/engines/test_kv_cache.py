@@ -15,13 +15,7 @@ from batchchat.engines.continuous.batch import Span, build_pass
 from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.pools import Pool, Slot, bucket
 from batchchat.engines.continuous.prefix_index import BLOCK_SIZE, PrefixIndex, block_hashes
-from batchchat.engines.continuous.scheduler import Scheduler
-from batchchat.engines.continuous.sequence import Sequence
-from tests.support.requests import CODEC
-from tests.support.zoo import request
-
-Tokens = st.lists(st.integers(0, 2), max_size=6).map(lambda blocks: [n for n in blocks for _ in range(11)])
-"""Many of these begin alike, and part within blocks."""
+from tests.support.scheduling import Scheduling, Tokens
 
 
 @dataclass(eq=False)
@@ -263,78 +257,6 @@ def test_a_pass_names_each_token_once_and_where_it_goes(rows: list[tuple[int, in
         for place in range(span.start, span.end)
     }
     assert where == expected
-
-
-class Scheduling(RuleBasedStateMachine):
-    """Requests that come, are computed and end, under a tight budget."""
-
-    rows, budget, chunk = 4, 512, 48
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cache = self.make()
-        self.scheduler = Scheduler(self.cache, self.rows, self.chunk)
-        self.open: set[int] = set()
-        self.number = 0
-
-    def make(self) -> Any:
-        return KVCache(self.budget)
-
-    @precondition(lambda self: self.scheduler.room > 0)
-    @rule(tokens=Tokens.filter(len), answer=st.integers(1, 90))
-    def add(self, tokens: list[int], answer: int) -> None:
-        self.number += 1
-        sequence = Sequence(request(self.number, tuple(tokens), max_new_tokens=answer), CODEC, 0.0)
-        self.scheduler.add(sequence)
-        self.open.add(self.number)
-
-    @rule(drafted=st.integers(0, 3), accepted=st.integers(0, 3))
-    def step(self, drafted: int, accepted: int) -> None:
-        assert self.scheduler.admit() == []
-        for sequence in self.scheduler.outgrown():
-            self.scheduler.fail(sequence)
-            self.open.remove(sequence.request.index)
-        drafts = {one: (7,) * drafted for one in self.scheduler.running if one.is_writing}
-        spans = self.scheduler.plan(drafts)
-        assert sum(span.count for span in spans if not span.sequence.is_writing) <= self.chunk
-        assert len({id(span.sequence) for span in spans}) == len(spans)
-        assert all(span.sequence in self.scheduler.running for span in spans)
-        assert bool(spans) == bool(self.scheduler.running)
-        self.scheduler.advance(spans)
-        for span in spans:
-            if span.sampled:
-                sequence = span.sequence
-                for token in [*span.drafts[:accepted], 1 + sequence.request.index % 3]:
-                    if not sequence.progress.done:
-                        sequence.add(token, None)
-                if span.drafts:
-                    self.scheduler.settle(sequence)
-                if sequence.progress.done:
-                    self.scheduler.finish(sequence)
-                    self.open.remove(sequence.request.index)
-
-    @precondition(lambda self: self.scheduler.running)
-    @rule()
-    def set_apart(self) -> None:
-        guilty = self.scheduler.set_apart()
-        if guilty is not None:
-            self.open.remove(guilty.request.index)
-
-    @invariant()
-    def what_is_computed_is_known_and_fits(self) -> None:
-        assert len(self.scheduler.running) <= self.rows
-        assert self.cache.active_tokens <= self.budget
-        for sequence in self.scheduler.running:
-            assert sequence.placed.computed <= len(sequence.tokens)
-
-    def teardown(self) -> None:
-        for _ in range(3000):
-            if self.scheduler.idle:
-                break
-            self.step(0, 0)
-        assert self.scheduler.idle
-        assert self.open == set()
-        assert self.cache.active_tokens == 0
 
 
 TestScheduling = Scheduling.TestCase

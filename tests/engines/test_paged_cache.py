@@ -23,10 +23,10 @@ from batchchat.engines.continuous.paged.block_table import BlockTable, BlockTabl
 from batchchat.engines.continuous.prefix_index import BLOCK_SIZE
 from batchchat.engines.continuous.speculative.drafters import LookUp
 from batchchat.schedule import Feed
-from tests.engines.test_kv_cache import Scheduling, Tokens
 from tests.support.architectures import ARCHITECTURES
 from tests.support.engines import continuous
 from tests.support.requests import mixed, prompt
+from tests.support.scheduling import Scheduling, Tokens
 from tests.support.zoo import Clock, llama, request
 
 
