@@ -15,6 +15,8 @@ from batchchat.engines.cpu.kernels import compiled
 from tests.support.jobs import ROOT
 
 TABLE = re.compile(r"^\| `(?P<symbol>[^`]+)` \| (?P<files>[^|]+) \| (?P<guard>[^|]+) \|$", re.MULTILINE)
+NAMED_TUPLE = {"_fields", "_replace", "_asdict"}
+"""Documented, for all the underscore."""
 C_FUNCTION = re.compile(r"aoti_torch_\w+")
 
 
@@ -35,7 +37,8 @@ def used() -> dict[str, set[str]]:
         names = set(C_FUNCTION.findall(text))
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
-                if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+                own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+                if not own and node.attr not in NAMED_TUPLE:
                     names.add(node.attr)
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("numba.core"):
                 names |= {f"{node.module}.{alias.name}" for alias in node.names}
