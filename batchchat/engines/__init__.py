@@ -11,6 +11,7 @@ from batchchat.engines.base import (
     Needs,
     TokenListener,
 )
+from batchchat.engines.facts import EngineFacts
 from batchchat.engines.memory import Budget
 from batchchat.plugins.tables import ENGINES
 
@@ -26,6 +27,7 @@ __all__ = [
     "Budget",
     "Engine",
     "EngineContext",
+    "EngineFacts",
     "EngineKind",
     "EngineMeter",
     "FollowingEngine",

@@ -49,7 +49,7 @@ class Commands:
         self._path = os.pathsep.join(map(str, [*packages, ROOT]))
         self.imported: set[str] = set()
 
-    def __call__(self, *commands: Sequence[str | Path]) -> list[Finished]:
+    def __call__(self, *commands: Sequence[object]) -> list[Finished]:
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", DRIVER],
             input=json.dumps([list(map(str, command)) for command in commands]),
@@ -104,7 +104,7 @@ def test_one_of_each_in_one_run(acme: Commands, tmp_path: Path) -> None:
     report = json.loads(run.out)
     assert report["rows"] == {"in": 3, "answered": 3, "failed": 0}
     assert report["tokens"] == {"prompt": 21, "generated": 6}
-    assert report["engine"]["url"] == "http://here"
+    assert report["engine"]["details"]["url"] == "http://here"
     folder = tmp_path / "runs" / "acme"
     expected = "".join(f"U: say {n}\nA: SAY {n}\n==\n" for n in (3, 2, 1))
     assert (folder / "outputs.transcript").read_text() == expected
@@ -233,7 +233,11 @@ def mistakes(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[st
 def test_what_is_not_named_is_not_imported(acme: Commands, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "hello"}\n')
-    plain = {"model": {"name": "scripted"}, "source": {"path": str(rows)}, "engine": {"kind": "scripted"}}
+    plain: dict[str, Any] = {
+        "model": {"name": "scripted"},
+        "source": {"path": str(rows)},
+        "engine": {"kind": "scripted"},
+    }
     path = recipe(tmp_path, **plain, sink={"formats": ["jsonl"]})
     done, unknown = acme(
         ["run", path, "scoring=[length]", "engine.scripted.answer=counting"],
@@ -299,7 +303,7 @@ REFUSED = {
 
 def test_names_and_options_that_cannot_be_are_refused_by_name(site: Path, tmp_path: Path) -> None:
     commands = Commands(site, package(tmp_path / "site", "twin", TWIN_ENTRIES, TWIN))
-    scripted = {"model": {"name": "scripted"}, "engine": {"kind": "scripted"}, "scoring": ["length"]}
+    scripted: dict[str, Any] = {"model": {"name": "scripted"}, "engine": {"kind": "scripted"}, "scoring": ["length"]}
     path = recipe(tmp_path, **scripted, sink={"formats": ["jsonl"]})
     *refused, fine, listed = commands(
         *(["check", path, override] for override in REFUSED), ["check", path], ["schema", "--markdown"]

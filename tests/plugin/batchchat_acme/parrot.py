@@ -1,12 +1,11 @@
 """An engine like one on a server: it takes messages, and neither tokenizer nor weights are on this machine."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from pydantic import Field
 
 from batchchat.chats import Completion, Message, Request, Timings, Usage
-from batchchat.engines import EngineContext, EngineKind, EngineMeter, Needs
+from batchchat.engines import EngineContext, EngineFacts, EngineKind, EngineMeter, Needs
 from batchchat.recipe import MAY_CHANGE, Section
 from batchchat.schedule import Feed
 
@@ -40,8 +39,8 @@ class Parrot:
         message = Message("assistant", words, reasoning=f"{self._model} at {self._options.url}")
         return Completion(request, (), words, "stop", Timings(now, now, now), usage=usage, message=message)
 
-    def describe(self) -> Mapping[str, Any]:
-        return {"engine": "parrot", "url": self._options.url, "devices": []}
+    def describe(self) -> EngineFacts:
+        return EngineFacts(engine="parrot", details={"url": self._options.url})
 
     def close(self) -> None: ...
 
