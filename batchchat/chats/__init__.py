@@ -13,6 +13,7 @@ from batchchat.chats.types import (
     RowError,
     Settings,
     SourceRow,
+    TextArguments,
     Timings,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "RowError",
     "Settings",
     "SourceRow",
+    "TextArguments",
     "Timings",
 ]
