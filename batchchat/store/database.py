@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from batchchat.chats import Place, SourceRow
+from batchchat.chats import Chat, Place, SourceRow
+from batchchat.chats.formats import FORMATS, ReadOptions
 from batchchat.chats.json_text import encodable, loose_text
 from batchchat.errors import EnvironmentFault, UsageError
 
@@ -67,6 +68,12 @@ class StoredRow:
     def source(self) -> SourceRow:
         """The row as it was read from its source."""
         return SourceRow(self.number, self.place, self.data, self.raw)
+
+    def chat(self, options: ReadOptions) -> Chat:
+        """The chat of the row, under the id that it got when it was read first."""
+        assert self.format is not None, "a row that could not be read has no chat"
+        chat = FORMATS[self.format].read(self.source, self.index, options)
+        return chat if self.id is None or chat.id == self.id else replace(chat, id=self.id)
 
 
 @dataclass(frozen=True, slots=True)
