@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from batchchat.errors import UsageError
 from batchchat.chats.json_text import encodable, json_text
+from batchchat.errors import UsageError
 from batchchat.evaluation.answers import Answered
 from batchchat.scoring.aggregates import ScoredAnswer, Summary, Tally, outcome_of
 from batchchat.scoring.base import Score, column

@@ -17,6 +17,8 @@ _PARQUET = b"PAR1"
 _ENCRYPTED_PARQUET = b"PARE"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _UTF_32 = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
+_BEGINNINGS = b'{[" \t\r\n'
+"""Signs that rows of JSON may begin with."""
 _FOREIGN_SUFFIXES = (".csv", ".tsv", ".txt", ".md", ".yaml", ".yml", ".xml", ".xlsx", ".arrow", ".zip", ".tar", ".tgz")
 """Files that would otherwise be one bad row per line."""
 
@@ -63,10 +65,10 @@ def _wide_encoding(head: bytes) -> str | None:
         return "UTF-32"
     if head.startswith(_UTF_16):
         return "UTF-16"
-    patterns = {b"x\0\0\0": "UTF-32LE", b"\0\0\0x": "UTF-32BE", b"x\0": "UTF-16LE", b"\0x": "UTF-16BE"}
-    for pattern, name in patterns.items():
-        begin = head[: len(pattern)]
-        if len(begin) == len(pattern) and all((a == 0) == (b == 0) for a, b in zip(begin, pattern, strict=True)):
+    widths = {"UTF-32LE": (4, 0), "UTF-32BE": (4, 3), "UTF-16LE": (2, 0), "UTF-16BE": (2, 1)}
+    for name, (width, place) in widths.items():
+        sign = head[:width]
+        if len(sign) == width and sign[place] in _BEGINNINGS and sign.count(0) == width - 1:
             return name
     return None
 
