@@ -13,6 +13,7 @@ from batchchat.chats.types import (
     RowError,
     Settings,
     SourceRow,
+    TextArguments,
     Timings,
     Usage,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "RowError",
     "Settings",
     "SourceRow",
+    "TextArguments",
     "Timings",
     "Usage",
 ]

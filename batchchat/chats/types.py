@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from batchchat.chats.json_text import read_exact
+
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "developer", "user", "assistant", "tool")
 
@@ -23,13 +25,21 @@ class Place:
         return f"{self.file}:{self.line}"
 
 
+class TextArguments(dict[str, Any]):
+    """Arguments of a tool call that came as JSON text: what it says, and the text itself."""
+
+    def __init__(self, values: Mapping[str, Any], text: str):
+        super().__init__(values)
+        self.text = text
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation.
 
     `content` is None only where `tool_calls` is not empty. `tool_calls` are OpenAI-shaped mappings
     `{"id"?, "type": "function", "function": {"name", "arguments"}}` with `arguments` parsed to a mapping where
-    it was a JSON string. `extra` holds every other key of the message as it came (`loss_weight`, …).
+    it was a JSON string (`TextArguments` then). `extra` holds every other key of the message as it came.
     """
 
     role: Role
@@ -43,6 +53,7 @@ class Message:
     def as_dict(self) -> dict[str, Any]:
         """The mapping that chat templates and the `messages` output format read; absent parts have no key."""
         out: dict[str, Any] = {"role": self.role, "content": self.content}
+        out.update((key, value) for key, value in self.extra.items() if key not in out)
         if self.reasoning is not None:
             out["reasoning_content"] = self.reasoning
         if self.tool_calls:
@@ -56,11 +67,18 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One record of the input: its columns as they came, its number in the whole input from 0, and its place."""
+    """One record of the input: its columns as they came, its number in the whole input from 0, and its place. `text`
+    is the JSON that it was read from, None where it came otherwise."""
 
     number: int
     place: Place
     data: Mapping[str, Any]
+    text: str | None = None
+
+    @property
+    def exact(self) -> Mapping[str, Any]:
+        """`data` with the digits of its numbers as they stand in the text, to be written again."""
+        return self.data if self.text is None else read_exact(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +166,7 @@ class Request:
     prompt_ids: tuple[int, ...]
     settings: Settings
     seed: int
-    """64 unsigned bits from (run seed, chat id, sample, turn): never from its place in a batch, order or process."""
+    """63 bits from (run seed, chat id, sample, turn): never from its place in a batch, order or process."""
     messages: tuple[Message, ...] = ()
     tools: tuple[Mapping[str, Any], ...] | None = None
 

@@ -14,13 +14,13 @@ from batchchat.chats.formats import FORMATS, ReadOptions, detect_format
 from batchchat.chats.formats.columns import turns_column
 from batchchat.chats.formats.messages import COLUMNS, read_message, read_messages
 from batchchat.chats.formats.segments import answer_text, joined, split
+from batchchat.chats.json_text import loose_text
 from batchchat.errors import BadRow, UsageError
 from batchchat.recipe import Recipe
 from batchchat.sources import open_source
 from batchchat.sources.from_recipe import read_options
 from batchchat.store import RunStore, StoredRow
 from batchchat.store.export import message_from
-from batchchat.store.text import json_text
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class RunAnswers:
                 yield Answered(row.id or f"row-{row.number}", row.index, sample, {}, None, (), ())
             return
         data = row.data
-        chat = FORMATS[row.format].read(SourceRow(row.number, row.place, data), row.index, self._options)
+        chat = row.chat(self._options)
         written = self._store.turns(row.index)
         for sample in range(row.samples):
             turns = written.get(sample, [])
@@ -147,7 +147,7 @@ class FileAnswers:
             chat, answers = _finished_chat(item, index, self._options)
         except BadRow as error:
             own = item.data.get("id")
-            raw = json_text(item.data)
+            raw = loose_text(item.data) if item.text is None else item.text
             return _failed(
                 index, RowError(item.number, item.place, str(error), raw, own if isinstance(own, str) else None)
             )
@@ -155,6 +155,8 @@ class FileAnswers:
         reasons: Sequence[str | None] = [None] * len(answers)
         if isinstance(turns, list) and len(turns) == len(answers):
             reasons = [turn.get("finish_reason") for turn in turns]
+        if isinstance(facts.get("id"), str):  # a run's own outputs say what it called the chat
+            chat = replace(chat, id=facts["id"])
         return Answered(chat.id, index, sample, item.data, chat, answers, tuple(reasons))
 
 

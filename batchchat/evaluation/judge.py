@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batchchat.chats import Message
+from batchchat.chats.json_text import json_text
 from batchchat.errors import UsageError
 from batchchat.evaluation.answers import Answered, Answers
 from batchchat.evaluation.audit import Audit
@@ -30,7 +31,6 @@ from batchchat.scoring.judging import (
 from batchchat.sources.from_recipe import open_recipe_source
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.directory import replacing
-from batchchat.store.text import json_text
 
 Sides = tuple[tuple[Message, ...], ...]
 

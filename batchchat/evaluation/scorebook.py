@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from batchchat.chats.json_text import encodable, json_text
 from batchchat.errors import UsageError
 from batchchat.evaluation.answers import Answered
 from batchchat.scoring.aggregates import ScoredAnswer, Summary, Tally, outcome_of
 from batchchat.scoring.base import Score, column
 from batchchat.scoring.comparison import Key
 from batchchat.scoring.treatments import Condition, Treatments
-from batchchat.store.text import json_text
 
 FILE = "scores.jsonl"
 
@@ -112,7 +112,7 @@ class ScoreBook:
 
     def _part(self, name: str, columns: Mapping[str, Any]) -> str:
         value = column(columns, name)
-        text = value if isinstance(value, str) else "(none)" if value is None else json_text(value)
+        text = encodable(value) if isinstance(value, str) else "(none)" if value is None else json_text(value)
         known = self._values[name]
         if text not in known and len(known) >= _MOST_VALUES:
             return _OTHERS

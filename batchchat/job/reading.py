@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from itertools import chain, count, islice
+from typing import Any
 
 from batchchat.chats import Chat, RowError, SourceRow
 from batchchat.chats.formats import FORMATS, detect_format
+from batchchat.chats.formats.columns import made_up_id, names_itself
+from batchchat.chats.json_text import loose_text
 from batchchat.errors import BadRow
 from batchchat.recipe import Recipe
 from batchchat.sources import Source, select
 from batchchat.sources.from_recipe import read_options
 from batchchat.store import RunStore, StoredRow
-from batchchat.store.text import json_text
 
 NumSamples = Callable[[Chat], int]
 """How many answers a chat asks for; raises BadRow where its own settings are wrong."""
@@ -51,14 +54,13 @@ class Intake:
 
     def chat(self, row: StoredRow) -> Chat:
         """The chat of a row that was read before."""
-        assert row.format is not None, "a row that could not be read has no chat"
-        return FORMATS[row.format].read(SourceRow(row.number, row.place, row.data), row.index, self.options)
+        return row.chat(self.options)
 
     def _take_in(self, index: int, item: SourceRow | RowError) -> tuple[StoredRow, Chat] | None:
         if isinstance(item, RowError):
             self._refuse(index, item, item.raw, item.reason)
             return None
-        raw = json_text(item.data)
+        raw = loose_text(item.data) if item.text is None else item.text
         try:
             format_ = self._format(item)
             chat = FORMATS[format_].read(item, index, self.options)
@@ -67,10 +69,29 @@ class Intake:
             self._refuse(index, item, raw, str(error))
             return None
         earlier = self._store.add_row(row)
-        if earlier is not None:
+        if earlier is None:
+            return row, chat
+        if self._names_itself(item.data, chat.id) and self._names_itself(self._row(chat.id).data, chat.id):
             self._refuse(index, item, raw, f"the id {chat.id!r} was given before, at {earlier}")
             return None
+        chat = replace(chat, id=self._free_id(item, chat.id))
+        row = replace(row, id=chat.id)
+        self._store.add_row(row)
         return row, chat
+
+    def _names_itself(self, data: Mapping[str, Any], id_: str) -> bool:
+        return names_itself(data, id_, self.options)
+
+    def _row(self, id_: str) -> StoredRow:
+        row = self._store.row_by_id(id_)
+        assert row is not None, "the store has just found it"
+        return row
+
+    def _free_id(self, item: SourceRow, taken: str) -> str:
+        """Another id for a row whose own is taken by chance: by a made-up one, or because its column holds no ids."""
+        id_ = taken if self._names_itself(item.data, taken) else made_up_id(item.number)
+        others = chain([id_], (f"{id_}-{number}" for number in count(2)))
+        return next(other for other in others if self._store.row_by_id(other) is None)
 
     def _refuse(self, index: int, item: SourceRow | RowError, raw: str, reason: str) -> None:
         samples = self._recipe.generation.samples

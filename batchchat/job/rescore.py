@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchchat.chats import RowError
+from batchchat.chats.json_text import json_text
 from batchchat.errors import UsageError
 from batchchat.evaluation import Answered, Answers, Evaluator, evaluate_run, open_answers, refuse_run_gates
 from batchchat.job.run import run
@@ -20,7 +21,6 @@ from batchchat.reporting.writers import write_report
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.directory import replacing
 from batchchat.store.export import raw_value
-from batchchat.store.text import json_text
 from batchchat.version import __version__
 
 _SECTIONS = {"scoring", "summary", "judges", "gates"}

@@ -117,7 +117,7 @@ def _answer_all(
     progress = Progress(_expected(source.count(), recipe), store.num_done, quiet)
     engine_facts = _generate(recipe, text, store, meters, intake, dialogues, progress)
     with meters.phase("export"):
-        export(store, directory, recipe, intake.chat, intake.options)
+        export(store, directory, recipe, intake.chat, intake.options, source.types())
     store.set_meta("exported", _wanted_export(recipe))
     store.set_meta("evaluated", None)
     store.commit(meters.elapsed)

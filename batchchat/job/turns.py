@@ -6,6 +6,7 @@ for it and closed when its last sample is answered or failed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -91,7 +92,7 @@ class Dialogues:
             "raw": completion.text,
             "token_ids": list(completion.token_ids),
             **({} if answer.note is None else {"note": answer.note}),
-            **_logprobs(completion),
+            **_logprobs(completion, self._codec),
         }
         if prompt.cut:
             record["cut"] = dict(prompt.cut)
@@ -176,16 +177,28 @@ def conversation(chat: Chat, answers: list[Message]) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-def _logprobs(completion: Completion) -> Mapping[str, Any]:
+def _logprobs(completion: Completion, codec: Codec) -> Mapping[str, Any]:
+    """Each step's log-probability and those of the likeliest tokens, with their texts. A token that cannot be had (of
+    log-probability minus infinity) is none of the likeliest."""
     if completion.logprobs is None:
         return {}
-    steps = []
-    for step in completion.logprobs:
-        plain: dict[str, Any] = {"token_id": step.token_id, "logprob": step.logprob}
-        if step.top:
-            plain["top"] = [list(pair) for pair in step.top]
-        steps.append(plain)
-    return {"logprobs": steps}
+
+    def chosen(token_id: int, logprob: float) -> dict[str, Any]:
+        return {
+            "token_id": token_id,
+            "token": codec.decode([token_id]),
+            "logprob": logprob if math.isfinite(logprob) else None,
+        }
+
+    return {
+        "logprobs": [
+            {
+                **chosen(step.token_id, step.logprob),
+                **({"top": [chosen(*pair) for pair in step.top if math.isfinite(pair[1])]} if step.top else {}),
+            }
+            for step in completion.logprobs
+        ]
+    }
 
 
 def min_known(*limits: int | None) -> int | None:

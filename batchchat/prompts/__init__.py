@@ -2,7 +2,8 @@
 
 from batchchat.prompts.bytes_codec import ByteCodec
 from batchchat.prompts.codec import Answer, Codec, TokenizerCodec
-from batchchat.prompts.doctor import Finding, diagnose
+from batchchat.prompts.doctor import diagnose
+from batchchat.prompts.findings import Finding
 from batchchat.prompts.messages_codec import MessagesCodec
 from batchchat.prompts.overflow import Prompt, fit
 from batchchat.prompts.settings import SettingsResolver, leaked_defaults, resolve_settings, row_samples, row_seed

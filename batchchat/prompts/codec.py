@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from batchchat.chats import Completion, Message
 from batchchat.errors import BadRow, UsageError
 from batchchat.prompts.answers import Answer, answer_text, parsed_answer, plain_answer, thinking_answer, uses_thinking
+from batchchat.prompts.arguments import ArgumentForms, find_forms, with_arguments
 from batchchat.prompts.literal import LiteralText
 from batchchat.prompts.token_texts import TokenTexts, token_texts
 
@@ -87,6 +88,7 @@ class TokenizerCodec:
         self._given_template = template
         self._literal = LiteralText(tokenizer)
         self._token_texts: TokenTexts | None = None
+        self._argument_forms: dict[bool, ArgumentForms] = {}
         self._thinks = uses_thinking(tokenizer, self.template)
 
     @property
@@ -112,7 +114,7 @@ class TokenizerCodec:
 
         Raises BadRow with the template's own words where it refuses the chat, UsageError without a template.
         """
-        chat, schemas = _plain(messages, tools)
+        chat, schemas = self._plain(messages, tools)
         if not self._literal.occurs_in((chat, schemas)):
             return tuple(self._literal.encode(self._apply(chat, schemas, prefill)))
         marks = self._literal.marks_for((chat, schemas))
@@ -120,7 +122,7 @@ class TokenizerCodec:
         return tuple(self._literal.encode_marked(self._apply(marked_chat, marked_schemas, prefill), marks))
 
     def render_text(self, messages: Sequence[Message], tools: Tools = None, *, prefill: bool = False) -> str:
-        return self._apply(*_plain(messages, tools), prefill)
+        return self._apply(*self._plain(messages, tools), prefill)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         return tuple(self._literal.encode_text(text))
@@ -153,6 +155,10 @@ class TokenizerCodec:
             out.append((self.decode(ids[start:]), False))
         return out
 
+    def special_in(self, text: str) -> str | None:
+        """The first special token that a text holds, None for none."""
+        return next((piece for piece, special in self._literal.split(text) if special), None)
+
     def content_text(self, text: str) -> str:
         """Raw text without special tokens."""
         return self._literal.strip(text)
@@ -163,7 +169,7 @@ class TokenizerCodec:
         all text as content, and a note."""
         if getattr(self.tokenizer, "response_template", None) is not None:
             return self._parse_by_template(completion)
-        if self._thinks:
+        if self._thinks and not _opens_reasoning(completion.request.messages):
             prompt_end = self.decode(completion.request.prompt_ids[-8:])
             return thinking_answer(completion, prompt_end, self.content_text)
         return plain_answer(completion, self.content_text)
@@ -181,6 +187,22 @@ class TokenizerCodec:
         except Exception as error:  # the response template is the model's and may raise anything on odd output
             note = f"the tokenizer's response template could not read the answer ({_words(error)}): all is content"
             return Answer(plain_answer(completion, self.content_text).message, note)
+
+    def _plain(
+        self, messages: Sequence[Message], tools: Tools
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+        """Mappings as templates read them. No tools and an empty list of tools are the same to a chat, not to every
+        template, so both are None."""
+        chat = [message.as_dict() for message in messages]
+        schemas = [dict(tool) for tool in tools] if tools else None
+        if any(message.tool_calls for message in messages):
+            forms = self._argument_forms.get(bool(schemas)) or find_forms(
+                chat, lambda probe: self._apply(probe, schemas, prefill=False)
+            )
+            if forms is not None:
+                self._argument_forms[bool(schemas)] = forms
+                chat = with_arguments(chat, forms.choose)
+        return chat, schemas
 
     def _apply(self, chat: list[dict[str, Any]], tools: list[dict[str, Any]] | None, prefill: bool) -> str:
         if self._given_template is None and not self.tokenizer.chat_template:
@@ -205,10 +227,10 @@ class TokenizerCodec:
         return text
 
 
-def _plain(messages: Sequence[Message], tools: Tools) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
-    """Mappings as templates read them. No tools and an empty list of tools are the same to a chat, not to every
-    template, so both are None."""
-    return [message.as_dict() for message in messages], [dict(tool) for tool in tools] if tools else None
+def _opens_reasoning(messages: Sequence[Message]) -> bool:
+    """Whether the turn to be continued is within its reasoning: what is written then stays one text with it."""
+    start = messages[-1].content or "" if messages and messages[-1].role == "assistant" else ""
+    return start.rfind("<think>") > start.rfind("</think>")
 
 
 def _words(error: Exception) -> str:

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 from batchchat.chats import Chat, Message
 from batchchat.errors import BadRow, UsageError
 from batchchat.prompts.codec import Codec, TokenizerCodec
+from batchchat.prompts.findings import Finding
 from batchchat.prompts.settings import leaked_defaults, resolve_settings
+from batchchat.prompts.shown import continued_turns, left_out
 
 _TOP_K = 50
 """What `generate` takes where nothing says otherwise."""
 _DAYS = (datetime(2001, 2, 3, 4, 5, 6), datetime(2019, 10, 21, 17, 38, 49))
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """`error` will fail rows or the run, `warning` may spoil results, `note` is worth knowing."""
-
-    level: Literal["error", "warning", "note"]
-    what: str
-    advice: str
-
-
 def diagnose(codec: Codec, generation_defaults: Mapping[str, Any], recipe: Any, chats: Sequence[Chat]) -> list[Finding]:
     """All findings about a recipe's prompts. `chats` are the first ones of the input; they are not changed."""
-    findings = [*_limits(codec), *_sampling(codec, generation_defaults, recipe), *_prefill(chats)]
+    findings = [*_limits(codec), *_sampling(codec, generation_defaults, recipe), *_white_space(chats)]
     if isinstance(codec, TokenizerCodec):
         try:
             codec.render((Message("user", "hello"),))
@@ -39,6 +31,7 @@ def diagnose(codec: Codec, generation_defaults: Mapping[str, Any], recipe: Any, 
         except BadRow:
             pass  # a template that wants a system turn, say: `_roles` names what it refuses
         findings += [*_beginning(codec, chats), *_roles(codec, recipe, chats), *_dates(codec, chats)]
+        findings += [*continued_turns(codec, chats), *left_out(codec, chats)]
     return findings
 
 
@@ -86,7 +79,7 @@ def _sampling(codec: Codec, defaults: Mapping[str, Any], recipe: Any) -> Iterato
             )
 
 
-def _prefill(chats: Sequence[Chat]) -> Iterator[Finding]:
+def _white_space(chats: Sequence[Chat]) -> Iterator[Finding]:
     for chat in chats:
         opening = chat.segments[-1][-1].content if chat.prefill and chat.segments else None
         if opening and opening != opening.rstrip():

@@ -14,6 +14,9 @@ from batchchat.prompts.codec import Codec
 Policy = Literal["error", "drop_oldest_turns", "truncate_left", "reduce_generation"]
 
 
+_SYSTEM = ("system", "developer")
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A prompt that fits. `messages` are those rendered in it; `cut` counts what was taken away: `messages` (dropped
@@ -38,7 +41,8 @@ def fit(
 
     - `error`: a chat that does not fit is a BadRow with the numbers;
     - `drop_oldest_turns`: whole exchanges (a user turn and what follows it up to the next) go from the beginning;
-      system turns before them and the last exchange stay;
+      system turns before them and the last exchange stay, and so do system turns right before what is kept, the
+      nearest first, as far as they fit;
     - `truncate_left`: tokens go from the prompt's left, without regard to turns; a leading special token (the
       beginning of text) stays;
     - `reduce_generation`: fewer tokens are generated, at least one.
@@ -77,19 +81,28 @@ def _truncate_left(whole: Prompt, context_length: int, codec: Codec) -> Prompt:
 def _drop_oldest_turns(
     whole: Prompt, context_length: int, render: Callable[[tuple[Message, ...]], tuple[int, ...]]
 ) -> Prompt:
-    head = next((n for n, m in enumerate(whole.messages) if m.role not in ("system", "developer")), 0)
+    head = next((n for n, m in enumerate(whole.messages) if m.role not in _SYSTEM), 0)
     leading, turns = whole.messages[:head], whole.messages[head:]
     starts = [number for number, message in enumerate(turns) if message.role == "user" and number > 0]
 
     def excess(start: int) -> int:
         return max(0, len(render(leading + turns[start:])) + whole.max_new_tokens - context_length)
 
+    def fits(start: int) -> bool:
+        try:
+            return excess(start) == 0
+        except BadRow:  # a template that wants its system turns at the beginning
+            return False
+
     # Dropping more never makes a prompt longer, so the first start that fits is found by halving.
     found = bisect_left(starts, 0, key=lambda start: -excess(start))
     if found == len(starts):
         raise _too_long(whole, context_length, "the last turn alone is too long; lower generation.max_new_tokens")
-    kept = leading + turns[starts[found] :]
-    return Prompt(render(kept), kept, whole.max_new_tokens, {"messages": starts[found]})
+    start = starts[found]
+    while start > 1 and turns[start - 1].role in _SYSTEM and fits(start - 1):
+        start -= 1
+    kept = leading + turns[start:]
+    return Prompt(render(kept), kept, whole.max_new_tokens, {"messages": start})
 
 
 def _too_long(prompt: Prompt, context_length: int, advice: str) -> BadRow:

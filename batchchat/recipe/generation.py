@@ -101,7 +101,7 @@ class RowSettings(Section):
     samples: int = Field(default=1, ge=1, description="How many independent answers each chat gets.")
     seed: int = Field(
         default=0,
-        ge=0,
+        ge=-(2**63),
         le=2**63 - 1,
         description="The run's seed. Each answer's own seed is made from it, the chat's id, the sample and the turn.",
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchchat.chats import Place, SourceRow
 from batchchat.errors import EnvironmentFault, UsageError
-from batchchat.sources.records import Item, plain
+from batchchat.sources.arrow_rows import ArrowRows
+from batchchat.sources.records import Item
 
 _BATCH_ROWS = 256
 
@@ -21,19 +21,18 @@ class DatasetRows:
         self._about = about
         if columns is not None:
             dataset = dataset.select_columns(list(columns))
-        for column, feature in (dataset.features or {}).items():
-            if getattr(feature, "decode", False):  # images and sounds stay the bytes that they are
-                dataset = dataset.cast_column(column, type(feature)(decode=False))
         self._dataset = dataset
+        self._features = dataset.features
 
     def rows(self, number: int) -> Iterator[Item]:
         line = 1
         try:
-            for batch in self._dataset.iter(_BATCH_ROWS):
-                for values in zip(*batch.values(), strict=True):
-                    data = plain(dict(zip(batch, values, strict=True)))
-                    yield SourceRow(number, Place(self.name, line), data)
-                    number, line = number + 1, line + 1
+            # As Arrow has them: images and sounds stay the bytes that they are, JSON its text.
+            for table in self._dataset.with_format("arrow").iter(_BATCH_ROWS):
+                rows = ArrowRows(self.name, table.schema)
+                for batch in table.to_batches():
+                    yield from rows.items(batch, number, self.name, line)
+                    number, line = number + batch.num_rows, line + batch.num_rows
         except (OSError, ConnectionError) as error:
             raise EnvironmentFault(
                 f"{self.name} cannot be read beyond row {line - 1}: {error}; run it again"
@@ -42,6 +41,9 @@ class DatasetRows:
     def fingerprint(self) -> dict[str, Any]:
         found = getattr(self._dataset, "_fingerprint", None)
         return {"path": self.name, **self._about, **({} if found is None else {"fingerprint": found})}
+
+    def types(self) -> Mapping[str, Any] | None:
+        return None if self._features is None else ArrowRows(self.name, self._features.arrow_schema).types
 
     def count(self) -> int | None:
         return getattr(self._dataset, "num_rows", None)

@@ -80,6 +80,9 @@ class DelimitedRows:
                 yield RowError(number, place, str(error), raw_text(_as_bytes(text)))
             number += 1
 
+    def types(self) -> None:
+        """Columns have no types."""
+
     def fingerprint(self) -> dict[str, Any]:
         return {"path": self.name, "bytes": self._file.path.stat().st_size, "sha256": self._file.sha256()}
 

@@ -23,6 +23,7 @@ COMPRESSIONS: dict[bytes, str] = {
     b"\x28\xb5\x2f\xfd": "zstd",
 }
 """First bytes of a compressed file and the name of the compression."""
+COMPRESSIONS |= {bytes([0x50 + number]) + b"\x2a\x4d\x18": "zstd" for number in range(16)}  # frames to be passed over
 
 
 class BrokenStreamError(Exception):

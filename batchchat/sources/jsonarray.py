@@ -10,15 +10,15 @@ from typing import Any
 
 from batchchat.chats import Place, RowError, SourceRow
 from batchchat.chats.formats.values import kind
+from batchchat.chats.json_text import checked_depth, read_first
+from batchchat.errors import BadRow
 from batchchat.sources.files import CHUNK, BrokenStreamError, DataFile
-from batchchat.sources.records import Item, json_reason, raw_text
+from batchchat.sources.records import Item, checked_names, json_reason, raw_text
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRUCTURE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{},]', re.DOTALL)
 _LONGEST_SKIP = 1 << 24
 """Characters within which the end of an element that is not JSON must be found."""
-
-_raw_decode = json.JSONDecoder().raw_decode
 
 
 class JsonArray:
@@ -41,7 +41,7 @@ class JsonArray:
             place = Place(self.name, window.line)
             value, raw, reason = window.element()
             if reason is None:
-                yield SourceRow(number, place, value)
+                yield SourceRow(number, place, value, raw)
             elif window.peek() == "":
                 yield RowError(
                     number, place, window.broken or f"{reason}, and no row behind it can be read", raw_text(raw)
@@ -66,6 +66,9 @@ class JsonArray:
 
     def fingerprint(self) -> dict[str, Any]:
         return {"path": self.name, "bytes": self._file.path.stat().st_size, "sha256": self._file.sha256()}
+
+    def types(self) -> None:
+        return None
 
     def count(self) -> int | None:
         return None
@@ -110,7 +113,7 @@ class _Window:
         """Passes over the next element. Its value and text, and why it is no row, None where it is one."""
         while True:
             try:
-                value, end = _raw_decode(self._text, self._position)
+                value, end = read_first(self._text, self._position)
             except json.JSONDecodeError as error:
                 if self._may_go_on(error) and self._more():
                     continue
@@ -130,9 +133,11 @@ class _Window:
             try:
                 text.encode("utf-8")
             except UnicodeEncodeError:
-                raw = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-                return None, raw, "the element is not UTF-8: save the file as UTF-8"
-            return value, text, None
+                return None, text, "the element is not UTF-8: save the file as UTF-8"
+            try:
+                return checked_names(checked_depth(value, text)), text, None
+            except (BadRow, ValueError) as error:
+                return None, text, str(error)
 
     def _ends_element(self, end: int) -> bool:
         """Whether a comma, the list's end or the file's end stands at `end`."""

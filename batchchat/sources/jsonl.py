@@ -9,9 +9,10 @@ from typing import Any
 
 from batchchat.chats import Place, RowError, SourceRow
 from batchchat.chats.formats.values import kind
+from batchchat.chats.json_text import read_row
 from batchchat.errors import BadRow
 from batchchat.sources.files import COMPRESSIONS, BrokenStreamError, DataFile
-from batchchat.sources.records import Item, json_reason, raw_text
+from batchchat.sources.records import Item, checked_names, json_reason, raw_text
 
 BOM = b"\xef\xbb\xbf"
 
@@ -20,7 +21,7 @@ class JsonLines:
     """Rows of a JSONL file, compressed or not. Memory is bounded by the longest line.
 
     A line ends at "\\n" and nowhere else; a "\\r" before it and a byte order mark at the start of the file are
-    dropped, blank lines are counted and passed over. Numbers follow Python's `json`: NaN and Infinity are read.
+    dropped, blank lines are counted and passed over.
     """
 
     def __init__(self, file: DataFile):
@@ -39,7 +40,7 @@ class JsonLines:
                     continue
                 place = Place(self.name, line_number)
                 try:
-                    yield SourceRow(number, place, parse_line(line))
+                    yield SourceRow(number, place, *parse_line(line))
                 except BadRow as error:
                     yield RowError(number, place, str(error), raw_text(line))
                 number += 1
@@ -59,6 +60,9 @@ class JsonLines:
                 size += len(line)
         self._count = None if compressed else count
         return {"path": self.name, "bytes": size, "sha256": digest.hexdigest()}
+
+    def types(self) -> None:
+        return None
 
     def count(self) -> int | None:
         """Known for an uncompressed file once its fingerprint was taken, which reads every line anyway."""
@@ -83,10 +87,12 @@ def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield last
 
 
-def parse_line(line: bytes) -> dict[str, Any]:
-    """The JSON object of one line (a "\\r" at its end is white space). Raises BadRow with the column, from 1."""
+def parse_line(line: bytes) -> tuple[dict[str, Any], str]:
+    """The JSON object of one line (a "\\r" at its end is white space) and its text. Raises BadRow with the column, from
+    1."""
     try:
-        value = json.loads(line.decode("utf-8"))
+        text = line.decode("utf-8")
+        value = read_row(text)
     except UnicodeDecodeError as error:
         raise BadRow(
             f"the line is not UTF-8: byte 0x{line[error.start]:02x} at byte {error.start + 1}: save the file as UTF-8"
@@ -97,4 +103,4 @@ def parse_line(line: bytes) -> dict[str, Any]:
         raise BadRow(f"the line is not JSON that can be read: {json_reason(error)}") from None
     if not isinstance(value, dict):
         raise BadRow(f"the line is {kind(value)}, not an object")
-    return value
+    return checked_names(value), text

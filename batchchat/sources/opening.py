@@ -17,7 +17,11 @@ from batchchat.sources.paths import CSV_SUFFIXES, DATA_SUFFIXES, data_suffix
 from batchchat.sources.records import Part, Reader
 
 _PARQUET = b"PAR1"
+_ENCRYPTED_PARQUET = b"PARE"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_UTF_32 = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
+_BEGINNINGS = b'{[" \t\r\n'
+"""Signs that rows of JSON may begin with."""
 _FOREIGN_SUFFIXES = (".txt", ".md", ".yaml", ".yml", ".xml", ".xlsx", ".arrow", ".zip", ".tar", ".tgz")
 """Files that would otherwise be one bad row per line."""
 
@@ -54,6 +58,8 @@ def open_file(file: DataFile, columns: Sequence[str] | None, options: OptionsOf)
     suffix = data_suffix(file.path.name)
     if file.head().startswith(_PARQUET) or file.path.suffix.lower() == ".parquet":
         return ParquetRows(file, columns)
+    if file.head().startswith(_ENCRYPTED_PARQUET):
+        raise UsageError(f"{file.name} is an encrypted Parquet file: decrypt it first")
     try:
         return _open_text(file, suffix, options)
     except BrokenStreamError:
@@ -62,8 +68,13 @@ def open_file(file: DataFile, columns: Sequence[str] | None, options: OptionsOf)
 
 def _open_text(file: DataFile, suffix: str, options: OptionsOf) -> Part:
     start = _text_start(file)
-    if start.startswith(_UTF_16):
-        raise UsageError(f"{file.name} is UTF-16: save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
+    encoding = _wide_encoding(next(iter(file.chunks()), b""))
+    if encoding is not None:
+        raise UsageError(f"{file.name} is {encoding}: save it as UTF-8 (iconv -f {encoding} -t UTF-8)")
+    if _ends_lines_with_cr(file):
+        raise UsageError(
+            f"{file.name} ends its lines with carriage returns alone: end them with newlines (tr '\\r' '\\n')"
+        )
     if start.startswith(_PARQUET):
         raise UsageError(f"{file.name} is a compressed Parquet file: decompress it first")
     if start.startswith(b"["):
@@ -89,6 +100,35 @@ def _open_json(file: DataFile) -> JsonArray:
     return JsonArray(file)
 
 
+def _wide_encoding(head: bytes) -> str | None:
+    """The name of an encoding with several bytes for each sign, by its mark or by the zero bytes of the first sign."""
+    if head.startswith(_UTF_32):
+        return "UTF-32"
+    if head.startswith(_UTF_16):
+        return "UTF-16"
+    widths = {"UTF-32LE": (4, 0), "UTF-32BE": (4, 3), "UTF-16LE": (2, 0), "UTF-16BE": (2, 1)}
+    for name, (width, place) in widths.items():
+        sign = head[:width]
+        if len(sign) == width and sign[place] in _BEGINNINGS and sign.count(0) == width - 1:
+            return name
+    return None
+
+
+def _ends_lines_with_cr(file: DataFile) -> bool:
+    """Whether carriage returns alone part the first rows: two values one behind the other are no JSON text."""
+    head = next(iter(file.chunks()), b"").removeprefix(BOM)
+    pieces = [piece for piece in head.split(b"\r") if piece.strip()]
+    return b"\n" not in head and len(pieces) > 1 and all(map(_is_json, pieces[:2]))
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _text_start(file: DataFile) -> bytes:
     """The text from its first character on that is not white space."""
     for chunk in file.chunks():
@@ -101,8 +141,6 @@ def _text_start(file: DataFile) -> bytes:
 def _first_line_is_json(file: DataFile, and_more_follow: bool = False) -> bool:
     """Whether the first line that is not blank is a JSON value of its own, and perhaps not the only one."""
     lines = (line.removeprefix(BOM) for line in split_lines(file.chunks()) if line and not line.isspace())
-    try:
-        json.loads(next(lines, b""))
-    except (ValueError, RecursionError):
+    if not _is_json(next(lines, b"")):
         return False
     return not and_more_follow or next(lines, None) is not None

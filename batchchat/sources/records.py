@@ -1,17 +1,15 @@
-"""What all readers share: the reader's contract, JSON values out of Python ones, the raw text of bad rows."""
+"""What all readers share: the reader's contract, the raw text of bad rows."""
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, time, timedelta
-from decimal import Decimal
 from typing import Any, Protocol
-from uuid import UUID
 
 from batchchat.chats import RowError, SourceRow
+from batchchat.chats.formats.values import check_text
+from batchchat.chats.json_text import NotStrictError, encodable
 from batchchat.sources.files import DataFile
 
 RAW_LIMIT = 1_000_000
@@ -34,6 +32,10 @@ class Part(Protocol):
         """What its content is known by: another content has another fingerprint."""
         ...
 
+    def types(self) -> Mapping[str, Any] | None:
+        """The Arrow type of each column, None where columns have no types."""
+        ...
+
     def count(self) -> int | None:
         """How many rows it has, where that is known without reading them all."""
         ...
@@ -54,9 +56,12 @@ class Reader:
 
 
 def raw_text(text: str | bytes) -> str:
-    """A bad row as text to keep. Bytes that are not UTF-8 are escaped; a long text is cut and says so."""
+    """A bad row as text to keep. Bytes that are not UTF-8 (in a text the surrogates that stand for them) are escaped; a
+    long text is cut and says so."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
+    elif encodable(text) != text:
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if len(text) <= RAW_LIMIT:
         return text
     return f"{text[:RAW_LIMIT]}… [cut: the row has {len(text):,} characters]"
@@ -67,25 +72,13 @@ def json_reason(error: ValueError | RecursionError) -> str:
     if isinstance(error, json.JSONDecodeError):
         reason = error.msg.removesuffix(" at")
         return reason[0].lower() + reason[1:]
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return str(error) if isinstance(error, NotStrictError) else "a whole number exceeds the limit of 4,300 digits"
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON can hold it: times in ISO 8601, durations in seconds, decimals as their digits, bytes in
-    base64."""
-    match value:
-        case None | bool() | int() | float() | str():
-            return value
-        case Mapping():
-            return {str(name): plain(item) for name, item in value.items()}
-        case list() | tuple():
-            return [plain(item) for item in value]
-        case date() | time():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case Decimal() | UUID():
-            return str(value)
-        case bytes():
-            return base64.b64encode(value).decode("ascii")
-    raise TypeError(f"a {type(value).__name__} has no place in a row")
+def checked_names(data: dict[str, Any]) -> dict[str, Any]:
+    """`data` if the names of its columns are text. Raises BadRow: no table and no report can hold any other."""
+    for name in data:
+        check_text(name, "the name of a column")
+    return data

@@ -64,6 +64,18 @@ class Source:
         known = [count for count in counts if count is not None]
         return sum(known) if len(known) == len(counts) else None
 
+    def types(self) -> dict[str, Any]:
+        """The Arrow types of the columns that have one and the same in every part. Empty where a part has none."""
+        parts = [part.types() for part in self._parts]
+        found: dict[str, Any] = {}
+        for types in parts:
+            if types is None:
+                return {}
+            for column, kind in types.items():
+                if found.setdefault(column, kind) != kind:
+                    found[column] = None
+        return {column: kind for column, kind in found.items() if kind is not None}
+
     def close(self) -> None:
         self._stack.close()
 

@@ -6,16 +6,19 @@ a kill, a full disk or a power cut costs at most what was in flight.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from batchchat.chats import Place
+from batchchat.chats import Chat, Place, SourceRow
+from batchchat.chats.formats import FORMATS, ReadOptions
+from batchchat.chats.json_text import encodable, loose_text
 from batchchat.errors import EnvironmentFault, UsageError
-from batchchat.store.text import json_text, read_json
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -58,8 +61,19 @@ class StoredRow:
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        data: dict[str, Any] = read_json(self.raw)
+        data: dict[str, Any] = json.loads(self.raw)
         return data
+
+    @property
+    def source(self) -> SourceRow:
+        """The row as it was read from its source."""
+        return SourceRow(self.number, self.place, self.data, self.raw)
+
+    def chat(self, options: ReadOptions) -> Chat:
+        """The chat of the row, under the id that it got when it was read first."""
+        assert self.format is not None, "a row that could not be read has no chat"
+        chat = FORMATS[self.format].read(self.source, self.index, options)
+        return chat if self.id is None or chat.id == self.id else replace(chat, id=self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +133,21 @@ class RunStore:
     def meta(self, key: str) -> Any:
         """The value last written under `key`, or None."""
         found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return read_json(found[0]) if found else None
+        return json.loads(found[0]) if found else None
 
     def set_meta(self, key: str, value: Any) -> None:
-        self._write("INSERT OR REPLACE INTO meta VALUES(?, ?)", (key, json_text(value)))
+        self._write("INSERT OR REPLACE INTO meta VALUES(?, ?)", (key, loose_text(value)))
 
     def begin_session(self, started: str) -> None:
         """Count what this process does apart from those before it."""
         self._session = self._write("INSERT INTO sessions(started) VALUES(?)", (started,))
         self.commit()
+
+    @property
+    def started(self) -> int:
+        """When the run began, in seconds since 1970; 0 before that."""
+        found = self._db.execute("SELECT min(started) FROM sessions").fetchone()[0]
+        return int(datetime.fromisoformat(found).timestamp()) if found else 0
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -153,13 +173,13 @@ class RunStore:
             "INSERT INTO turns VALUES(?,?,?,?,?,?,?,?,?,?)",
             (
                 turn.index, turn.sample, turn.turn, turn.prompt_tokens, turn.completion_tokens, turn.finish_reason,
-                turn.queued, turn.started, turn.finished, json_text(turn.record),
+                turn.queued, turn.started, turn.finished, loose_text(turn.record),
             ),
         )  # fmt: skip
 
     def add_error(self, index: int, sample: int, turn: int | None, reason: str) -> None:
         """`sample` -1 fails the whole row."""
-        self._write("INSERT INTO errors VALUES(?,?,?,?)", (index, sample, turn, reason))
+        self._write("INSERT INTO errors VALUES(?,?,?,?)", (index, sample, turn, encodable(reason)))
 
     def finish_row(self, index: int) -> None:
         """Every sample of the row is answered or failed."""
@@ -220,7 +240,7 @@ class RunStore:
             "record FROM turns WHERE idx = ? ORDER BY sample, turn"
         )
         for values in self._db.execute(query, (index,)):
-            columns: tuple[Any, ...] = (*values[:-1], read_json(values[-1]))
+            columns: tuple[Any, ...] = (*values[:-1], json.loads(values[-1]))
             turn = TurnRecord(*columns)
             found.setdefault(turn.sample, []).append(turn)
         return found

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from batchchat.chats import Chat, Message
 from batchchat.chats.formats import FORMATS, ReadOptions
+from batchchat.chats.formats.columns import own_id
+from batchchat.chats.formats.openai import failure, is_batch_line
+from batchchat.chats.json_text import read_exact, read_row
 from batchchat.plugins.tables import WRITERS
 from batchchat.recipe import Recipe
 from batchchat.store.database import RunStore, StoredRow, TurnRecord
@@ -19,11 +21,17 @@ ReadChat = Callable[[StoredRow], Chat]
 
 
 def export(
-    store: RunStore, directory: RunDirectory, recipe: Recipe, read_chat: ReadChat, options: ReadOptions
+    store: RunStore,
+    directory: RunDirectory,
+    recipe: Recipe,
+    read_chat: ReadChat,
+    options: ReadOptions,
+    types: Mapping[str, Any],
 ) -> tuple[int, int]:
     """Write the outputs and errors of a run whose rows are all done. Returns how many rows each got.
 
-    The whole of a file appears at once: it is written beside its name and renamed.
+    The whole of a file appears at once: it is written beside its name and renamed. `types` are the Arrow types of the
+    input's columns.
     """
 
     def outputs() -> Iterator[dict[str, Any]]:
@@ -32,17 +40,18 @@ def export(
 
     def errors() -> Iterator[dict[str, Any]]:
         for row in store.rows():
-            yield from _error_rows(store, row)
+            yield from _error_rows(store, row, options)
 
     num_outputs = 0
     for format_ in recipe.sink.formats:
-        num_outputs = _write(WRITERS[format_], directory.outputs(format_), outputs, recipe.sink.options_of(format_))
-    return num_outputs, _write(JSONL, directory.errors, errors, None)
+        written = Outputs(outputs, types)
+        num_outputs = _write(WRITERS[format_], directory.outputs(format_), written, recipe.sink.options_of(format_))
+    return num_outputs, _write(JSONL, directory.errors, Outputs(errors, {}), None)
 
 
-def _write(writer: Writer, path: Path, rows: Callable[[], Iterator[dict[str, Any]]], options: Any) -> int:
+def _write(writer: Writer, path: Path, outputs: Outputs, options: Any) -> int:
     with replacing(path) as file:
-        return writer.write(file, Outputs(rows), options)
+        return writer.write(file, outputs, options)
 
 
 def _output_rows(
@@ -53,20 +62,26 @@ def _output_rows(
         return
     assert row.format is not None
     chat = read_chat(row)
-    data = row.data
+    data = row.source.exact
     turns = store.turns(row.index)
+    format_ = FORMATS[row.format]
+    outputs: list[dict[str, Any]] = []
     for sample in range(row.samples):
         if sample in failed:
             continue
         written = turns[sample]
         answers = [message_from(turn.record["message"]) for turn in written]
         facts = {"sample": sample, "turns": [_turn_facts(turn, chat, recipe.sink.timings) for turn in written]}
-        output = FORMATS[row.format].write(data, chat, answers, options, {**facts, "model": recipe.model.name})
+        further = {"model": recipe.model.name, "created": store.started}
+        output = format_.write(data, chat, answers, options, {**facts, **further})
         ours: dict[str, Any] = {"id": chat.id, "index": row.index, **facts}
         if "batchchat" in data:
             ours["previous"] = data["batchchat"]
         output["batchchat"] = ours
-        yield output
+        outputs.append(output)
+    if outputs and format_.join is not None:
+        outputs = [format_.join(outputs)]
+    yield from outputs
 
 
 def _turn_facts(turn: TurnRecord, chat: Chat, timings: bool) -> dict[str, Any]:
@@ -87,29 +102,44 @@ def _turn_facts(turn: TurnRecord, chat: Chat, timings: bool) -> dict[str, Any]:
     return facts
 
 
-def _error_rows(store: RunStore, row: StoredRow) -> Iterator[dict[str, Any]]:
+def _error_rows(store: RunStore, row: StoredRow, options: ReadOptions) -> Iterator[dict[str, Any]]:
     failed = store.errors(row.index)
     if not failed:
         return
     turns = store.turns(row.index)
+    data, sound = _as_read(row.raw)
+    id_ = own_id(data, options) if row.id is None and isinstance(data, dict) else row.id
     for sample, (turn, reason) in failed.items():
-        error: dict[str, Any] = {"id": row.id, "index": row.index, "file": row.place.file, "line": row.place.line}
+        error: dict[str, Any] = {"id": id_, "index": row.index, "file": row.place.file, "line": row.place.line}
         if sample >= 0:
             error |= {"sample": sample, "turn": turn}
         error["reason"] = reason
         answered = [written.record["message"] for written in turns.get(sample, [])]
         if answered:
             error["answered"] = answered
-        error["row"] = raw_value(row.raw) if row.format is None else json.loads(row.raw)
+        if isinstance(data, dict) and is_batch_line(data):
+            error |= failure(data, reason)
+        error["row"] = data if sound else row.raw
         yield error
 
 
 def raw_value(text: str) -> Any:
-    """A row as it was read: its JSON value, or its text where that is no JSON."""
+    """A row as it was read: its JSON value, or its text where the value would not say all of it."""
+    data, sound = _as_read(text)
+    return data if sound else text
+
+
+def _as_read(raw: str) -> tuple[Any, bool]:
+    """The value of a row's text as far as it has one, and whether the value says all that the text does."""
     try:
-        return json.loads(text)
-    except ValueError:
-        return text
+        data = read_exact(raw)
+    except (ValueError, RecursionError):
+        return None, False
+    try:
+        read_row(raw)
+    except (ValueError, RecursionError):
+        return data, False
+    return data, True
 
 
 def message_from(data: Mapping[str, Any]) -> Message:

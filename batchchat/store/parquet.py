@@ -1,89 +1,115 @@
-"""Output rows as Parquet: one schema for rows that were never asked to agree on one."""
+"""Output rows as Parquet: the types of the input's columns where it has some, else those that hold every value."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import IO, Any
 
-from batchchat.store.text import json_text
+from batchchat.chats.arrow import FREE_FORM, build_array, from_json
+from batchchat.store.shapes import Shape
 
 _CHUNK = 1000
-_MOST_FIELDS = 64
-"""A struct with more fields than this (tool schemas, say) holds mostly nulls: JSON text says more in less space."""
 
-JSON_COLUMN = {b"batchchat": b"json"}
-"""The field metadata of a column whose values could not share one Arrow type and are stored as JSON text."""
+OURS = "batchchat"
+"""The column of what is known of the answers, whose type is the same in every file."""
 
 Rows = Callable[[], Iterator[dict[str, Any]]]
 
 
-def write_parquet(file: IO[bytes], rows: Rows) -> int:
-    """Write `rows()` (called twice: once to learn the types, once to write) to `file`; returns the count.
+def write_parquet(file: IO[bytes], rows: Rows, types: Mapping[str, Any]) -> int:
+    """Write `rows()` (called anew to learn the types and to write) to `file`; returns the count.
 
-    Keys that a struct's value lacks become null. Columns whose values do not fit one Arrow type are written as JSON
-    text and say so in the field's metadata.
+    `types` are those of the input's columns, which are kept where their values still fit. Free-form objects, and
+    whatever has no type that holds it exactly, are JSON text of the type `arrow.json`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema(rows())
+    schema = pa.schema(list(_types(rows, {**types, OURS: facts_type()}).items()))
+    converts = {field.name: from_json(field.type) for field in schema}
     count = 0
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for chunk in _chunks(rows()):
-            columns = {field.name: _values(chunk, field) for field in schema}
-            writer.write_table(pa.table(columns, schema=schema))
+            arrays = [
+                build_array([row.get(field.name) for row in chunk], field.type, converts[field.name])
+                for field in schema
+            ]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             count += len(chunk)
     return count
 
 
-def _values(chunk: list[dict[str, Any]], field: Any) -> list[Any]:
-    if field.metadata == JSON_COLUMN:
-        return [json_text(row[field.name]) if field.name in row else None for row in chunk]
-    return [row.get(field.name) for row in chunk]
-
-
-def _schema(rows: Iterable[dict[str, Any]]) -> Any:
+def facts_type() -> Any:
+    """The type of `batchchat`, of which every part stands in every file: what is not known is null."""
     import pyarrow as pa
 
-    types: dict[str, Any] = {}
-    for chunk in _chunks(rows):
-        for name in dict.fromkeys(name for row in chunk for name in row):
-            types[name] = _merged(types.get(name, pa.null()), [row.get(name) for row in chunk])
-    return pa.schema(
+    chosen = [("token_id", pa.int64()), ("token", pa.string()), ("logprob", pa.float64())]
+    whole = pa.int64()
+    turn = [
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", whole),
+        ("completion_tokens", whole),
+        ("seed", whole),
+        ("raw", pa.string()),
+        ("token_ids", pa.list_(whole)),
+        ("note", pa.string()),
+        ("logprobs", pa.list_(pa.struct([*chosen, ("top", pa.list_(pa.struct(chosen)))]))),
+        ("cut", pa.struct([("messages", whole), ("prompt_tokens", whole), ("new_tokens", whole)])),
+        ("reference", pa.string()),
+        ("seconds", pa.struct([("queued", pa.float64()), ("working", pa.float64())])),
+    ]
+    return pa.struct(
         [
-            pa.field(name, pa.string(), metadata=JSON_COLUMN) if found is None else pa.field(name, found)
-            for name, found in types.items()
+            ("id", pa.string()),
+            ("index", whole),
+            ("sample", whole),
+            ("turns", pa.list_(pa.struct(turn))),
+            ("previous", pa.json_()),
         ]
     )
 
 
-def _merged(so_far: Any, values: list[Any]) -> Any:
-    """The Arrow type that holds `values` and whatever had the type `so_far`; None where there is no such type."""
-    import pyarrow as pa
+def _types(rows: Rows, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The type of each column, `batchchat` last, the others in the order in which they appear. A first pass
+    finds out which known types still fit; where one does not, a second one learns that column's type anew."""
+    shapes = {OURS: Shape()}
+    misfits: set[str] = set()
+    converts = {name: from_json(kind) for name, kind in known.items()}
+    for chunk in _chunks(rows()):
+        for name in _names(chunk):
+            shape = shapes.setdefault(name, Shape(name in FREE_FORM))
+            if name in known and name not in misfits:
+                values = [row.get(name) for row in chunk]
+                if not _fits(values, known[name], converts[name]):
+                    misfits.add(name)
+            elif name not in known:
+                _add(shape, chunk, name)
+    if misfits:
+        for chunk in _chunks(rows()):
+            for name in misfits:
+                _add(shapes[name], chunk, name)
+    assert OURS not in misfits, "the type of batchchat knows every fact of a turn"
+    kept = known.keys() - misfits
+    shapes[OURS] = shapes.pop(OURS)
+    return {name: known[name] if name in kept else shape.type() for name, shape in shapes.items()}
 
-    if so_far is None:
-        return None
+
+def _add(shape: Shape, chunk: list[dict[str, Any]], name: str) -> None:
+    for row in chunk:
+        shape.add(row.get(name))
+
+
+def _fits(values: list[Any], kind: Any, convert: Any) -> bool:
     try:
-        found = pa.array(values).type
-        both = [pa.schema([("column", so_far)]), pa.schema([("column", found)])]
-        merged = pa.unify_schemas(both, promote_options="permissive").field(0).type
-    except (pa.ArrowException, OverflowError, UnicodeEncodeError, ValueError, TypeError):
-        return None
-    return merged if _writable(merged) else None
-
-
-def _writable(kind: Any) -> bool:
-    """Parquet has no struct without fields, and a wide one is mostly holes."""
-    import pyarrow as pa
-
-    if pa.types.is_struct(kind):
-        return 0 < kind.num_fields <= _MOST_FIELDS and all(
-            _writable(kind.field(n).type) for n in range(kind.num_fields)
-        )
-    if pa.types.is_list(kind):
-        return _writable(kind.value_type)
+        build_array(values, kind, convert)
+    except (ValueError, TypeError, KeyError, ArithmeticError):
+        return False
     return True
+
+
+def _names(chunk: list[dict[str, Any]]) -> Iterable[str]:
+    return dict.fromkeys(name for row in chunk for name in row)
 
 
 def _chunks(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

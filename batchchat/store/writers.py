@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+from batchchat.chats.json_text import json_text
 from batchchat.store.parquet import write_parquet
-from batchchat.store.text import json_text
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class Outputs:
 
     rows: Callable[[], Iterator[dict[str, Any]]]
     """Every row in input order, made anew by each call: JSON values under the names of columns."""
+    types: Mapping[str, Any]
+    """Arrow types of the input's columns, as far as it has such."""
 
 
 @dataclass(frozen=True)
@@ -41,4 +43,4 @@ def write_lines(file: IO[bytes], outputs: Outputs) -> int:
 
 
 JSONL = Writer(lambda file, outputs, _: write_lines(file, outputs))
-PARQUET = Writer(lambda file, outputs, _: write_parquet(file, outputs.rows))
+PARQUET = Writer(lambda file, outputs, _: write_parquet(file, outputs.rows, outputs.types))

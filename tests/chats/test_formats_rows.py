@@ -98,6 +98,8 @@ def test_unknown_column_role(columns: dict[str, str]) -> None:
     ("given", "id_"),
     [
         ({"id": 0}, "0"),
+        ({"id": 1.0}, "1"),
+        ({"id": -0.0}, "0"),
         ({"id": "a"}, "a"),
         ({"id": None, "question_id": 81}, "81"),
         ({"id": ""}, "row-4"),
@@ -108,10 +110,13 @@ def test_ids(given: dict[str, Any], id_: str) -> None:
     assert read(messages(USER, **given)).id == id_
 
 
-@pytest.mark.parametrize("id_", [True, 1.5, ["a"], {"a": 1}, "\ud800"])
-def test_bad_ids(id_: Any) -> None:
+@pytest.mark.parametrize("id_", [True, 1.5, float("nan"), ["a"], {"a": 1}, "\ud800"])
+def test_what_is_no_id(id_: Any) -> None:
+    """A column that the recipe names must hold ids; one that is only called like that may hold something else."""
     with pytest.raises(BadRow, match="the id in column id"):
-        read(messages(USER, id=id_))
+        read(messages(USER, id=id_), ReadOptions(columns={"id": "id"}))
+    assert read(messages(USER, id=id_)).id == "row-4"
+    assert read(messages(USER, id=id_, uuid="u")).id == "u"
 
 
 def test_row_settings_and_reference() -> None:
@@ -450,31 +455,104 @@ def test_openai_asks_for_one_answer() -> None:
         read(line(), ReadOptions("regenerate"))
 
 
+STEPS = [
+    {"token_id": 1, "token": "ü", "logprob": -0.5, "top": [{"token_id": 1, "token": "ü", "logprob": -0.5}]},
+    {"token_id": 2, "token": "\ufffd", "logprob": None},
+]
+
+
 def test_openai_result() -> None:
-    turn = {"finish_reason": "stop_string", "prompt_tokens": 5, "completion_tokens": 2, "logprobs": [{"token_id": 1}]}
-    written = answered(line(model="asked"), YES, turns=[turn], sample=1, model="m")
+    turn = {"finish_reason": "stop_string", "prompt_tokens": 5, "completion_tokens": 2, "logprobs": STEPS}
+    written = answered(line(model="asked"), YES, turns=[turn], sample=1, model="m", created=7)
     assert written["error"] is None
-    assert written["response"] == {
-        "status_code": 200,
-        "body": {
-            "object": "chat.completion",
-            "model": "m",
-            "choices": [
-                {
-                    "index": 1,
-                    "message": {"role": "assistant", "content": "yes"},
-                    "logprobs": {"content": [{"token_id": 1}]},
-                    "finish_reason": "stop",
-                }
-            ],
-            "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7},
-        },
+    assert written["id"].startswith("batch_req_")
+    assert written["response"]["status_code"] == 200
+    body = written["response"]["body"]
+    assert body.pop("id").startswith("chatcmpl-")
+    chosen = {"token": "ü", "logprob": -0.5, "bytes": [195, 188]}
+    assert body == {
+        "object": "chat.completion",
+        "created": 7,
+        "model": "m",
+        "choices": [
+            {
+                "index": 1,
+                "message": {"role": "assistant", "content": "yes", "refusal": None},
+                "logprobs": {
+                    "content": [
+                        {**chosen, "top_logprobs": [chosen]},
+                        {"token": "\ufffd", "logprob": -9999.0, "bytes": None, "top_logprobs": []},
+                    ],
+                    "refusal": None,
+                },
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7},
     }
     bare = answered(line(model="asked"), CALLS)["response"]["body"]
     assert "usage" not in bare
     assert bare["model"] == "asked"
     call = {"id": "call_0", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'}}
-    assert bare["choices"][0]["message"] == {"role": "assistant", "content": None, "tool_calls": [call]}
+    message = {"role": "assistant", "content": None, "refusal": None, "tool_calls": [call]}
+    assert bare["choices"][0]["message"] == message
+
+
+def test_openai_parameters_that_change_nothing_are_taken() -> None:
+    function = {"name": "f", "parameters": {}}
+    chat = read(
+        line(
+            prompt_cache_key="k", prompt_cache_retention="24h", prediction={"type": "content", "content": "x"},
+            verbosity="medium", seed=-5, functions=[function], function_call="auto", safety_identifier="s",
+        )
+    )  # fmt: skip
+    assert (chat.settings, chat.tools) == ({"seed": -5}, ({"type": "function", "function": function},))
+    assert read(line(functions=[function], function_call="none")).tools is None
+    assert read(line(top_p=0, temperature=1.5)).settings == {"temperature": 0}
+
+
+def test_sharegpt_calls_beside_the_text() -> None:
+    call = {"type": "function", "function": {"name": "get_weather", "arguments": {"city": "Oslo"}}}
+    turns = [
+        {"from": "human", "value": "Weather?"},
+        {"from": "gpt", "value": "", "tool_calls": [call], "weight": 0},
+        {"from": "observation", "value": "sunny", "tool_call_id": "c1", "name": "get_weather"},
+        {"from": "human", "value": "and?"},
+    ]
+    chat = read({"conversations": turns})
+    _, calling, result, _ = chat.segments[0]
+    assert (calling.tool_calls, calling.extra) == ((call,), {"weight": 0})
+    assert (result.tool_call_id, result.name) == ("c1", "get_weather")
+    written = answered({"conversations": turns}, CALLS)["conversations"]
+    assert written[:4] == turns
+    assert written[4]["tool_calls"][0]["function"]["name"] == "get_weather"
+    as_text = {**call, "function": {**call["function"], "arguments": '{"city": "Oslo"}'}}
+    older = [turns[0], {"from": "gpt", "value": None, "tool_calls": [as_text]}, *turns[2:]]
+    assert answered({"conversations": older}, CALLS)["conversations"][4]["tool_calls"][0]["function"]["arguments"] == (
+        '{"city": "Oslo"}'
+    )
+    single = {"from": "gpt", "value": "", "function_call": {"name": "f", "arguments": "{}"}}
+    (called,) = read({"conversations": [turns[0], single, *turns[2:]]}).segments[0][1].tool_calls
+    assert called["function"] == {"name": "f", "arguments": {}}
+    for bad, says in (
+        ({"from": "human", "value": "x", "tool_calls": [call]}, "which only turns of the model do"),
+        ({"from": "gpt", "value": "", "tool_calls": [{"name": 1}]}, "names no function"),
+        ({"from": "gpt", "value": "", "tool_calls": "x"}, "not a list of tool calls"),
+    ):
+        with pytest.raises(BadRow, match=says):
+            read({"conversations": [turns[0], bad, turns[3]]})
+
+
+def test_every_key_of_a_turn_is_kept_for_the_template() -> None:
+    turn = {"role": "user", "content": "hi", "tool_plan": "look", "weight": 0, "nothing": None}
+    (message,) = read(messages(turn)).segments[0]
+    assert message.as_dict() == {"role": "user", "content": "hi", "tool_plan": "look", "weight": 0}
+
+
+def test_numbers_keep_their_digits_in_a_prompt() -> None:
+    row = SourceRow(0, Place("a", 1), {"p": 1.1, "q": [float("inf")]}, '{"p": 1.10, "q": [1e400]}')
+    options = ReadOptions(prompt_template="{p} {q}")
+    assert FORMATS["prompt"].read(row, 0, options).segments[0][0].content == "1.10 [1e400]"
 
 
 def test_null_keys_are_absent() -> None:

@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchchat import load_recipe, run
+from batchchat.chats import SourceRow
+from batchchat.sources import open_source
 from tests.support.jobs import Command, read_jsonl, scripted_recipe, write_jsonl
 
 GOOD = {"messages": [{"role": "user", "content": "hello"}]}
@@ -152,13 +154,9 @@ def test_parquet_equals_jsonl(tmp_path: Path, batchchat: Command) -> None:
 
 
 def read_parquet(path: Path) -> list[Any]:
-    """Rows of an exported Parquet file with JSON columns read and nulls taken out."""
-    table = pq.read_table(path)
-    json_columns = {field.name for field in table.schema if (field.metadata or {}).get(b"batchchat") == b"json"}
-    rows = table.to_pylist()
-    for row in rows:
-        row.update({name: json.loads(row[name]) for name in json_columns if row[name] is not None})
-    return [without_nulls(row) for row in rows]
+    """Rows of an exported Parquet file as they are read as an input, nulls taken out."""
+    with open_source([str(path)]) as source:
+        return [without_nulls(item.data) for item in source.rows() if isinstance(item, SourceRow)]
 
 
 def without_nulls(value: Any) -> Any:

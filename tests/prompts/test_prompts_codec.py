@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchchat.chats import Completion, FinishReason, Message, Timings
+from batchchat.chats.formats.messages import read_messages
 from batchchat.errors import BadRow, UsageError
 from batchchat.prompts import ByteCodec, TokenizerCodec
 from tests.support import zoo
@@ -88,6 +90,65 @@ def test_a_template_that_looks_for_a_special_token_finds_it() -> None:
     template = "{% for m in messages %}{{ m.content.split('</s>')[-1] }}|{% endfor %}"
     codec = TokenizerCodec(TOKENIZERS["byte_bpe"], template=template)
     assert codec.decode(codec.render((Message("user", "thought</s> answer"),))) == " answer|"
+
+
+CALLS = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.tool_plan or '' }}{{ m.content or '' }}{% for c in m.tool_calls or [] %}"
+)
+ARGUMENT_TEMPLATES = {
+    "text": "{{ 'call ' + c.function.name + ' ' + c.function.arguments }}",
+    "mapping": "call {{ c.function.name }} {{ c.function.arguments | tojson }}",
+    "items": "call {{ c.function.name }}{% for k, v in c.function.arguments.items() %} {{ k }}={{ v }}{% endfor %}",
+    "either": "call {{ c.function.name }} {% if c.function.arguments is string %}{{ c.function.arguments }}{% else %}"
+    "{{ c.function.arguments | tojson }}{% endif %}",
+    "printed": "call {{ c.function.name }} {{ c.function.arguments }}",
+    "whole": "{{ c.function | tojson }}",
+    "nothing": "",
+}
+WHOLE = '{"name": "weather", "arguments": {"city": "Rome"}}'
+AS_TEXT, AS_JSON = 'call weather {"city":"Rome"}', 'call weather {"city": "Rome"}'
+
+
+@pytest.mark.parametrize(
+    ("template", "came_as_text", "came_as_mapping"),
+    [
+        ("text", AS_TEXT, AS_JSON),
+        ("mapping", AS_JSON, AS_JSON),
+        ("items", "call weather city=Rome", "call weather city=Rome"),
+        ("either", AS_TEXT, AS_JSON),
+        ("printed", AS_TEXT, AS_JSON),
+        ("whole", WHOLE, WHOLE),
+        ("nothing", "", ""),
+    ],
+)
+def test_arguments_come_in_the_form_that_the_template_wants(
+    template: str, came_as_text: str, came_as_mapping: str
+) -> None:
+    source = CALLS + ARGUMENT_TEMPLATES[template] + "{% endfor %}{% endfor %}"
+    codec = TokenizerCodec(zoo.byte_bpe(source))
+    for arguments, expected in (('{"city":"Rome"}', came_as_text), ({"city": "Rome"}, came_as_mapping)):
+        call = {"type": "function", "function": {"name": "weather", "arguments": arguments}}
+        entry = {"content": "", "tool_calls": [call]}
+        chat = read_messages([{"role": "user", "content": "hi"}, {"role": "assistant", **entry}], "messages")
+        assert codec.render_text(chat) == f"[user]hi[assistant]{expected}"
+
+
+def test_every_key_of_a_message_reaches_the_template() -> None:
+    codec = TokenizerCodec(zoo.byte_bpe(CALLS + "{% endfor %}{% endfor %}"))
+    turn = {"role": "assistant", "content": "", "tool_plan": "First <|im_end|>", "tool_calls": None}
+    chat = read_messages([{"role": "user", "content": "hi"}, turn], "messages")
+    assert codec.render_text(chat) == "[user]hi[assistant]First <|im_end|>"
+    assert specials_in(codec, codec.render(chat)) == []
+
+
+def test_a_turn_that_goes_on_within_its_reasoning_stays_one_text() -> None:
+    codec = TokenizerCodec(zoo.byte_bpe(zoo.CHATML + "{# </think> #}"))
+    for start, content, reasoning in (("<think>\nI", " see</think>42", None), ("", "42", " see")):
+        chat = (*HELLO, Message("assistant", start)) if start else HELLO
+        request = replace(zoo.request(0, codec.render(chat, prefill=bool(start))), messages=chat)
+        text = " see</think>42" if start else "<think> see</think>42"
+        answer = codec.parse(Completion(request, (), text, "stop", Timings(0, 0, 0)))
+        assert (answer.message.content, answer.message.reasoning) == (content, reasoning)
 
 
 def test_bos_stands_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -96,6 +97,33 @@ def test_prefill_that_ends_in_white_space() -> None:
     found = text(findings(chats=(chat(opened, prefill=True),)))
     assert "chats.jsonl:3 ends in white space" in found
     assert findings(chats=(chat((*HELLO, Message("assistant", "The answer is")), prefill=True),)) == []
+
+
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m.content }}{% if not loop.last or m.role != 'assistant' %}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_what_a_turn_to_be_continued_meets() -> None:
+    opened = (*HELLO, Message("assistant", "The answer is"))
+    found = text(findings(THINKING, chats=(chat(opened, prefill=True),)))
+    assert r"chats.jsonl:3 the template writes '<think>\n\n</think>\n\n', but ''" in found
+    assert findings(THINKING, chats=(chat(HELLO),)) == []
+    special = (*HELLO, Message("assistant", "<|im_start|>analysis"))
+    assert "holds '<|im_start|>', which stays text" in text(findings(chats=(chat(special, prefill=True),)))
+
+
+def test_calls_and_tools_of_which_the_template_writes_nothing() -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": {}}}
+    asked = chat((*HELLO, Message("assistant", None, tool_calls=(call,)), Message("tool", "1"), *HELLO))
+    silent = "{% for m in messages %}{{ m.content or '' }}{% endfor %}"
+    found = text(findings(silent, chats=(replace(asked, tools=(call,)),)))
+    assert "leaves out the tool calls of earlier turns, as in chats.jsonl:3" in found
+    assert "leaves out the tools that chats offer" in found
+    speaking = silent + "{{ messages | tojson }}{{ tools | tojson }}"
+    assert "leaves out" not in text(findings(speaking, chats=(replace(asked, tools=(call,)),)))
 
 
 def test_missing_limits_and_tokens() -> None:

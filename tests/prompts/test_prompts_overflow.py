@@ -94,6 +94,23 @@ def test_dropping_takes_no_more_than_needed(turns: list[tuple[int, int]], system
         assert length((*chat[:system], *chat[previous:])) + 5 > limit
 
 
+def test_a_system_turn_next_to_what_is_kept_stays_where_it_fits() -> None:
+    first, second = Message("system", "aa"), Message("developer", "bb")
+    chat = (*CHAT[:6], CHAT[6], CHAT[7], first, second, CHAT[8])
+    kept = {(): (CHAT[8],), (1,): (second, CHAT[8]), (0, 1): (first, second, CHAT[8])}
+    for turns in kept.values():
+        expected = (CHAT[0], *turns)
+        prompt = fitted("drop_oldest_turns", length(expected) + 10, chat=chat)
+        assert prompt.messages == expected
+        assert prompt.cut == {"messages": len(chat) - len(expected)}
+    # A template that refuses system turns gets none.
+    strict = (*CHAT[2:4], first, Message("user", "x"))
+    refusing = "{% if m.role == 'system' and loop.first %}{{ raise_exception('a system turn') }}{% endif %}"
+    codec = TokenizerCodec(zoo.byte_bpe("{% for m in messages %}" + refusing + "[{{ m.content }}]{% endfor %}"))
+    kept = fit(codec, strict, None, Settings(1), "drop_oldest_turns", len(codec.render(strict[-1:])) + 1)
+    assert kept.messages == strict[-1:]
+
+
 def test_truncation_keeps_the_beginning_of_text_and_says_how_much_went() -> None:
     chat = (Message("user", "The quick brown fox jumps over the lazy dog, again and again and again."),)
     whole = CODEC.render(chat)

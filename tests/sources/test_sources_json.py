@@ -51,7 +51,7 @@ def errors(found: list[Item]) -> list[tuple[int, str]]:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=12),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
@@ -145,7 +145,7 @@ BAD_LINES: list[tuple[bytes, str]] = [
     (b'{"a": "\xff"}', "not UTF-8: byte 0xff at byte 8"),
     (b'{"a": "\xed\xa0\x80"}', "not UTF-8"),
     (b"[" * 100_000, "nested too deeply"),
-    (b'{"a": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
+    (b'{"a": ' + b"9" * 5000 + b"}", "exceeds the limit"),
 ]
 
 
@@ -159,9 +159,44 @@ def test_a_bad_line_costs_itself(tmp_path: Path, line: bytes, says: str) -> None
     assert bad.raw == line.decode("utf-8", "backslashreplace")
 
 
-def test_what_python_reads_is_read(tmp_path: Path) -> None:
-    (row,) = values(items(tmp_path / "a.jsonl", b'{"a": NaN, "b": -Infinity, "c": "\\ud83d", "d": "\\u0000"}'))
-    assert str(row) == "{'a': nan, 'b': -inf, 'c': '\\ud83d', 'd': '\\x00'}"
+def test_escapes_are_read(tmp_path: Path) -> None:
+    (row,) = values(items(tmp_path / "a.jsonl", b'{"c": "\\ud83d", "d": "\\u0000"}'))
+    assert str(row) == "{'c': '\\ud83d', 'd': '\\x00'}"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ('{"a": NaN}', "NaN is no JSON value: write null"),
+        ('{"a": [-Infinity]}', "-Infinity is no JSON value: write null"),
+        ('{"a": 1, "b": {"c": 2, "c": 2}}', "the key 'c' stands twice"),
+        ('{"\\ud800": 1}', "the name of a column holds the lone surrogate U+D800"),
+        ('{"a": ' + "[" * 256 + "]" * 256 + "}", "nested too deeply"),
+        ('{"a": ' + '{"b":' * 5000 + "1" + "}" * 5000 + "}", "nested too deeply"),
+    ],
+    ids=range(6),
+)
+def test_what_readers_take_differently_costs_its_row(tmp_path: Path, name: str, row: str, says: str) -> None:
+    content = f'[{{"x": 1}},\n{row},\n{{"x": 2}}]' if name == "a.json" else f'{{"x": 1}}\n{row}\n{{"x": 2}}\n'
+    before, bad, after = items(tmp_path / name, content.encode())
+    assert values([before, after]) == [{"x": 1}, {"x": 2}]
+    assert isinstance(bad, RowError)
+    assert says in bad.reason
+
+
+@pytest.mark.parametrize("bad", [b'{"a": "\xff"}', b"\xff", b'{"a": tru\xe9}', b'{"\xed\xa0\x80": 1'])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_bytes_that_are_no_text_are_kept_as_escapes(tmp_path: Path, name: str, bad: bytes) -> None:
+    content = b'[{"x": 1},\n' + bad + b"\n]" if name == "a.json" else b'{"x": 1}\n' + bad + b"\n"
+    _, error = items(tmp_path / name, content)
+    assert isinstance(error, RowError)
+    assert error.raw.encode().startswith(bad.decode("utf-8", "backslashreplace").encode())
+
+
+def test_a_row_may_be_deep(tmp_path: Path) -> None:
+    row = '{"a": ' + "[" * 255 + "]" * 255 + "}"
+    assert len(values(items(tmp_path / "a.jsonl", row.encode()))) == 1
 
 
 def test_a_long_bad_line_is_cut(tmp_path: Path) -> None:
@@ -183,7 +218,7 @@ BAD_ELEMENTS: list[tuple[str, str, str]] = [
     ('{"a": 1,, "b": {"c": [2, "]"]}}', '{"a": 1,, "b": {"c": [2, "]"]}}', "not JSON: expecting property name"),
     ("{'a': [1, 2]}", "{'a': [1, 2]}", "line 3, column 3"),
     ("nul", "nul\n", "expecting value"),
-    ("9" * 5000, "9" * 5000, "Exceeds the limit"),
+    ("9" * 5000, "9" * 5000, "exceeds the limit"),
     ("", "", "expecting value"),
     ("}", "}\n", "expecting value"),
     ('{"b": 2} {"c": [3, 4]}', '{"b": 2} {"c": [3, 4]}\n', "no comma follows this element"),
@@ -251,6 +286,18 @@ def test_compressed(tmp_path: Path, suffix: str, name: str) -> None:
     assert values(items(tmp_path / "plain.gz", text.encode())) == rows
 
 
+def test_zstd_frames_to_be_passed_over(tmp_path: Path) -> None:
+    skipped = b"\x5a\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"notes"
+    first, second = (COMPRESS[".zst"](f'{{"n": {n}}}\n'.encode()) for n in (1, 2))
+    content = skipped + first + skipped + second + skipped
+    assert values(items(tmp_path / "a.jsonl.zst", content)) == [{"n": 1}, {"n": 2}]
+
+
+def test_a_carriage_return_within_a_row_is_white_space(tmp_path: Path) -> None:
+    assert values(items(tmp_path / "a.jsonl", b'{"a":\r1}\r\n{"a": 2}\r\n')) == [{"a": 1}, {"a": 2}]
+    assert values(items(tmp_path / "a.json", b'[\r{"a": 1},\r{"a": 2}\r]')) == [{"a": 1}, {"a": 2}]
+
+
 @pytest.mark.parametrize("suffix", COMPRESS)
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
 def test_a_broken_stream_says_where(tmp_path: Path, suffix: str, name: str) -> None:
@@ -281,7 +328,13 @@ def test_a_broken_stream_says_where(tmp_path: Path, suffix: str, name: str) -> N
         ("a.tar.gz", gzip.compress(b"ustar" * 100), "not a kind of file"),
         ("a.zip", b"PK\x03\x04", "not a kind of file"),
         ("a.jsonl", "{}".encode("utf-16"), "is UTF-16: save it as UTF-8"),
+        ("a.jsonl", '{"a": 1}'.encode("utf-16-le"), "is UTF-16LE: save it as UTF-8"),
+        ("a.json", '[{"a": 1}]'.encode("utf-16-be"), "is UTF-16BE: save it as UTF-8"),
+        ("a.jsonl", '{"a": 1}'.encode("utf-32"), "is UTF-32: save it as UTF-8"),
+        ("a.jsonl", '\n{"a": 1}'.encode("utf-32-le"), "is UTF-32LE: save it as UTF-8"),
+        ("a.jsonl", b'{"a": 1}\r{"a": 2}\r', "ends its lines with carriage returns alone"),
         ("a.jsonl.gz", gzip.compress(b"PAR1...."), "compressed Parquet file"),
+        ("a.parquet.encrypted", b"PARE....", "an encrypted Parquet file: decrypt it first"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, name: str, content: bytes, says: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchchat.chats.formats.values import as_json, check_encodable, check_text, kind, parse_json
+from batchchat.chats.types import TextArguments
 from batchchat.errors import BadRow
 
 Call = Mapping[str, Any]
@@ -20,6 +21,14 @@ def read_calls(value: Any, where: str) -> tuple[Call, ...]:
     return tuple(read_call(call, f"{where}[{number}]") for number, call in enumerate(value))
 
 
+def read_entry_calls(entry: Mapping[str, Any], where: str) -> tuple[Call, ...]:
+    """The calls that a turn has beside its text: in `tool_calls`, and in `function_call` as older APIs wrote it."""
+    calls = read_calls(entry.get("tool_calls"), f"{where}.tool_calls")
+    if entry.get("function_call") is not None:
+        calls = (*calls, *read_call_text(entry["function_call"], f"{where}.function_call"))
+    return calls
+
+
 def read_call(value: Any, where: str) -> Call:
     """One call, `{"function": {"name", "arguments"}}` or `{"name", "arguments"}`; `arguments` may be JSON text."""
     if not isinstance(value, Mapping):
@@ -30,12 +39,15 @@ def read_call(value: Any, where: str) -> Call:
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise BadRow(f"{where} names no function: give it a name and arguments")
     arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        arguments = parse_json(arguments, f"the text of {where}.arguments") if arguments.strip() else {}
-    if arguments is None:
+    text = arguments if isinstance(arguments, str) and arguments.strip() else None
+    if text is not None:
+        arguments = parse_json(text, f"the text of {where}.arguments")
+    if arguments is None or (isinstance(arguments, str) and text is None):
         arguments = {}
     if not isinstance(arguments, Mapping):
         raise BadRow(f"{where}.arguments is {kind(arguments)}, not an object")
+    if text is not None:
+        arguments = TextArguments(arguments, text)
     call: dict[str, Any] = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
     if value.get("id") is not None:
         call = {"id": check_text(value["id"], f"{where}.id"), **call}
@@ -62,9 +74,13 @@ def call_text(calls: Sequence[Call]) -> str:
 def with_argument_text(calls: Sequence[Call]) -> list[dict[str, Any]]:
     """The calls as OpenAI's API writes them: `arguments` is JSON text."""
     return [
-        {**call, "function": {**call["function"], "arguments": as_json(call["function"]["arguments"])}}
+        {**call, "function": {**call["function"], "arguments": _argument_text(call["function"].get("arguments"))}}
         for call in calls
     ]
+
+
+def _argument_text(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else as_json({} if arguments is None else arguments)
 
 
 def read_tools(value: Any, where: str) -> tuple[Mapping[str, Any], ...] | None:

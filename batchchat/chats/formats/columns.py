@@ -8,6 +8,7 @@ from typing import Any
 from batchchat.chats.formats.calls import read_tools
 from batchchat.chats.formats.options import ReadOptions
 from batchchat.chats.formats.values import check_text, kind
+from batchchat.chats.json_text import Numeral, encodable
 from batchchat.chats.types import Message
 from batchchat.errors import BadRow
 
@@ -61,18 +62,54 @@ def listing(data: Row) -> str:
 
 
 def read_id(data: Row, number: int, options: ReadOptions) -> str:
-    """The row's id as text. A row without one, or with null or "", is called after its number in the input."""
+    """The row's id as text: of the column that the recipe names, which must be right, else of the first usual one that
+    holds an id. A row without one is called after its number in the input."""
     named = options.columns.get("id")
-    if named is not None and named not in data:
-        require_column(data, options, "id", ID_COLUMNS)
-    for name in ID_COLUMNS if named is None else (named,):
-        value = data.get(name)
-        if value is None or value == "":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise BadRow(f"the id in column {name} is {kind(value)}: ids are strings or whole numbers")
-        return check_text(str(value), f"the id in column {name}")
+    if named is None:
+        return own_id(data, options) or made_up_id(number)
+    require_column(data, options, "id", ID_COLUMNS)
+    value = data[named]
+    if value is None or value == "":
+        return made_up_id(number)
+    found = _as_id(value)
+    if found is None:
+        check_text(value if isinstance(value, str) else "", f"the id in column {named}")
+        raise BadRow(f"the id in column {named} is {_what(value)}: ids are strings or whole numbers")
+    return found
+
+
+def own_id(data: Row, options: ReadOptions) -> str | None:
+    """The id that a row holds in the column that the recipe names, else in the first usual one with an id."""
+    named = options.columns.get("id")
+    found = (_as_id(data.get(name)) for name in (ID_COLUMNS if named is None else (named,)))
+    return next((id_ for id_ in found if id_), None)
+
+
+def made_up_id(number: int) -> str:
+    """What a row without an id is called."""
     return f"row-{number}"
+
+
+def names_itself(data: Row, id_: str, options: ReadOptions) -> bool:
+    """Whether an id is one that its row was surely meant to be known by: it stands in a column that the recipe names or
+    in the first of the usual ones, not in one that might as well hold a kind or a group."""
+    named = options.columns.get("id")
+    return any(_as_id(data.get(name)) == id_ for name in (ID_COLUMNS[:2] if named is None else (named,)))
+
+
+def _as_id(value: Any) -> str | None:
+    """An id as text; None for what is none. 1.0 is the id 1: a column of whole numbers with a gap is one of floats."""
+    if isinstance(value, Numeral) or (isinstance(value, float) and value.is_integer()):
+        value = float(value)
+        value = int(value) if value.is_integer() else None
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    text = str(value)
+    return text if encodable(text) == text else None
+
+
+def _what(value: Any) -> str:
+    return f"the number {value}" if isinstance(value, float) else kind(value)
 
 
 def read_reference(data: Row, options: ReadOptions) -> Any:

@@ -41,6 +41,17 @@ class EntryStyle:
             reasoning_key=(reasoning or ["reasoning_content"])[0],
         )
 
+    @classmethod
+    def of_calls(cls, entries: Sequence[Entry]) -> EntryStyle | None:
+        """How a row writes calls beside the text of its turns; None where it has none there."""
+        if not any(entry.get("tool_calls") for entry in entries):
+            return None
+        return cls(argument_text=any(isinstance(arguments, str) for arguments in _arguments(entries)))
+
+    def calls(self, answer: Message) -> list[dict[str, Any]]:
+        """The calls of an answer as the row writes them."""
+        return with_argument_text(answer.tool_calls) if self.argument_text else [dict(c) for c in answer.tool_calls]
+
 
 def new_entry(answer: Message, style: EntryStyle) -> dict[str, Any]:
     """The entry of one answer."""
@@ -90,9 +101,7 @@ def _beside_content(answer: Message, style: EntryStyle) -> dict[str, Any]:
     if answer.reasoning is not None:
         beside[style.reasoning_key] = answer.reasoning
     if answer.tool_calls:
-        beside["tool_calls"] = (
-            with_argument_text(answer.tool_calls) if style.argument_text else [dict(call) for call in answer.tool_calls]
-        )
+        beside["tool_calls"] = style.calls(answer)
     return beside
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from batchchat.chats.formats.calls import Call, read_call_text, read_calls
+from batchchat.chats.formats.calls import Call, read_call_text, read_entry_calls
 from batchchat.chats.formats.columns import first_turn, turns_column
 from batchchat.chats.formats.entries import EntryStyle, continued_entry, new_entry
 from batchchat.chats.formats.options import Facts, Format, ReadOptions
 from batchchat.chats.formats.segments import build_chat, split, weave
-from batchchat.chats.formats.values import as_json, check_encodable, check_text, kind
+from batchchat.chats.formats.values import as_json, check_encodable, check_text, further_keys, kind, optional_text
 from batchchat.chats.types import ROLES, Chat, Message, Role, SourceRow
 from batchchat.errors import BadRow
 
@@ -70,9 +70,7 @@ def read_message(entry: Any, where: str) -> Message:
         raise BadRow(f"{where}.role is {given}; it is one of {', '.join(ROLE_NAMES)}")
     content = entry.get("content")
     reasoning = _reasoning(entry, where)
-    calls = read_calls(entry.get("tool_calls"), f"{where}.tool_calls")
-    if entry.get("function_call") is not None:
-        calls = (*calls, *read_call_text(entry["function_call"], f"{where}.function_call"))
+    calls = read_entry_calls(entry, where)
     if role == "tool":
         content = _tool_result(content, where)
     elif isinstance(content, list):
@@ -88,9 +86,9 @@ def read_message(entry: Any, where: str) -> Message:
         content,
         reasoning=reasoning,
         tool_calls=calls,
-        tool_call_id=_optional_text(entry, "tool_call_id", where),
-        name=_optional_text(entry, "name", where),
-        extra={} if entry.keys() <= _OWN_KEYS else {key: value for key, value in entry.items() if key not in _OWN_KEYS},
+        tool_call_id=optional_text(entry, "tool_call_id", where),
+        name=optional_text(entry, "name", where),
+        extra=further_keys(entry, _OWN_KEYS),
     )
 
 
@@ -99,10 +97,6 @@ def _reasoning(entry: Row, where: str) -> str | None:
         if entry.get(key) is not None:
             return check_text(entry[key], f"{where}.{key}")
     return None
-
-
-def _optional_text(entry: Row, key: str, where: str) -> str | None:
-    return None if entry.get(key) is None else check_text(entry[key], f"{where}.{key}")
 
 
 def _read_parts(parts: list[Any], where: str) -> tuple[str | None, str | None, tuple[Call, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Any
 
 from batchchat.chats.formats.calls import read_tools, with_argument_text
@@ -11,6 +12,7 @@ from batchchat.chats.formats.messages import read_messages
 from batchchat.chats.formats.options import Facts, Format, ReadOptions
 from batchchat.chats.formats.segments import build_chat
 from batchchat.chats.formats.values import kind
+from batchchat.chats.json_text import encodable
 from batchchat.chats.types import Chat, Message, SourceRow
 from batchchat.errors import BadRow
 
@@ -36,24 +38,49 @@ _SETTINGS: Mapping[str, str] = {
 """Parameters of the body by what the recipe's `generation` section calls them. Beside OpenAI's own they hold those
 that inference servers with the same API have added."""
 
-_IGNORED = {"model", "user", "metadata", "store", "stream", "stream_options", "service_tier", "safety_identifier"}
-"""Parameters that do not change the answer: who asks, what is kept, how it travels; the recipe names the model."""
+_IGNORED = {
+    "model", "user", "metadata", "store", "stream", "stream_options", "service_tier", "safety_identifier",
+    "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "prediction",
+}  # fmt: skip
+"""Parameters that do not change the answer: who asks, what is kept, how fast and how it travels; the recipe names the
+model."""
 
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
     "tool_choice": ("auto", "none"),
+    "function_call": ("auto", "none"),
     "parallel_tool_calls": (True,),
     "modalities": (["text"],),
+    "verbosity": ("medium",),
 }
 """Parameters that are understood only at these values."""
 
+_READ_APART = ("messages", "tools", "functions", "logprobs", "top_logprobs")
+
 _FINISH_REASONS = {"stop_string": "stop"}
+
+_LEAST = -9999.0
+"""What the API writes for a token without any probability."""
 
 Row = Mapping[str, Any]
 
 
 def matches(data: Row, options: ReadOptions) -> bool:
     return isinstance(data.get("body"), Mapping)
+
+
+def is_batch_line(data: Row) -> bool:
+    """Whether a row is one of a batch file, and so is answered by a line with its `custom_id`."""
+    return "custom_id" in data and isinstance(data.get("body"), Mapping)
+
+
+def failure(data: Row, reason: str) -> dict[str, Any]:
+    """What a line of a batch's error file says of a request that was not answered."""
+    return {
+        "custom_id": data["custom_id"],
+        "response": None,
+        "error": {"code": "invalid_request", "message": encodable(reason)},
+    }
 
 
 def read(row: SourceRow, index: int, options: ReadOptions) -> Chat:
@@ -75,7 +102,7 @@ def read(row: SourceRow, index: int, options: ReadOptions) -> Chat:
     if options.turns == "regenerate":
         raise BadRow("a batch request has one answer, so chat.turns=regenerate does not fit it: set chat.turns=last")
     settings = _read_settings(body)
-    tools = read_tools(body.get("tools"), "body.tools") if body.get("tool_choice") != "none" else None
+    tools = _read_offered(body)
     messages = read_messages(body.get("messages"), "body.messages")
     if "id" not in options.columns:
         options = replace(options, columns={**options.columns, "id": "custom_id"})
@@ -90,36 +117,88 @@ def write(
     facts = facts or {}
     turn = (facts.get("turns") or [{}])[-1]
     (answer,) = answers
-    message: dict[str, Any] = {"role": "assistant", "content": answer.content}
+    message: dict[str, Any] = {"role": "assistant", "content": answer.content, "refusal": None}
     if answer.reasoning is not None:
         message["reasoning_content"] = answer.reasoning
     if answer.tool_calls:
         calls = with_argument_text(answer.tool_calls)
-        message["tool_calls"] = [{"id": f"call_{number}", **call} for number, call in enumerate(calls)]
+        known = {"type": "function"}
+        message["tool_calls"] = [{"id": f"call_{number}", **known, **call} for number, call in enumerate(calls)]
     finish = turn.get("finish_reason")
-    logprobs = turn.get("logprobs")
     choice = {
         "index": facts.get("sample", 0),
         "message": message,
-        "logprobs": None if logprobs is None else {"content": logprobs},
+        "logprobs": _logprobs(turn.get("logprobs")),
         "finish_reason": _FINISH_REASONS.get(finish, finish),
     }
-    body = {"object": "chat.completion", "model": facts.get("model", data["body"].get("model")), "choices": [choice]}
+    name = blake2b(f"{chat.id}/{turn.get('seed')}".encode(), digest_size=12).hexdigest()
+    body = {
+        "id": f"chatcmpl-{name}",
+        "object": "chat.completion",
+        "created": facts.get("created", 0),
+        "model": facts.get("model", data["body"].get("model")),
+        "choices": [choice],
+    }
     prompt, completion = turn.get("prompt_tokens"), turn.get("completion_tokens")
     if prompt is not None and completion is not None:
-        body["usage"] = {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-        }
-    return {**data, "response": {"status_code": 200, "body": body}, "error": None}
+        body["usage"] = _usage(prompt, completion)
+    return {
+        **data,
+        "id": data.get("id", f"batch_req_{name}"),
+        "response": {"status_code": 200, "request_id": name, "body": body},
+        "error": None,
+    }
+
+
+def join(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One line for one request: the choices of its samples, the prompt's tokens counted once. `batchchat.turns` has one
+    entry for each choice."""
+    first = lines[0]
+    bodies = [line["response"]["body"] for line in lines]
+    body = {**bodies[0], "choices": [choice for one in bodies for choice in one["choices"]]}
+    if "usage" in body:
+        completion = sum(one["usage"]["completion_tokens"] for one in bodies)
+        body["usage"] = _usage(body["usage"]["prompt_tokens"], completion)
+    turns = [turn for line in lines for turn in line["batchchat"]["turns"]]
+    return {
+        **first,
+        "response": {**first["response"], "body": body},
+        "batchchat": {**first["batchchat"], "turns": turns},
+    }
+
+
+def _usage(prompt: int, completion: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _logprobs(steps: Sequence[Mapping[str, Any]] | None) -> dict[str, Any] | None:
+    """Log-probabilities as the API writes them."""
+    if steps is None:
+        return None
+
+    def token(step: Mapping[str, Any]) -> dict[str, Any]:
+        text = step["token"]
+        whole = "\N{REPLACEMENT CHARACTER}" not in text  # else the token is a part of a character
+        logprob = _LEAST if step["logprob"] is None else step["logprob"]
+        return {"token": text, "logprob": logprob, "bytes": list(text.encode()) if whole else None}
+
+    content = [{**token(step), "top_logprobs": [token(other) for other in step.get("top", ())]} for step in steps]
+    return {"content": content, "refusal": None}
+
+
+def _read_offered(body: Row) -> tuple[Mapping[str, Any], ...] | None:
+    """The tools that the request offers, those of the older `functions` as well."""
+    if body.get("tool_choice") == "none" or body.get("function_call") == "none":
+        return None
+    tools = read_tools(body.get("tools"), "body.tools") or ()
+    return (*tools, *(read_tools(body.get("functions"), "body.functions") or ())) or None
 
 
 def _read_settings(body: Row) -> dict[str, Any]:
     """The body's parameters as settings of the recipe's `generation` section. Null is as good as absent."""
     settings: dict[str, Any] = {}
     for name, value in body.items():
-        if value is None or name in _IGNORED or name in ("messages", "tools", "logprobs", "top_logprobs"):
+        if value is None or name in _IGNORED or name in _READ_APART:
             continue
         if name in _SETTINGS:
             setting = _SETTINGS[name]
@@ -131,6 +210,9 @@ def _read_settings(body: Row) -> dict[str, Any]:
         elif value not in _NEUTRAL.get(name, ()):
             only = f"; only {_NEUTRAL[name][0]!r} is" if name in _NEUTRAL else ""
             raise BadRow(f"body.{name} = {value!r} changes the answer and is not supported{only}: remove it")
+    if settings.get("top_p") == 0:  # of the likeliest tokens no more than the first: what greedy decoding takes
+        del settings["top_p"]
+        settings["temperature"] = 0
     if body.get("logprobs"):
         settings["logprobs"] = body.get("top_logprobs") or 0
     elif body.get("top_logprobs"):
@@ -146,4 +228,4 @@ def _read_bias(value: Any) -> dict[int, Any]:
         raise BadRow("body.logit_bias is not an object from token ids to numbers") from None
 
 
-OPENAI = Format("openai", matches, read, write)
+OPENAI = Format("openai", matches, read, write, join)

@@ -18,7 +18,8 @@ Facts = Mapping[str, Any]
 """What is known of the answers besides their words, for formats that have a place for it (OpenAI result lines).
 
 `turns`: one mapping per answer with `finish_reason`, `prompt_tokens`, `completion_tokens` and, if asked for,
-`logprobs`; `sample`: the number of the sample from 0; `model`: the name of the model. Each key may be absent.
+`logprobs`; `sample`: the number of the sample from 0; `model`: the name of the model; `created`: when the run began,
+in seconds since 1970. Each key may be absent.
 """
 
 
@@ -61,6 +62,9 @@ class Format:
     """The output row: the row's columns as they came and in order, with one answer per turn of the chat added in the
     format's own way. Takes the options that the chat was read with. In a chat with `prefill` the last answer holds
     only what the model wrote, and is joined to the turn that it continues."""
+    join: Callable[[Sequence[dict[str, Any]]], dict[str, Any]] | None = None
+    """One row out of the output rows of a chat's samples, each with its `batchchat`, in formats that have a place for
+    several answers; None where every sample has a row."""
     options: type[Any] | None = None
     """The model of its own options, which become the section `source.NAME` of the recipe."""
 

@@ -26,16 +26,16 @@ def matches(data: Row, options: ReadOptions) -> bool:
 
 def read(row: SourceRow, index: int, options: ReadOptions) -> Chat:
     if options.prompt_template is not None:
-        text = fill(options.prompt_template, row.data)
+        text = fill(options.prompt_template, row)
     else:
         column = require_column(row.data, options, "prompt", COLUMNS)
         text = check_text(row.data[column], f"column {column}")
     return build_chat(row, index, options, [Message("user", text)])
 
 
-def fill(template: str, data: Row) -> str:
+def fill(template: str, row: SourceRow) -> str:
     """The template with the row's values: texts as they are, everything else as JSON. Raises BadRow."""
-    parts: list[str] = []
+    data, parts = row.data, list[str]()
     for literal, name in parse_template(template):
         parts.append(literal)
         if name is None:
@@ -45,7 +45,7 @@ def fill(template: str, data: Row) -> str:
         value = data[name]
         if value is None:
             raise BadRow(f"source.prompt_template asks for column {name}, which is null in this row")
-        parts.append(check_text(value if isinstance(value, str) else as_json(value), f"column {name}"))
+        parts.append(check_text(value if isinstance(value, str) else as_json(row.exact[name]), f"column {name}"))
     return "".join(parts)
 
 
@@ -58,7 +58,7 @@ def write(
 
 def with_conversation(data: Row, messages: Sequence[Message]) -> dict[str, Any]:
     """The row with a conversation in a new column, see `free_column`."""
-    entries = [{**message.as_dict(), **message.extra} for message in messages]
+    entries = [message.as_dict() for message in messages]
     return {**data, free_column(data, "messages"): entries}
 
 

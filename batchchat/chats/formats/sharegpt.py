@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from batchchat.chats.formats.calls import call_text, read_call_text
+from batchchat.chats.formats.calls import call_text, read_call_text, read_entry_calls
 from batchchat.chats.formats.columns import first_turn, turns_column
+from batchchat.chats.formats.entries import EntryStyle
 from batchchat.chats.formats.options import Facts, Format, ReadOptions
 from batchchat.chats.formats.segments import build_chat, split, weave
-from batchchat.chats.formats.values import as_json, check_encodable, check_text, kind
+from batchchat.chats.formats.values import as_json, check_encodable, check_text, further_keys, kind, optional_text
 from batchchat.chats.types import Chat, Message, Role, SourceRow
 from batchchat.errors import BadRow
 
@@ -25,7 +26,7 @@ ROLE_NAMES: Mapping[str, Role] = {
 }
 
 _REASONING = "reasoning_content"
-_OWN_KEYS = {"from", "value", _REASONING}
+_OWN_KEYS = {"from", "value", _REASONING, "tool_calls", "function_call", "tool_call_id", "name"}
 
 Row = Mapping[str, Any]
 
@@ -43,18 +44,23 @@ def write(
     data: Row, chat: Chat, answers: Sequence[Message], options: ReadOptions, facts: Facts | None = None
 ) -> dict[str, Any]:
     """The list's own entries as they came, with each answer added under the names that the row uses. An answer that
-    both says something and calls a tool becomes two entries, since an entry has room for one of them."""
+    both says something and calls a tool becomes two entries, where the row's calls are entries of their own."""
     column, turns = _turns(data, options)
     entries = list(data[column])
     names = _answer_names(entries)
     where = split(turns, options)
-    added = [_entries(answer, *names) for answer in answers]
+    style = EntryStyle.of_calls(entries)
+    added = [_entries(answer, *names, style) for answer in answers]
     if where.prefill:
         start, answer = entries[-1], answers[-1]
         entries[-1] = {**start, "value": start["value"] + (answer.content or ""), **_reasoning(answer)}
         if start.get(_REASONING) is not None:
             entries[-1][_REASONING] = start[_REASONING] + (answer.reasoning or "")
-        added[-1] = [{"from": names[1], "value": call_text(answer.tool_calls)}] if answer.tool_calls else []
+        added[-1] = []
+        if answer.tool_calls and style is not None:
+            entries[-1]["tool_calls"] = style.calls(answer)
+        elif answer.tool_calls:
+            added[-1] = [{"from": names[1], "value": call_text(answer.tool_calls)}]
     return {**data, column: weave(entries, where, added)}
 
 
@@ -74,18 +80,25 @@ def _read_turn(entry: Any, where: str) -> Message:
     if role is None:
         given = repr(name) if "from" in entry else "absent"
         raise BadRow(f"{where}.from is {given}; it is one of {', '.join(ROLE_NAMES)}")
-    extra = {key: value for key, value in entry.items() if key not in _OWN_KEYS}
+    extra = further_keys(entry, _OWN_KEYS)
     value = entry.get("value")
+    calls = read_entry_calls(entry, where)
+    if calls and role != "assistant":
+        raise BadRow(f"{where} calls a tool, which only turns of the model do: it is from {name!r}")
     if name in CALL_NAMES and value is not None:
-        return Message("assistant", None, tool_calls=read_call_text(value, f"{where}.value"), extra=extra)
+        calls = (*read_call_text(value, f"{where}.value"), *calls)
+        return Message("assistant", None, tool_calls=calls, extra=extra)
     if role == "tool" and "value" in entry and not isinstance(value, str):
         check_encodable(value, f"{where}.value")
         value = as_json(value)
     reasoning = entry.get(_REASONING)
     return Message(
         role,
-        check_text(value, f"{where}.value"),
+        None if value is None and calls else check_text(value, f"{where}.value"),
         reasoning=None if reasoning is None else check_text(reasoning, f"{where}.{_REASONING}"),
+        tool_calls=calls,
+        tool_call_id=optional_text(entry, "tool_call_id", where),
+        name=optional_text(entry, "name", where),
         extra=extra,
     )
 
@@ -98,7 +111,9 @@ def _answer_names(entries: Sequence[Row]) -> tuple[str, str]:
     return said or ("assistant" if "user" in names else "gpt"), called
 
 
-def _entries(answer: Message, said: str, called: str) -> list[dict[str, Any]]:
+def _entries(answer: Message, said: str, called: str, style: EntryStyle | None) -> list[dict[str, Any]]:
+    if style is not None and answer.tool_calls:
+        return [{"from": said, "value": answer.content or "", **_reasoning(answer), "tool_calls": style.calls(answer)}]
     entries: list[dict[str, Any]] = []
     if answer.content or not answer.tool_calls or answer.reasoning is not None:
         entries.append({"from": said, "value": answer.content or "", **_reasoning(answer)})

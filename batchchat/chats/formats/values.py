@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Set
 from typing import Any
 
+from batchchat.chats.json_text import Numeral, raw_json, read_row
 from batchchat.errors import BadRow
 
 
@@ -15,7 +16,7 @@ def kind(value: Any) -> str:
             return "null"
         case bool():
             return "true or false"
-        case int() | float():
+        case int() | float() | Numeral():
             return "a number"
         case str():
             return "a string"
@@ -27,8 +28,8 @@ def kind(value: Any) -> str:
 
 
 def as_json(value: Any) -> str:
-    """`value` as JSON text with its characters as they are."""
-    return json.dumps(value, ensure_ascii=False)
+    """`value` as JSON text with its characters as they are, lone surrogates included, and the digits of its numbers."""
+    return raw_json(value)
 
 
 def check_text(value: Any, where: str) -> str:
@@ -48,6 +49,19 @@ def check_text(value: Any, where: str) -> str:
     return value
 
 
+def optional_text(entry: Mapping[str, Any], key: str, where: str) -> str | None:
+    """The text of a key that may be absent or null."""
+    return None if entry.get(key) is None else check_text(entry[key], f"{where}.{key}")
+
+
+def further_keys(entry: Mapping[str, Any], own: Set[str]) -> Mapping[str, Any]:
+    """The keys of a turn that the format does not know; null is as good as absent, since Arrow gives
+    every turn every key."""
+    if entry.keys() <= own:
+        return {}
+    return {key: value for key, value in entry.items() if key not in own and value is not None}
+
+
 def check_encodable(value: Any, where: str) -> None:
     """Raises BadRow where a text anywhere in a JSON value holds a lone surrogate."""
     check_text(as_json(value), where)
@@ -56,6 +70,6 @@ def check_encodable(value: Any, where: str) -> None:
 def parse_json(text: str, where: str) -> Any:
     """The value of a JSON text inside a row; raises BadRow."""
     try:
-        return json.loads(text)
+        return read_row(text)
     except (ValueError, RecursionError) as error:
         raise BadRow(f"{where} is not JSON ({error})") from None

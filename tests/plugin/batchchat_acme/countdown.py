@@ -28,6 +28,9 @@ class Countdown:
         for line, value in enumerate(self._numbers, 1):
             yield SourceRow(number + line - 1, Place(self.name, line), {"script": f"U: say {value}"})
 
+    def types(self) -> None:
+        """Columns have no types."""
+
     def fingerprint(self) -> dict[str, Any]:
         return {"path": self.name, "rows": len(self._numbers)}
 
