@@ -92,6 +92,7 @@ class PipelineFacts(EngineFacts):
 
     engine: Literal["pipeline"] = Field(description="The kind of the engine.")
     processes: Annotated[int, Unit("processes")] = Field(description="Processes that compute one model.")
+    batches: str = Field(description="Which rows may share a batch, as a trial of the model found.")
     max_batch_rows: Rows = Field(description="Rows of a batch, at most.")
     max_batch_tokens: Tokens = Field(description="Padded token places of a batch, at most.")
     speculation: tuple[str, ...] = Field(default=(), description="Arguments by which `generate` drafts.")

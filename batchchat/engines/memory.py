@@ -82,7 +82,7 @@ def kv_tokens(
     the weights. `facts` gives those of `models.facts`, which take their time: only an accelerator asks for them.
     `otherwise` as well where they do not say what a token takes."""
     per_token = None if device.type == "cpu" else facts().cache_bytes_per_token
-    if per_token is None:
+    if not per_token:
         return otherwise
     return max(1, min(_MOST, int(free(device) * _SHARE) // per_token))
 

@@ -138,7 +138,7 @@ def make_plan(recipe: Recipe, devices: Sequence[Device], rows: int = 100) -> Pla
         answer_tokens=answer,
         weights=chosen.weights,
         packed=packed if section.quantization == "none" else 0,
-        cache_per_token=cache_bytes(shape, 1, size),
+        cache_per_token=round(shape.cache_growth(1) * size),
         cache_per_row=cache_bytes(shape, prompt + answer, size),
         draft=draft,
         recipe_batch=batch,
@@ -147,10 +147,10 @@ def make_plan(recipe: Recipe, devices: Sequence[Device], rows: int = 100) -> Pla
         left_over=chosen.left_over,
         rows=chosen.rows,
         options=[Option(dtype if way == "none" else way, one.weights, one.rows) for way, one in placed.items()],
-        cache_formats={name: ceil(cache_bytes(shape, 1, width)) for name, width in KV_BYTES.items()},
+        cache_formats={name: ceil(shape.cache_growth(1) * width) for name, width in KV_BYTES.items()},
         tokens=found.tokens,
         seconds=seconds,
-        missing=missing,
+        missing={**shape.missing, **missing},
     )
 
 
@@ -220,7 +220,7 @@ def _draft_cost(section: ModelSection) -> DraftCost | None:
     config = load_config(own)
     shape = shape_of(empty_model(config, own.trust_remote_code))
     size = DTYPE_BYTES[checkpoint_dtype(config) if own.dtype == "auto" else own.dtype]
-    return DraftCost(own.name, weight_bytes(shape, size, "none", double=False), cache_bytes(shape, 1, size))
+    return DraftCost(own.name, weight_bytes(shape, size, "none", double=False), round(shape.cache_growth(1) * size))
 
 
 def _packed_bytes(recipe: Recipe, shape: ModelShape, dtype: str, devices: Sequence[Device]) -> int:

@@ -34,6 +34,9 @@ class ModelFacts(Record):
         default=None, description="Which attention of transformers the model was loaded with."
     )
     cache_bytes_per_token: Bytes | None = Field(default=None, description="Keys and values of one token in all layers.")
+    state_bytes_per_row: Bytes | None = Field(
+        default=None, description="What recurrent layers keep of a row, however long it is; of models with such only."
+    )
     flops_per_token: Flops | None = Field(
         default=None, description="A token's way through the layers, but for attention and the output layer."
     )
@@ -47,20 +50,30 @@ class ModelFacts(Record):
 
 def model_facts(model: Any) -> ModelFacts:
     """Class, sizes, number format and places of a model. Of a mixture of experts, the parameters that one token passes
-    through as well."""
-    shape = shape_of(empty_like(model))
+    through as well. What cannot be had of a model is absent, and `missing` says why."""
     placed = getattr(model, "hf_device_map", None)
+    told = {
+        "model_class": type(model).__name__,
+        "parameters": model.num_parameters(),
+        "footprint_bytes": model.get_memory_footprint(),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "devices": tuple(sorted({str(device) for device in placed.values()}) if placed else [str(model.device)]),
+        "attention": model.config._attn_implementation,
+    }
+    try:
+        shape = shape_of(empty_like(model))
+    except Exception as error:  # what only describes a model must not keep it from working
+        why = f"the model's sizes cannot be told ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        return ModelFacts(**told, missing=dict.fromkeys(("cache_bytes_per_token", "flops_per_token"), why))
+    cache = None if "cache" in shape.missing else shape.cache_growth(1) * model.dtype.itemsize
     return ModelFacts(
-        model_class=type(model).__name__,
-        parameters=model.num_parameters(),
+        **told,
         active_parameters=shape.active_parameters,
-        footprint_bytes=model.get_memory_footprint(),
-        dtype=str(model.dtype).removeprefix("torch."),
-        devices=tuple(sorted({str(device) for device in placed.values()}) if placed else [str(model.device)]),
-        attention=model.config._attn_implementation,
-        cache_bytes_per_token=shape.cache_numbers(1) * model.dtype.itemsize,
+        cache_bytes_per_token=cache,
+        **({"state_bytes_per_row": shape.state * model.dtype.itemsize} if shape.state else {}),
         flops_per_token=shape.flops_per_token,
         flops_per_output=shape.flops_per_output,
         flops_per_context_token=shape.flops_per_context_token,
         experts=None if shape.experts is None else Experts(per_token=shape.experts[0], in_all=shape.experts[1]),
+        missing={} if cache is not None else {"cache_bytes_per_token": shape.missing["cache"]},
     )

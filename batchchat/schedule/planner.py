@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from batchchat.chats import Request
 
@@ -27,12 +28,50 @@ class PlannedBatch:
         return self.needed / self.padded if self.padded else 1.0
 
 
-def next_batch(pool: Sequence[Request], max_rows: int, max_tokens: int) -> tuple[list[Request], list[Request]]:
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """Which rows may share a batch: `any`, those of `equal` prompt lengths, or none (`alone`).
+
+    `threshold`: beyond so many tokens, what a model computes for a row depends on the longest row of the batch. Rows
+    that end within it share batches; so do those that begin `beyond` it; the others share them with rows of equal
+    length.
+    """
+
+    kind: Literal["any", "equal", "alone"] = "any"
+    threshold: int | None = None
+    beyond: bool = True
+
+    def describe(self) -> str:
+        """In words for the report."""
+        if self.kind != "any":
+            return "rows of equal length" if self.kind == "equal" else "one row"
+        return "rows of any length" if self.threshold is None else f"rows on one side of {self.threshold} tokens"
+
+    def allows(self, first: Request, other: Request, width: int) -> bool:
+        """Whether a row may join a batch, which has as its first row `first` and would then be `width` tokens long."""
+        side = self._side(first)
+        if self.kind == "alone" or side != self._side(other):
+            return False
+        return side != "within" or self.threshold is None or width <= self.threshold
+
+    def _side(self, request: Request) -> str | int:
+        """Rows of another side may not share a batch."""
+        answer, prompt = _lengths(request)
+        if self.kind == "equal":
+            return prompt
+        if self.threshold is None or prompt + answer <= self.threshold:
+            return "within"
+        return "beyond" if self.beyond and prompt > self.threshold else prompt
+
+
+def next_batch(
+    pool: Sequence[Request], max_rows: int, max_tokens: int, sharing: Sharing = Sharing()
+) -> tuple[list[Request], list[Request]]:
     """The batch to compute now, and the rest of the pool in its order.
 
     Rows are taken by answer limit, then prompt length, longest first and stably; only such as have the same `flags`
-    as the first. A batch has at most `max_rows` rows and `max_tokens` padded places, but never less than one row: a
-    request that is longer alone runs alone.
+    as the first and may share a batch with it. A batch has at most `max_rows` rows and `max_tokens` padded places, but
+    never less than one row: a request that is longer alone runs alone.
     """
     order = sorted(range(len(pool)), key=lambda place: _lengths(pool[place]), reverse=True)
     taken: list[int] = []
@@ -45,7 +84,7 @@ def next_batch(pool: Sequence[Request], max_rows: int, max_tokens: int) -> tuple
             if pool[place].settings.flags != pool[taken[0]].settings.flags:
                 continue
             width = max(longest_prompt, prompt) + max(longest_answer, answer)
-            if (len(taken) + 1) * width > max_tokens:
+            if (len(taken) + 1) * width > max_tokens or not sharing.allows(pool[taken[0]], pool[place], width):
                 continue
         taken.append(place)
         longest_prompt, longest_answer = max(longest_prompt, prompt), max(longest_answer, answer)
@@ -59,12 +98,12 @@ def padded_places(batch: Sequence[Request]) -> int:
     return len(batch) * (max(prompt for _, prompt in lengths) + max(answer for answer, _ in lengths))
 
 
-def plan(pool: Sequence[Request], max_rows: int, max_tokens: int) -> list[PlannedBatch]:
+def plan(pool: Sequence[Request], max_rows: int, max_tokens: int, sharing: Sharing = Sharing()) -> list[PlannedBatch]:
     """All batches of a pool, in the order in which they would run."""
     batches = []
     rest = list(pool)
     while rest:
-        batch, rest = next_batch(rest, max_rows, max_tokens)
+        batch, rest = next_batch(rest, max_rows, max_tokens, sharing)
         needed = sum(sum(_lengths(request)) for request in batch)
         batches.append(PlannedBatch(tuple(batch), needed, padded_places(batch)))
     return batches

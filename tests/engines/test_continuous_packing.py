@@ -7,9 +7,10 @@ import copy
 import pytest
 import torch
 
-from batchchat.engines.continuous.admission.self_check import TOLERANCE, check
+from batchchat.engines.continuous.admission.self_check import check
 from batchchat.engines.cpu.kernels import compiled
 from batchchat.engines.cpu.preparation import prepare
+from batchchat.engines.rounding import tolerance
 from batchchat.prompts import TokenizerCodec
 from batchchat.schedule import Feed
 from tests.support.architectures import ARCHITECTURES
@@ -30,7 +31,7 @@ def test_logits_are_those_of_the_plain_model(name: str, dtype: torch.dtype) -> N
         packed = model(IDS).logits
         undo()
         again = model(IDS).logits
-    assert float((packed - plain).abs().max() / plain.std()) < TOLERANCE[dtype]
+    assert float((packed - plain).abs().max() / plain.std()) < tolerance(dtype)
     assert torch.equal(again, plain)
 
 

@@ -3,6 +3,7 @@ their own code: each is tried on a sample first."""
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -45,6 +46,8 @@ def fused_norm(module: nn.Module) -> FusedNorm | None:
     epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if "RMSNorm" not in type(module).__name__ or list(parameters) != ["weight"] or not isinstance(epsilon, float):
         return None
+    if not _takes_one_tensor(module):
+        return None
     weight = parameters["weight"].detach()
     if weight.dim() != 1 or weight.dtype not in ops.STORED:
         return None
@@ -73,13 +76,17 @@ def fused_gate(module: Any, product: Forward) -> FusedGate | None:
     `up_proj` joined."""
     if type(getattr(module, "down_proj", None)) is not nn.Linear or module.gate_proj.weight.dtype not in ops.STORED:
         return None
+    if not _takes_one_tensor(module):
+        return None
     fused = FusedGate(product, module.down_proj)
     sample = _sample(3, module.gate_proj.in_features, module.gate_proj.weight.dtype)
-    try:
-        wanted = module(sample)
-    except (TypeError, RuntimeError):  # it takes more than one tensor
-        return None
+    wanted = module(sample)
     return fused if isinstance(wanted, torch.Tensor) and _is_close(fused(sample), wanted) else None
+
+
+def _takes_one_tensor(module: nn.Module) -> bool:
+    """Whether a module is called with nothing else, such as a gate (which may well be left out when it is tried)."""
+    return len(inspect.signature(module.forward).parameters) == 1
 
 
 class FusedRotary:

@@ -17,7 +17,12 @@ from batchchat.engines.cpu.fusing import FusedGate, FusedNorm
 from batchchat.engines.cpu.packing import Part, Product, TiledProduct
 from batchchat.engines.cpu.program import Program
 from batchchat.engines.cpu.table import Decoder, Heads, Layer
+from batchchat.models.shortened import longest_length
 
+_SERVED = {
+    *("cwm", "granite", "internlm3", "iquestcoder", "llama", "ministral", "mistral", "qwen2", "qwen3", "seed_oss"),
+}
+"""The models of transformers whose attention is known to do no more than a program does."""
 _MODEL = {"embed_tokens", "layers", "norm", "rotary_emb"}
 _LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -42,8 +47,10 @@ def lower(model: Any) -> Callable[[], None]:
     except Exception:  # a model of any other form may fail in any way; it is computed by its modules
         return lambda: None
     PROGRAMS[model] = program
+    far = 1 + longest_length(model.config)
     try:
         is_right = torch.equal(_trial(model)[0], by_modules)
+        is_right = is_right and torch.equal(_trial(model, far)[0], _trial(model, far, by_modules=True)[0])
     except Exception:
         is_right = False
     if not is_right:
@@ -81,6 +88,9 @@ def _decoder(model: Any, heads: Heads, scorings: dict[int, Scoring]) -> Decoder:
 def _layer(layer: nn.Module, heads: Heads, scoring: Scoring) -> Layer:
     parts = _children(layer, _LAYER)
     attention = _children(parts["self_attn"], _ATTENTION, _NORMS)
+    home = type(parts["self_attn"]).__module__.split(".")
+    if home[:2] != ["transformers", "models"] or home[2] not in _SERVED:
+        raise _OtherFormError
     joined = _forward(attention["q_proj"], Part).joined
     sizes = [heads.queries * heads.key_dim, heads.keys * heads.key_dim, heads.keys * heads.value_dim]
     if scoring.softcap is not None or joined.sizes != sizes:
@@ -118,10 +128,11 @@ def _forward(module: nn.Module, *kinds: type) -> Any:
     return found
 
 
-def _trial(model: Any) -> tuple[torch.Tensor, dict[int, Scoring]]:
-    """Logits `[tokens, vocabulary]` of two prompts, and how each layer scores its keys."""
-    runner = ModelRunner(model, KVCache(budget=1024))
+def _trial(model: Any, offset: int = 0, by_modules: bool = False) -> tuple[torch.Tensor, dict[int, Scoring]]:
+    """Logits `[tokens, vocabulary]` of two prompts whose positions begin at `offset`, and how each layer scores its
+    keys."""
+    runner = ModelRunner(model, KVCache(budget=1024), by_modules=by_modules)
     tokens = probe.prompts(
         model.config.get_text_config().vocab_size, [sum(counts) for counts in zip(*_TAKES, strict=True)]
     )
-    return torch.cat(probe.logits(runner, _TAKES, tokens, least=_LEAST)), runner.scorings
+    return torch.cat(probe.logits(runner, _TAKES, tokens, least=_LEAST, offset=offset)), runner.scorings

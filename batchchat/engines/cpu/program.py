@@ -25,6 +25,8 @@ _ROUNDED = 16
 """Products may read rows up to a multiple of this."""
 _POSITIONS = 1024
 """Positions whose cosines and sines are computed at a time."""
+_KEPT_POSITIONS = 1 << 17
+"""Positions whose cosines and sines are kept; those of others are computed for each pass."""
 
 
 class Program:
@@ -89,12 +91,19 @@ class Program:
     def _rotate(self, positions: torch.Tensor) -> None:
         """Cosines and sines of these positions."""
         most = int(positions.max()) + 1
+        if most > _KEPT_POSITIONS:
+            for name, found in zip(("cosines", "sines"), self._rotated(positions), strict=True):
+                self._buffers[name][: len(positions)] = found
+            return
         if most > len(self._rotations[0]):
             most = -(-most // _POSITIONS) * _POSITIONS
-            found = self._decoder.rotary(self._buffers["hidden"][None, :1], torch.arange(most)[None])
-            self._rotations = [part[0].to(self._dtype).contiguous() for part in found]
+            self._rotations = self._rotated(torch.arange(most))
         for name, table in zip(("cosines", "sines"), self._rotations, strict=True):
             torch.index_select(table, 0, positions, out=self._buffers[name][: len(positions)])
+
+    def _rotated(self, positions: torch.Tensor) -> list[torch.Tensor]:
+        found = self._decoder.rotary(self._buffers["hidden"][None, :1], positions[None])
+        return [part[0].to(self._dtype).contiguous() for part in found]
 
     def _base(self, pools: list[Pool]) -> None:
         """Where the pools' keys and values lie, unless they lie where they lay."""

@@ -17,11 +17,12 @@ from batchchat.engines.memory import Budget, is_out_of_memory, release_memory, t
 from batchchat.engines.pipeline import flags
 from batchchat.engines.pipeline.padded import RenderedPipeline, RowWiseChoice, RowWiseStop
 from batchchat.engines.pipeline.processors import BannedTexts
+from batchchat.engines.pipeline.trial import ChangingRope, find_sharing
 from batchchat.engines.work import Work
 from batchchat.models import group
 from batchchat.models.facts import model_facts
 from batchchat.prompts.codec import TokenizerCodec
-from batchchat.schedule import Feed, next_batch, padded_places
+from batchchat.schedule import Feed, Sharing, next_batch, padded_places
 
 
 class PipelineEngine:
@@ -31,6 +32,9 @@ class PipelineEngine:
     again in halves, down to the one row that fails alone and gets the error. One that runs out of memory also lowers
     `budget`, within which later batches are planned. The model's own generation config is set aside: its values reach
     the requests through their settings or not at all.
+
+    Which rows share a batch is tried on the model, unless `sharing` says it: some models read the padding of a batch,
+    or look at its longest row.
 
     `speculation`: arguments that make `generate` draft. It does so for one row at a time, and chooses tokens itself.
     """
@@ -45,6 +49,7 @@ class PipelineEngine:
         budget: Budget | None = None,
         on_token: TokenListener | None = None,
         speculation: Mapping[str, Any] | None = None,
+        sharing: Sharing | None = None,
     ):
         self._model = model
         self._speculation = dict(speculation or {})
@@ -58,7 +63,17 @@ class PipelineEngine:
         tokenizer = _with_padding(codec.tokenizer)
         model.generation_config = GenerationConfig(pad_token_id=tokenizer.pad_token_id)
         device = None if getattr(model, "hf_device_map", None) else model.device
+        self._rope = ChangingRope(model)
+        self._sharing = sharing or self._tried(tokenizer.pad_token_id)
         self._pipeline = RenderedPipeline(model=model, tokenizer=tokenizer, task="text-generation", device=device)
+
+    def _tried(self, pad: int) -> Sharing:
+        if self._config.max_rows == 1:
+            return Sharing()
+        sharing, reason = find_sharing(self._model, pad, anew=not self._parallel)
+        if reason is not None:
+            self._meter.event("batches", f"batches have {sharing.describe()}: {reason}")
+        return sharing
 
     def run(self, feed: Feed) -> Iterator[Completion]:
         try:
@@ -92,6 +107,7 @@ class PipelineEngine:
             **model_facts(self._model).values(),
             engine="pipeline",
             processes=group.size() if self._parallel else 1,
+            batches=self._sharing.describe(),
             max_batch_rows=self._config.max_rows,
             max_batch_tokens=self._config.max_tokens,
             learned_batch_tokens=self._budget.tokens,
@@ -104,7 +120,7 @@ class PipelineEngine:
         release_memory()
 
     def _plan(self, ready: Sequence[Request]) -> tuple[list[Request], list[Request]]:
-        return next_batch(ready, self._config.max_rows, self._budget.within(self._config.max_tokens))
+        return next_batch(ready, self._config.max_rows, self._budget.within(self._config.max_tokens), self._sharing)
 
     def _completions(self, requests: Sequence[Request], queued: float) -> Iterator[Completion]:
         started = self._meter.now()
@@ -195,6 +211,7 @@ class PipelineEngine:
 
     def _generate(self, rows: Sequence[Progress], **arguments: Any) -> list[list[int]]:
         """New token ids per row, padding behind their ends included."""
+        self._rope.forget()
         self._pipeline.call_count = 0  # many calls are meant here; the pipeline would advise against them
         requests = [row.request for row in rows]
         ids: list[list[int]] = self._pipeline(requests, batch_size=len(requests), **arguments)

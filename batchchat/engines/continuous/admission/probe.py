@@ -29,9 +29,11 @@ def logits(
     tokens: Sequence[list[int]],
     least: int = 1,
     exact: bool = False,
+    offset: int = 0,
 ) -> list[torch.Tensor]:
     """Logits `[tokens, vocabulary]` of each prompt, computed in passes of at least `least` places. `takes` says pass by
-    pass how many tokens of each prompt it computes; those behind are not computed."""
+    pass how many tokens of each prompt it computes; those behind are not computed. `offset` is the model's number for
+    the first position."""
     tried = []
     for ids in tokens:
         slot = runner.cache.place(ids, len(ids))
@@ -46,6 +48,7 @@ def logits(
         ]
         num_tokens = sum(span.count for span in spans)
         work = runner.cache.lay_out(spans, runner.device, max(least, num_tokens), exact=exact)
+        work.position_ids += offset
         computed = runner.forward(work, every=True)[:num_tokens].clone()
         for span, part in zip(work.spans, computed.split([span.count for span in work.spans]), strict=True):
             found[id(span.sequence)].append(part)
