@@ -41,6 +41,7 @@ def build_report(
     files: Sequence[str],
 ) -> Report:
     """Everything that is known about a finished run, its scores apart. `manifest` is that of this process."""
+    wall, phases = meters.elapsed, dict(meters.seconds)  # measuring the machine, below, is no part of the run
     totals = store.totals()
     missing: dict[str, str] = {}
     latency = store.latencies(PERCENTILES)
@@ -69,8 +70,8 @@ def build_report(
         finish_reasons=totals.finish_reasons,
         latency_seconds=None if latency is None else {f"p{p:g}": round(s, 4) for p, s in latency.items()},
         session=session,
-        phases_seconds={phase: round(seconds, 3) for phase, seconds in meters.seconds.items()},
-        wall_seconds=round(meters.elapsed, 3),
+        phases_seconds={phase: round(seconds, 3) for phase, seconds in phases.items()},
+        wall_seconds=round(wall, 3),
         memory=Memory(host_peak_bytes=host_peak_bytes(), model_footprint_bytes=engine.footprint_bytes, devices=devices),
         engine=engine,
         events=Events(counts=dict(meters.num_events), first=tuple(Event(**event) for event in meters.events)),

@@ -161,7 +161,9 @@ def test_a_report_that_cannot_be_read_says_what_to_do(everything: Path, batchcha
     "facts",
     [
         ScriptedFacts(engine="scripted", answer="echo"),
-        PipelineFacts(engine="pipeline", processes=1, batches="rows of any length", max_batch_rows=4, max_batch_tokens=64),
+        PipelineFacts(
+            engine="pipeline", processes=1, batches="rows of any length", max_batch_rows=4, max_batch_tokens=64
+        ),
         ContinuousFacts(
             engine="continuous", reproducible="strict", computed_by="torch", max_rows=4, kv_budget_tokens=64,
             kv_peak_tokens=32, prompt_tokens_reused=0, preempted=0, steps_replayed=0,

@@ -37,8 +37,5 @@ class Countdown:
     def count(self) -> int | None:
         return len(self._numbers)
 
-    def types(self) -> None:
-        return None
-
 
 COUNTDOWN = Reader(open_address=Countdown, options=CountdownOptions)
