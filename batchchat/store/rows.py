@@ -75,4 +75,9 @@ class ErrorRow(Record):
     answered: tuple[dict[str, JsonValue], ...] = Field(
         default=(), description="The turns that were written before, as messages."
     )
+    custom_id: JsonValue = Field(default=None, description="Of a request of OpenAI's Batch API: its own.")
+    response: None = Field(default=None, description="Of such a request: null, as in the API's error file.")
+    error: dict[str, JsonValue] | None = Field(
+        default=None, description="Of such a request: code and message, as in the API's error file."
+    )
     row: JsonValue = Field(description="The row as it came; its text where it could not be read.")
