@@ -214,6 +214,7 @@ def test_the_command_line_says_it_in_one_sentence(copy: Path, tmp_path: Path, ba
     source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "Hello"}])
     sink = {"directory": str(tmp_path / "run")}
     values = {"model": {"name": str(copy)}, "source": {"path": str(source)}, "sink": sink}
+    values["generation"] = {"max_new_tokens": 4}
     recipe.write_text(json.dumps(values), encoding="utf-8")
     change_config(copy, num_hidden_layers=1)
     for change in (lambda: None, lambda: (copy / "generation_config.json").write_text("{", encoding="utf-8")):
