@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -19,10 +19,15 @@ _PROBES = (
 
 class TokenTexts:
     """The bytes of a vocabulary's tokens, by id. UTF-8 marks where each character begins, so that a text stands in an
-    answer exactly where its bytes stand in the answer's."""
+    answer exactly where its bytes stand in the answer's.
 
-    def __init__(self, pieces: Sequence[bytes]):
+    Special tokens have no bytes: the answer's content leaves them out, and what stands on both sides of one comes
+    together. `names` are their own texts, by which they can be kept out whole.
+    """
+
+    def __init__(self, pieces: Sequence[bytes], names: Mapping[int, bytes] | None = None):
         self.pieces = pieces
+        self._names = names or {}
         self._ordered = sorted((piece, number) for number, piece in enumerate(pieces) if piece)
         self.holding: Callable[[bytes], Sequence[int]] = cache(self._holding)
         """Ids of the tokens in which a text stands whole."""
@@ -39,7 +44,8 @@ class TokenTexts:
         return b"".join(self.pieces[number] for number in ids if number < len(self.pieces))
 
     def _holding(self, text: bytes) -> Sequence[int]:
-        return [number for number, piece in enumerate(self.pieces) if text in piece]
+        whole = [number for number, piece in enumerate(self.pieces) if text in piece]
+        return [*whole, *(number for number, name in self._names.items() if text in name)]
 
     def _starting(self, text: bytes) -> Sequence[int]:
         first = bisect_left(self._ordered, (text,))
@@ -64,7 +70,7 @@ def token_texts(tokenizer: Any, decode: Callable[[Sequence[int]], str], silent: 
             return None
         added = text[len(before) :]
         pieces.append(_raw(name) if _INCOMPLETE in added else added.encode("utf-8", "surrogatepass"))
-    found = TokenTexts(pieces)
+    found = TokenTexts(pieces, {number: decode([number]).encode("utf-8", "surrogatepass") for number in silent})
     for probe in _PROBES:
         ids = [number for number in tokenizer(probe, add_special_tokens=False)["input_ids"] if number not in silent]
         if (before.encode() + found.joined(ids)).decode("utf-8", "replace") != decode([*anchor, *ids]):

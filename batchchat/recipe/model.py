@@ -102,7 +102,9 @@ class ModelSection(Section):
         examples=["model-q4_0.gguf"],
     )
     adapter: Text | None = Field(
-        default=None, description="Folder or hub id of a LoRA adapter, loaded with peft.", examples=["adapters/mine"]
+        default=None,
+        description="Folder or hub id of an adapter (LoRA, DoRA, IA³, …), loaded with peft.",
+        examples=["adapters/mine"],
     )
     merge_adapter: bool = Field(
         default=False, description="Add the adapter to the weights once, instead of computing it beside them."

@@ -46,7 +46,7 @@ class RowPenalties:
         """[counted rows, vocabulary]: how often the answer holds each token."""
         self._in_prompt = torch.zeros((0, vocab_size), dtype=torch.bool, device=device)
         self._no_ids = torch.zeros(0, dtype=torch.int64, device=device)
-        self._fixed: dict[tuple[frozenset[int], tuple[bytes, ...]], torch.Tensor] = {}
+        self._fixed: dict[tuple[object, ...], torch.Tensor] = {}
         """Ids that rows may never take, by their settings: many rows have the same."""
         self._arrange()
 
@@ -123,7 +123,7 @@ class RowPenalties:
         self._bias_ids = torch.tensor([token for _, token, _ in biases], dtype=torch.int64, device=self._device)
         self._bias = torch.tensor([bias for _, _, bias in biases], dtype=torch.float32, device=self._device)
         self._words = [tuple(text.encode("utf-8", "surrogatepass") for text in s.bad_texts) for s in settings]
-        fixed = [self._fixed_bans(s.bad_words, words) for s, words in zip(settings, self._words, strict=True)]
+        fixed = [self._fixed_bans(s, words) for s, words in zip(settings, self._words, strict=True)]
         self._fixed_ids = torch.cat([self._no_ids, *fixed])
         self._fixed_rows = torch.arange(len(fixed), device=self._device).repeat_interleave(
             torch.tensor([len(ids) for ids in fixed], dtype=torch.int64, device=self._device)
@@ -162,14 +162,15 @@ class RowPenalties:
         assert self._texts is not None, "bad_texts need the texts of the tokens"
         return self._texts()
 
-    def _fixed_bans(self, bad_words: Sequence[Sequence[int]], texts: tuple[bytes, ...]) -> torch.Tensor:
-        """Ids that are banned at every step."""
-        if not bad_words and not texts:
+    def _fixed_bans(self, settings: Settings, texts: tuple[bytes, ...]) -> torch.Tensor:
+        """Ids that are banned at every step. An end token is no part of the text."""
+        if not settings.bad_words and not texts:
             return self._no_ids
-        ids = {word[0] for word in bad_words if len(word) == 1}
-        key = (frozenset(ids), texts)
+        key = (settings.bad_words, texts, settings.stop_token_ids)
         if key not in self._fixed:
-            ids.update(token for text in texts for token in self._known_texts().holding(text))
+            ids = {token for text in texts for token in self._known_texts().holding(text)}
+            ids.difference_update(settings.stop_token_ids)
+            ids.update(word[0] for word in settings.bad_words if len(word) == 1)
             known = sorted(token for token in ids if token < self._vocab_size)
             self._fixed[key] = torch.tensor(known, dtype=torch.int64, device=self._device)
         return self._fixed[key]

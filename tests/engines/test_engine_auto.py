@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,22 @@ def test_what_was_asked_for_by_name_does_not_fall_back(biased: Path) -> None:
         build_engine("continuous", context(biased, Clock()))
     with pytest.raises(UsageError, match=r"engine\.reproducible=fast"):
         build_engine("auto", context(biased, Clock(), reproducible="strict"))
+
+
+def test_a_flag_in_the_models_own_file_takes_the_pipeline_and_one_that_is_off_does_not(
+    dense: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(dense, tmp_path / "own")
+    (tmp_path / "own" / "generation_config.json").write_text('{"no_repeat_ngram_size": 3, "eos_token_id": 1}')
+    clock = Clock()
+    engine = build_engine("auto", context(tmp_path / "own", clock))
+    assert engine.describe()["engine"] == "pipeline"
+    assert "no_repeat_ngram_size, which the model's own file sets" in clock.events[0][1]
+    with pytest.raises(UsageError, match="no_repeat_ngram_size"):
+        build_engine("continuous", context(tmp_path / "own", Clock()))
+    for off in ({"no_repeat_ngram_size": 0}, {"model_defaults": False}):
+        assert build_engine("auto", context(tmp_path / "own", Clock(), off)).describe()["engine"] == "continuous"
+    for idle in ({"num_beams": 1}, {"length_penalty": 2.0}, {"typical_p": 0.5}, {"use_cache": True}):
+        assert build_engine("auto", context(dense, Clock(), idle)).describe()["engine"] == "continuous"
+    sampled = {"typical_p": 0.5, "temperature": 1.0}
+    assert build_engine("auto", context(dense, Clock(), sampled)).describe()["engine"] == "pipeline"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig, LogitsProcessorList
 
-from batchchat.chats import Request, Settings
+from batchchat.chats import Request
 from batchchat.engines.pipeline.engine import PipelineEngine
 from batchchat.prompts import TokenizerCodec
 from batchchat.recipe.flags import freeze_flags
@@ -162,7 +162,3 @@ def test_asking_for_log_probabilities_changes_no_token(of: str) -> None:
     asked = [zoo.request(n, logprobs=3, logprobs_of=of, **kind) for n, kind in enumerate(kinds)]
     expected = SamplerRows.from_requests(quiet, 700).choose(logits).ids
     assert torch.equal(SamplerRows.from_requests(asked, 700).choose(logits).ids, expected)
-
-
-def test_settings_know_raw_and_processed() -> None:
-    assert Settings(1).logprobs_of == "raw"

@@ -192,7 +192,7 @@ class PipelineEngine:
         if not flags.is_handed_over(request.settings):
             arguments |= self._speculation
         if request.settings.bad_texts:
-            banned = BannedTexts(request.settings.bad_texts, self._codec.token_texts(), len(request.prompt_ids))
+            banned = BannedTexts(request.settings, self._codec.token_texts(), len(request.prompt_ids))
             arguments["logits_processor"] = LogitsProcessorList([banned])
         with torch.random.fork_rng(enabled=arguments["do_sample"]):
             if arguments["do_sample"]:

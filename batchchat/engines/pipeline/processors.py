@@ -125,20 +125,21 @@ def sequence_bias(settings: Settings) -> list[list[Any]]:
 class BannedTexts(LogitsProcessor):
     """Keeps texts out of answers that `generate` chooses itself. It remembers nothing, as beams change places."""
 
-    def __init__(self, texts: tuple[str, ...], tokens: TokenTexts, width: int):
+    def __init__(self, settings: Settings, tokens: TokenTexts, width: int):
         """`width`: tokens of the prompt."""
-        self._words = [text.encode("utf-8", "surrogatepass") for text in texts]
+        self._words = [text.encode("utf-8", "surrogatepass") for text in settings.bad_texts]
         self._tokens = tokens
         self._width = width
+        held = {token for word in self._words for token in tokens.holding(word)}
+        self._held = held.difference(settings.stop_token_ids)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`scores` [rows, vocabulary] with -inf at each token that would complete a text."""
         scores = scores.clone()
         for row, ids in enumerate(input_ids[:, self._width :].tolist()):
             tail = self._tokens.joined(ids)
-            for word in self._words:
-                banned = [*self._tokens.holding(word), *self._tokens.completing(word, tail)]
-                scores[row, [token for token in banned if token < scores.shape[-1]]] = -torch.inf
+            banned = self._held.union(*(self._tokens.completing(word, tail) for word in self._words))
+            scores[row, [token for token in banned if token < scores.shape[-1]]] = -torch.inf
         return scores
 
 
