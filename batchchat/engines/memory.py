@@ -1,4 +1,4 @@
-"""Memory: how much of it keys and values may take, what is known to fit, and what happens where it runs out."""
+"""Memory: how much of it an accelerator has left, what is known to fit, and what happens where it runs out."""
 
 from __future__ import annotations
 
@@ -10,13 +10,6 @@ from batchchat.chats import Request
 
 if TYPE_CHECKING:
     import torch
-
-    from batchchat.models.facts import ModelFacts
-
-_SHARE = 0.8
-"""Of the free memory. A pool that grows is there twice for a moment, and a pass needs room for its own numbers."""
-_MOST = 1 << 24
-"""Tokens beyond which more room is of no use."""
 
 
 class Budget:
@@ -70,21 +63,6 @@ def free_bytes(device: torch.device) -> int:
     memory = torch.accelerator if hasattr(torch.accelerator, "get_memory_info") else torch.cuda  # since torch 2.10
     free, _ = memory.get_memory_info(device) if memory is torch.accelerator else torch.cuda.mem_get_info(device)
     return int(free + memory.memory_reserved(device) - memory.memory_allocated(device))
-
-
-def kv_tokens(
-    facts: Callable[[], ModelFacts],
-    device: torch.device,
-    otherwise: int,
-    free: Callable[[torch.device], int] = free_bytes,
-) -> int:
-    """The KV budget for a model that is loaded: `otherwise` on the CPU, on an accelerator what its memory holds beside
-    the weights. `facts` gives those of `models.facts`, which take their time: only an accelerator asks for them.
-    `otherwise` as well where they do not say what a token takes."""
-    per_token = None if device.type == "cpu" else facts().cache_bytes_per_token
-    if not per_token:
-        return otherwise
-    return max(1, min(_MOST, int(free(device) * _SHARE) // per_token))
 
 
 def too_large(request: Request) -> str:

@@ -15,8 +15,7 @@ from batchchat.chats import Completion, Request
 from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.continuous.model_runner import ModelRunner
 from batchchat.engines.continuous.pools import Pool
-from batchchat.engines.memory import Budget, kv_tokens
-from batchchat.models.facts import ModelFacts
+from batchchat.engines.memory import Budget
 from batchchat.schedule import Feed
 from tests.support.engines import continuous
 from tests.support.jobs import Command, outputs, read_jsonl, report_of
@@ -152,16 +151,3 @@ def test_a_run_goes_on_with_what_fits(
     assert "batch tokens that fit" in (memory_recipe.parent / "runs/short/report.md").read_text(encoding="utf-8")
     assert read_jsonl(memory_recipe.parent / "runs/short/errors.jsonl") == []
     assert json.dumps(report)
-
-
-def test_the_budget_of_an_accelerator_is_what_its_memory_holds() -> None:
-
-    def facts() -> ModelFacts:
-        return ModelFacts(cache_bytes_per_token=1000)
-
-    gpu = torch.device("cuda")
-    assert kv_tokens(facts, gpu, 16384, lambda device: 10**9) == 800_000
-    assert kv_tokens(facts, gpu, 16384, lambda device: 10**15) == 1 << 24
-    assert kv_tokens(facts, gpu, 16384, lambda device: 0) == 1
-    assert kv_tokens(facts, torch.device("cpu"), 16384) == 16384
-    assert kv_tokens(ModelFacts, gpu, 16384, lambda device: 10**9) == 16384, "a token's bytes are not known"

@@ -20,8 +20,10 @@ from batchchat.engines.continuous.paged import attention
 from batchchat.engines.continuous.paged.batch import row_bucket
 from batchchat.engines.continuous.paged.block_pool import CachedBlock
 from batchchat.engines.continuous.paged.block_table import BlockTable, BlockTables
+from batchchat.engines.continuous.paged.sizing import Trial, page_tokens, try_largest
 from batchchat.engines.continuous.prefix_index import BLOCK_SIZE
 from batchchat.engines.continuous.speculative.drafters import LookUp
+from batchchat.errors import EnvironmentFault
 from batchchat.schedule import Feed
 from tests.support.architectures import ARCHITECTURES
 from tests.support.engines import continuous
@@ -205,6 +207,26 @@ def test_samples_share_the_half_filled_block_until_they_write() -> None:
     assert list(books.copies.items()) == [(table.blocks[2], 2)]
 
 
+def test_a_block_that_can_be_found_is_not_written_over() -> None:
+    books = BlockTables(5 * BLOCK_SIZE)
+    first, second = [1] * 16 + [2] * 16, [1] * 16 + [2] * 8 + [3] * 8
+    books.retire(computed(books, first))
+    found = books.find(second)
+    assert found.usable == 24
+    table = books.place(second, 32, found)
+    assert table is not None
+    assert books.grow(table, 32)
+    assert list(books.copies.items()) == [(table.blocks[1], 1)]
+    assert books.find([*first, 0]).usable == 32
+    full = BlockTables(2 * BLOCK_SIZE)
+    full.retire(computed(full, first))
+    table = full.place(second, 32, full.find(second))
+    assert table is not None
+    assert full.grow(table, 32)
+    assert not full.copies
+    assert full.find([*first, 0]).usable == 16, "where there is no room for a copy, it is given up"
+
+
 def test_blocks_that_were_unused_longest_are_given_up_from_the_end() -> None:
     books = BlockTables(6 * BLOCK_SIZE)
     first, second = [1] * 48, [2] * 48
@@ -373,3 +395,24 @@ def test_numbers_that_are_none_stay_in_their_chat() -> None:
     sound = [request(n, prompt(n, 40 + n), max_new_tokens=4) for n in range(2, 9)]
     found = {done.request.index: done for done in tried.run(Feed(iter([*spoiled, *sound]), look_ahead=19))}
     assert [found[n].finish_reason for n in range(9)] == ["error"] * 2 + ["length"] * 7
+
+
+def test_the_budget_of_an_accelerator_is_what_is_free_beside_weights_and_a_pass() -> None:
+    device = torch.device("cuda")
+    trial = Trial(pass_bytes=2_000_000, block_bytes=1000)
+    assert page_tokens(trial, device, lambda device: 10**8) == (95_000 - 3_000) * BLOCK_SIZE
+    assert page_tokens(trial, device, lambda device: 10**15) == 1 << 24
+    with pytest.raises(EnvironmentFault, match=r"0.00 GB are free on cuda .*; free the device"):
+        page_tokens(trial, device, lambda device: 3_000_000)
+
+
+def test_a_trial_pass_tells_its_memory_from_that_of_the_pages() -> None:
+    def peak(device: torch.device, run: Callable[[], None]) -> int:
+        run()
+        return 10**6
+
+    trial = try_largest(llama(), 100, 8, peak)
+    config = llama().config
+    a_token = 2 * config.num_hidden_layers * config.num_key_value_heads * (config.hidden_size // 4) * 4
+    assert trial.block_bytes == BLOCK_SIZE * a_token
+    assert trial.pass_bytes == 10**6 - 7 * trial.block_bytes

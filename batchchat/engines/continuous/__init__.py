@@ -14,11 +14,10 @@ from batchchat.engines.continuous.admission.batch_invariance import rows_are_ind
 from batchchat.engines.continuous.admission.self_check import check
 from batchchat.engines.continuous.engine import ContinuousEngine, pass_sizes
 from batchchat.engines.continuous.graphs import record_cuda
+from batchchat.engines.continuous.paged.sizing import page_tokens, try_largest
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
-from batchchat.engines.memory import kv_tokens
 from batchchat.errors import UsageError
 from batchchat.models import load_generation_defaults
-from batchchat.models.facts import model_facts
 from batchchat.prompts import resolve_settings
 
 
@@ -44,8 +43,7 @@ def try_build(
     if flags:
         return None, f"it does not know {flags[0]}"
     undo = prepare(model)
-    config = _config(model, context)
-    found = check(model, config.batch_invariant)
+    found = check(model, context.recipe.engine.reproducible == "strict")
     if found.reason is not None:
         undo()
         return None, found.reason
@@ -53,6 +51,7 @@ def try_build(
         context.meter.event(
             "self_check", f"logits differ from the plain forward by {found.difference:.2g} standard deviations"
         )
+    config = _config(model, context)
     if config.batch_invariant:
         config = replace(config, any_pass_size=rows_are_independent(model, pass_sizes(config.max_rows)))
     engine = ContinuousEngine(
@@ -79,7 +78,7 @@ def _config(model: Any, context: EngineContext) -> EngineConfig:
     section, draft, device = context.recipe.engine, context.recipe.model.draft, _device(model)
     max_tokens = section.max_batch_tokens
     if max_tokens is None:
-        max_tokens = kv_tokens(lambda: model_facts(model), device, section.batch_tokens)
+        max_tokens = section.batch_tokens if device.type == "cpu" else _page_tokens(model, section.max_batch_rows)
     return EngineConfig(
         max_rows=section.max_batch_rows,
         max_tokens=max_tokens,
@@ -88,6 +87,11 @@ def _config(model: Any, context: EngineContext) -> EngineConfig:
         record_graphs=section.cuda_graphs and _is_on_one_gpu(model),
         overlap=device.type != "cpu",
     )
+
+
+def _page_tokens(model: Any, max_rows: int) -> int:
+    """Tokens whose keys and values an accelerator holds beside the weights and a pass of the largest size."""
+    return page_tokens(try_largest(model, max(pass_sizes(max_rows)), max_rows), _device(model))
 
 
 def _device(model: Any) -> torch.device:

@@ -13,7 +13,7 @@ from batchchat.engines.continuous.model_runner import ModelRunner
 
 
 @dataclass(eq=False, slots=True)
-class _Prompt:
+class Prompt:
     tokens: list[int]
     placed: Allocation
 
@@ -38,7 +38,7 @@ def logits(
     for ids in tokens:
         slot = runner.cache.place(ids, len(ids))
         assert slot is not None, "the cache is too small for the trial"
-        tried.append(_Prompt(ids, slot))
+        tried.append(Prompt(ids, slot))
     found: dict[int, list[torch.Tensor]] = {id(prompt): [] for prompt in tried}
     for counts in takes:
         spans = [
