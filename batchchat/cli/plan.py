@@ -87,7 +87,7 @@ def _model(plan: Plan) -> _Rows:
     return [
         *lines,
         ("weights", f"{bytes_text(plan.weights)} ({loaded})"),
-        ("cache per token", f"{bytes_text(plan.cache_per_token)} (as {formats})"),
+        ("cache per token", plan.missing.get("cache") or f"{bytes_text(plan.cache_per_token)} (as {formats})"),
         *beside,
     ]
 

@@ -20,7 +20,7 @@ from batchchat.engines.cpu.preparation import prepare
 from batchchat.prompts import TokenizerCodec
 from batchchat.schedule import Feed
 from tests.support.answers import TIE, drain_with_second_turns, first_difference, requests
-from tests.support.architectures import ARCHITECTURES, VOCABULARY, Architecture
+from tests.support.architectures import ARCHITECTURES, OF_OTHER_KINDS, VOCABULARY, Architecture
 from tests.support.engines import continuous
 from tests.support.zoo import Clock, byte_bpe, llama, request
 
@@ -73,6 +73,25 @@ def test_models_of_another_form_have_no_program(name: str) -> None:
     (done,) = engine.run(Feed(iter([request(0, tuple(range(5, 40)), max_new_tokens=9)]), look_ahead=1))
     assert engine.describe().computed_by == "kernels"
     assert (first_difference(model, done) or 0.0) < TIE
+
+
+@pytest.mark.parametrize("name", ["ministral3", "llama, yarn"])
+def test_attention_that_depends_on_far_positions_is_no_programs(name: str) -> None:
+    model = next(a for a in OF_OTHER_KINDS if a.name.startswith(name)).model()
+    prepare(model)
+    assert (model in PROGRAMS) == (name == "llama, yarn")
+
+
+def test_a_program_turns_queries_and_keys_at_any_position() -> None:
+    model = copy.deepcopy(llama(layers=1))
+    prepare(model)
+    takes, tokens = ((5, 2), (1, 1)), probe.prompts(480, [6, 3])
+    for offset in (0, 1000, 1 << 17, 1 << 20):
+        ours, modules = (
+            torch.cat(probe.logits(ModelRunner(model, KVCache(1024), by_modules=plain), takes, tokens, offset=offset))
+            for plain in (False, True)
+        )
+        assert torch.equal(ours, modules)
 
 
 def test_a_model_whose_module_does_something_more_has_no_program() -> None:

@@ -12,6 +12,7 @@ from batchchat.engines.facts import EngineFacts
 from batchchat.reporting.report import Session
 from batchchat.reporting.speeds import remember_speed
 from tests.support import zoo
+from tests.support.architectures import OF_OTHER_KINDS
 from tests.support.jobs import Command, write_jsonl
 from tests.support.published import LLAMA_8B, MIXTRAL
 
@@ -138,3 +139,19 @@ def test_the_copy_for_a_processor_takes_memory_from_the_rows(recipe: Path, batch
     assert "packed weights" in batchchat("plan", recipe, *cpu).out
     assert planned(batchchat, recipe, *cpu[:2], "model.max_memory={cpu: 12MiB}")["packed"] == 0
     assert planned(batchchat, recipe, *cpu, "model.quantization=4bit")["packed"] == 0
+
+
+@pytest.mark.parametrize(("name", "cache", "state"), [("mamba", 0, 1536), ("gemma4", 96, 0), ("rwkv", 0, 0)])
+def test_a_model_of_another_kind_is_planned(
+    recipe: Path, model: Path, batchchat: Command, name: str, cache: int, state: int
+) -> None:
+    """Without heads, with heads of each layer, and with a cache that no one can tell."""
+    config = next(a for a in OF_OTHER_KINDS if a.name.startswith(name)).config()
+    (model / "config.json").write_text(json.dumps({**config.to_dict(), "dtype": "float32"}), encoding="utf-8")
+    plan = planned(batchchat, recipe, "--memory", "24GiB")
+    assert (plan["cache_per_token"], plan["shape"]["state"]) == (4 * cache, state)
+    assert plan["rows"] > 0
+    assert ("cache" in plan["missing"]) == (name == "rwkv")
+    printed = batchchat("plan", recipe, "--memory", "24GiB")
+    assert printed.code == 0
+    assert ("cannot be told" in printed.out) == (name == "rwkv")

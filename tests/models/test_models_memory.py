@@ -21,11 +21,13 @@ from transformers import (
 
 from batchchat.errors import UsageError
 from batchchat.models import load_model
+from batchchat.models.facts import model_facts
 from batchchat.models.memory import Batch, batch_memory, cache_bytes, rows_that_fit, weight_bytes
 from batchchat.models.placement import Device, parse_bytes, place_weights
 from batchchat.models.shape import ModelShape, empty_like, empty_model, shape_of
 from batchchat.recipe.schema import ModelSection
 from tests.support import zoo
+from tests.support.architectures import OF_OTHER_KINDS
 from tests.support.jobs import ROOT
 from tests.support.published import LLAMA_8B, MIXTRAL, QWEN_72B
 
@@ -83,6 +85,55 @@ def test_the_cache_keeps_what_was_planned() -> None:
     assert planned < 2 * 40 * shape_of(empty_like(model)).cache_numbers(1)
 
 
+def test_layers_of_every_kind_keep_what_was_planned() -> None:
+    """Heads that differ, keys that layers share, windows, and states that do not grow."""
+    for architecture in OF_OTHER_KINDS:
+        model = architecture.model()
+        shape = shape_of(empty_like(model))
+        with torch.no_grad():
+            out = model(torch.ones(1, 60, dtype=torch.long), use_cache=True)
+        cache = out.cache_params if "cache_params" in out else out.get("past_key_values")
+        if cache is None:
+            assert architecture.name == "rwkv"
+            assert "cache" in shape.missing
+            continue
+        growing = sum(
+            one.keys.numel() + one.values.numel()
+            for one in cache.layers
+            if hasattr(one, "keys") and one.keys is not None
+        )
+        states = [
+            getattr(one, kind, None) or {} for one in cache.layers for kind in ("conv_states", "recurrent_states")
+        ]
+        assert shape.state == sum(one.numel() for each in states for one in each.values() if one is not None)
+        assert growing == pytest.approx(shape.cache_growth(60), rel=0.04), architecture.name
+
+
+def test_facts_that_cannot_be_had_are_absent_with_the_reason() -> None:
+    kinds = {architecture.name: architecture for architecture in OF_OTHER_KINDS}
+    rwkv = model_facts(kinds["rwkv"].model())
+    assert rwkv.cache_bytes_per_token is None
+    assert "without computing" in rwkv.missing["cache_bytes_per_token"]
+    assert rwkv.flops_per_token is not None
+    mamba = model_facts(kinds["mamba"].model())
+    assert (mamba.cache_bytes_per_token, mamba.flops_per_context_token, mamba.missing) == (0, 0.0, {})
+    assert mamba.state_bytes_per_row == 4 * 2 * 64 * (4 + 8)
+
+
+def test_a_model_that_cannot_be_built_anew_is_described_all_the_same() -> None:
+    class Stubborn(LlamaForCausalLM):
+        def __init__(self, config: LlamaConfig):
+            if hasattr(config, "built"):
+                raise RuntimeError("once only")
+            super().__init__(config)
+            self.config.built = True
+
+    facts = model_facts(Stubborn(zoo.llama().config.__class__(**zoo.llama().config.to_dict())))
+    assert facts.parameters == zoo.llama().num_parameters()
+    assert facts.flops_per_token is None
+    assert "once only" in facts.missing["flops_per_token"]
+
+
 def test_rows_fit_up_to_the_room_and_no_further() -> None:
     shape = shape_of(empty_model(LLAMA_8B))
     weights = weight_bytes(shape, 2)
@@ -123,6 +174,7 @@ from pathlib import Path
 import torch
 sys.path.insert(0, sys.argv[1])
 from tests.support import zoo
+from tests.support.architectures import OF_OTHER_KINDS
 from transformers import AutoModelForCausalLM
 from tests.support.engines import padded
 from batchchat.prompts import TokenizerCodec

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batchchat.chats import Request
-from batchchat.schedule import next_batch, plan
+from batchchat.schedule import Sharing, next_batch, plan
 from tests.support import zoo
 
 SHAPES = st.lists(
@@ -66,3 +68,29 @@ def test_like_lengths_share_a_batch() -> None:
 def test_a_request_that_is_too_long_runs_alone() -> None:
     pool = pool_of([(500, 50, ()), (2, 2, ()), (3, 2, ())])
     assert [[r.index for r in batch.requests] for batch in plan(pool, 8, 100)] == [[0], [2, 1]]
+
+
+@given(SHAPES, st.sampled_from(["any", "equal", "alone"]), st.none() | st.integers(1, 80), st.booleans())
+def test_rows_share_a_batch_only_with_those_that_they_may(
+    shapes: list[tuple[int, int, tuple[tuple[str, int], ...]]],
+    kind: Literal["any", "equal", "alone"],
+    threshold: int | None,
+    beyond: bool,
+) -> None:
+    pool = pool_of(shapes)
+    batches = plan(pool, 8, 10_000, Sharing(kind, threshold, beyond))
+    assert sorted(r.index for batch in batches for r in batch.requests) == list(range(len(pool)))
+    for batch in batches:
+        requests = list(batch.requests)
+        lengths = {len(request.prompt_ids) for request in requests}
+        assert kind != "alone" or len(requests) == 1
+        assert kind != "equal" or len(lengths) == 1
+        if threshold is not None and len(lengths) > 1:
+            begun_beyond = beyond and min(lengths) > threshold
+            assert begun_beyond or width(requests) <= threshold
+
+
+def test_rows_of_equal_length_beyond_a_threshold_still_share() -> None:
+    pool = pool_of([(70, 5, ()), (70, 9, ()), (70, 9, ()), (3, 9, ()), (9, 9, ())])
+    sizes = [len(batch.requests) for batch in plan(pool, 8, 10_000, Sharing(threshold=64, beyond=False))]
+    assert sorted(sizes) == [2, 3]
