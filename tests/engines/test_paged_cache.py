@@ -318,16 +318,16 @@ def test_answers_over_pages_are_those_over_slots(more: dict[str, Any]) -> None:
     slots, _ = answer(mixed()[:24], turns=2, cache="slots")
     pages, facts = answer(mixed()[:24], turns=2, **more)
     assert tokens(pages) == tokens(slots)
-    assert facts["prompt_tokens_reused"] > 0
-    assert facts["kv_peak_tokens"] <= more.get("max_tokens", 8192)
-    assert (facts["preempted"] > 0) is ("max_tokens" in more)
+    assert facts.prompt_tokens_reused > 0
+    assert facts.kv_peak_tokens <= more.get("max_tokens", 8192)
+    assert (facts.preempted > 0) is ("max_tokens" in more)
 
 
 def test_strict_bits_do_not_depend_on_the_crowd() -> None:
     requests = [replace(one, settings=replace(one.settings, logprobs=3)) for one in mixed()[:14]]
     crowd, _ = answer(requests, batch_invariant=True, max_rows=14)
     tight, facts = answer(requests, batch_invariant=True, max_tokens=256)
-    assert facts["preempted"] > 0
+    assert facts.preempted > 0
     alone, _ = answer(requests, batch_invariant=True, max_rows=1)
     for key, done in crowd.items():
         for other in (tight[key], alone[key]):
@@ -358,7 +358,7 @@ def test_one_recording_for_each_number_of_rows_serves_all_lengths() -> None:
     recorded, facts = answer(mixed()[:16], turns=2, record=record)
     assert tokens(recorded) == tokens(plain)
     assert 1 <= made[0] <= len({row_bucket(rows) for rows in range(1, 9)})
-    assert facts["steps_replayed"] > 20
+    assert facts.steps_replayed > 20
 
 
 def test_drafts_are_verified_over_pages() -> None:
@@ -367,7 +367,7 @@ def test_drafts_are_verified_over_pages() -> None:
     for budget in (8192, 256):
         drafted, facts = answer(requests, drafter=LookUp(4, 3), always_draft=True, max_tokens=budget)
         assert tokens(drafted) == tokens(plain)
-        assert facts["drafts"]["proposed"] > 0
+        assert facts.drafts.proposed > 0
 
 
 @pytest.mark.parametrize("failing", [True, False], ids=["memory", "exception"])
