@@ -26,6 +26,8 @@ from batchchat.recipe.flags import freeze_flags
 from batchchat.recipe.generation import GenerationSection
 from batchchat.schedule import Feed
 from tests.support import zoo
+from tests.support.engines import continuous as make_continuous
+from tests.support.engines import padded
 from tests.support.requests import prompt
 
 
@@ -37,11 +39,11 @@ def codec(name: str = "byte_bpe") -> TokenizerCodec:
 
 
 def continuous(model: Any) -> ContinuousEngine:
-    return ContinuousEngine(model, codec(), zoo.Clock(), max_rows=8, max_tokens=8192)
+    return make_continuous(model, zoo.Clock(), codec(), max_rows=8)
 
 
 def pipeline(model: Any) -> PipelineEngine:
-    return PipelineEngine(model, codec(), zoo.Clock(), max_rows=8, max_tokens=8192)
+    return padded(model, zoo.Clock(), codec(), max_tokens=8192)
 
 
 ENGINES = pytest.mark.parametrize("engine", [continuous, pipeline])

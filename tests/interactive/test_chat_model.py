@@ -43,7 +43,7 @@ def session_of(*arguments: str) -> tuple[Session, Kept]:
 
 @pytest.mark.parametrize("sampling", ["temperature=0", "temperature=0.9"])
 @pytest.mark.parametrize(
-    ("overflow", "context"), [("drop_oldest_turns", 150), ("truncate_left", 150), ("reduce_generation", 200)]
+    ("overflow", "context"), [("drop_oldest_turns", 150), ("truncate_left", 150), ("reduce_generation", 212)]
 )
 def test_a_run_writes_the_same_tokens(
     small_model: Path, tmp_path: Path, sampling: str, overflow: str, context: int

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig, LogitsProcessorList
 
 from batchchat.chats import Request
-from batchchat.engines.pipeline.engine import PipelineEngine
 from batchchat.prompts import TokenizerCodec
 from batchchat.recipe.flags import freeze_flags
 from batchchat.sampling import SamplerRows
 from batchchat.schedule import Feed
 from tests.support import zoo
+from tests.support.engines import padded
 
 TOKENIZER = zoo.byte_bpe()
 TOKENIZER.pad_token = "<unk>"
@@ -134,7 +134,7 @@ def test_each_of_many_samples_lies_in_the_support_of_generate() -> None:
     count = 2000
     ids = CODEC.encode_text("How many words?")
     model = zoo.llama(len(TOKENIZER))
-    engine = PipelineEngine(model, CODEC, zoo.Clock(), max_rows=500, max_tokens=100_000)
+    engine = padded(model, zoo.Clock(), CODEC, max_rows=500, max_tokens=100_000)
     kind = {"temperature": 1.3, "top_k": 40, "top_p": 0.9, "min_p": 0.01, "flags": freeze_flags(flags)}
     requests = [zoo.request(n, ids, max_new_tokens=1, **kind) for n in range(count)]
     drawn = torch.tensor([done.token_ids[0] for done in engine.run(Feed(iter(requests), count))])
