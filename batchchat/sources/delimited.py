@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from difflib import get_close_matches
 from itertools import islice
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from batchchat.chats import Place, RowError, SourceRow
+from batchchat.chats.json_text import json_text, read_row
 from batchchat.errors import BadRow, UsageError
 from batchchat.recipe.section import Section, Texts
 from batchchat.sources.files import BrokenStreamError, DataFile
@@ -75,7 +75,7 @@ class DelimitedRows:
             try:
                 if isinstance(values, str):
                     raise BadRow(values)
-                yield SourceRow(number, place, self._data(values, text))
+                yield SourceRow(number, place, self._data(values, text), self._exact(values))
             except BadRow as error:
                 yield RowError(number, place, str(error), raw_text(_as_bytes(text)))
             number += 1
@@ -100,6 +100,17 @@ class DelimitedRows:
         for name in self._json:
             data[name] = _from_json(name, data[name])
         return data
+
+    def _exact(self, values: list[str]) -> str | None:
+        """The row as JSON text, so that the digits of numbers in it are kept; None where no column is JSON."""
+        if not self._json:
+            return None
+        texts = (
+            (value or "null") if name in self._json else json_text(value)
+            for name, value in zip(self._names, values, strict=True)
+        )
+        pairs = (f"{json_text(name)}: {text}" for name, text in zip(self._names, texts, strict=True))
+        return f"{{{', '.join(pairs)}}}"
 
     def _header(self) -> list[str]:
         found = next(_Records(self._file, self._delimiter), None)
@@ -218,7 +229,7 @@ def _from_json(name: str, text: str) -> Any:
     if not text:
         return None
     try:
-        return json.loads(text)
+        return read_row(text)
     except (ValueError, RecursionError) as error:
         raise BadRow(f"column {name} is not JSON: {json_reason(error)}") from None
 

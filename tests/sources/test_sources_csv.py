@@ -117,6 +117,22 @@ def test_json_columns_are_parsed_where_they_are_named(tmp_path: Path) -> None:
     assert "column messages is not JSON" in found[2]
 
 
+def test_numbers_in_json_columns_keep_their_digits(tmp_path: Path, batchchat: Command) -> None:
+    path = written(tmp_path, 'prompt,scores\nhi,"[1.10, 1e2]"\nho,"{""a"": 1, ""a"": 2}"\nhu,\n')
+    source = {"path": str(path), "csv": {"json_columns": "scores"}}
+    recipe = scripted_recipe(tmp_path / "r.yaml", path)
+    recipe.write_text(json.dumps({**json.loads(recipe.read_text()), "source": source, "max_error_rate": 1}))
+    done = batchchat("run", "-q", recipe)
+    assert done.code == 0, done.err
+    lines = (tmp_path / "runs/test/outputs.jsonl").read_text().splitlines()
+    assert [line.partition('"messages"')[0] for line in lines] == [
+        '{"prompt": "hi", "scores": [1.10, 1e2], ',
+        '{"prompt": "hu", "scores": null, ',
+    ]
+    (error,) = read_jsonl(tmp_path / "runs/test/errors.jsonl")
+    assert "the key 'a' stands twice" in error["reason"]
+
+
 def test_a_bad_row_costs_itself_and_names_its_line(tmp_path: Path) -> None:
     lines = ["a,b", '"one\nline",2', "1,2,3", "1", '"x"y,2', "caf\udce9,2", "5,6"]
     found = rows(written(tmp_path, "\n".join(lines).encode("utf-8", "surrogateescape")))
