@@ -31,7 +31,8 @@ class BlockPool:
     """`num_blocks` blocks of `block_size` tokens, by number. A block is held by so many sequences, or cached, or empty.
 
     Blocks that no one holds are taken in this order: empty ones, then cached ones, the longest unused first. Who gives
-    a sequence's blocks back gives the last one back first, so that no block is evicted before those behind it.
+    a sequence's blocks back gives the last one back first, so that those behind a block are evicted before it. Where
+    they are not, they are found no more either.
     `digest`: another hash function, for tests.
     """
 
