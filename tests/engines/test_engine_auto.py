@@ -77,13 +77,13 @@ def test_a_flag_in_the_models_own_file_takes_the_pipeline_and_one_that_is_off_do
     (tmp_path / "own" / "generation_config.json").write_text('{"no_repeat_ngram_size": 3, "eos_token_id": 1}')
     clock = Clock()
     engine = build_engine("auto", context(tmp_path / "own", clock))
-    assert engine.describe()["engine"] == "pipeline"
+    assert engine.describe().engine == "pipeline"
     assert "no_repeat_ngram_size, which the model's own file sets" in clock.events[0][1]
     with pytest.raises(UsageError, match="no_repeat_ngram_size"):
         build_engine("continuous", context(tmp_path / "own", Clock()))
     for off in ({"no_repeat_ngram_size": 0}, {"model_defaults": False}):
-        assert build_engine("auto", context(tmp_path / "own", Clock(), off)).describe()["engine"] == "continuous"
+        assert build_engine("auto", context(tmp_path / "own", Clock(), off)).describe().engine == "continuous"
     for idle in ({"num_beams": 1}, {"length_penalty": 2.0}, {"typical_p": 0.5}, {"use_cache": True}):
-        assert build_engine("auto", context(dense, Clock(), idle)).describe()["engine"] == "continuous"
+        assert build_engine("auto", context(dense, Clock(), idle)).describe().engine == "continuous"
     sampled = {"typical_p": 0.5, "temperature": 1.0}
-    assert build_engine("auto", context(dense, Clock(), sampled)).describe()["engine"] == "pipeline"
+    assert build_engine("auto", context(dense, Clock(), sampled)).describe().engine == "pipeline"
