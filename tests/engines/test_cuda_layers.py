@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from batchchat.engines.continuous.paged.pages import new_pages
 from batchchat.engines.cuda import layers
 from batchchat.engines.cuda.backend import PagedAttention
-from batchchat.engines.cuda.pages import new_pages
 from tests.support.pages import BACKENDS, CPU, needs_interpreter
 
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}

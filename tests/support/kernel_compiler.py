@@ -20,8 +20,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
+from batchchat.engines.continuous.paged.pages import new_pages
 from batchchat.engines.cuda import layers, paged
-from batchchat.engines.cuda.pages import new_pages
 
 CPU = torch.device("cpu")
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from batchchat.engines.continuous.paged.pages import new_pages
 from batchchat.engines.cuda import gathered, paged
 from batchchat.engines.cuda.kernels import why_not
-from batchchat.engines.cuda.pages import new_pages
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""Attention over pages by the Triton kernels: `backend.PagedAttention` says what each function does.
+"""Attention over pages by the Triton kernels: `backend.LayerAttention` says what each function does.
 
 Sizes of tiles come from small tables, not from trials: a trial would cost seconds per shape, and another choice on
 another day other bits.
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from batchchat.engines.cuda.kernels import why_not
-from batchchat.engines.cuda.pages import BLOCK_SIZES
 
 if TYPE_CHECKING:
     from batchchat.engines.cuda.backend import LayerKind
 
+BLOCK_SIZES = (16, 32, 64, 128, 256)
+"""Tokens per block that the kernels read."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OPTIONS = {"enable_fp_fusion": True}
 """For the compiler, whose default changes."""

@@ -1,4 +1,4 @@
-"""Attention over pages by torch's own flash attention, where it takes block tables: `backend.PagedAttention` says what
+"""Attention over pages by torch's own flash attention, where it takes block tables: `backend.LayerAttention` says what
 each function does.
 
 Source: https://docs.pytorch.org/docs/stable/nn.attention.varlen.html

@@ -1,68 +1,25 @@
-"""Attention over pages by torch's operators, row by row: correct on any device, slower than kernels.
+"""Attention over pages by torch's operators, for any device: `contract.PagedAttention` says what each function does.
 
-Keys and values are `[num_blocks, block_size, kv_heads, dim]`. `tables` int32 `[rows, max_blocks]` names each row's
-blocks in order, `lengths` int32 `[rows]` says how many tokens of each are there, those of the pass included. Nothing
-behind a row's length is read, so that a row's numbers depend on the row alone. Rows of length 0 are padding.
+Pages are gathered into dense keys and values first. Correct everywhere, slower where there are kernels; `prefill` and
+`write` wait for the device, so that passes with them cannot be recorded.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from itertools import pairwise
 
 import torch
 
-
-class PagedAttention(Protocol):
-    """Who attends over pages."""
-
-    def write(
-        self, key: torch.Tensor, value: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor
-    ) -> None:
-        """Keep `key` and `value` `[tokens, kv_heads, dim]`: a token's slot, int64 `[tokens]`, is
-        `block * block_size + place`, or -1 for padding, which is not kept."""
-
-    def decode(
-        self,
-        query: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        tables: torch.Tensor,
-        lengths: torch.Tensor,
-        scaling: float,
-        window: int | None = None,
-        softcap: float | None = None,
-        sinks: torch.Tensor | None = None,
-        *,
-        strict: bool = False,
-    ) -> torch.Tensor:
-        """Attention of each row's last token: `[rows, heads, value_dim]` for `query` `[rows, heads, key_dim]`, zeros
-        for padding. `strict`: a row's bits depend on the row alone."""
-
-    def prefill(
-        self,
-        query: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        tables: torch.Tensor,
-        lengths: torch.Tensor,
-        starts: torch.Tensor,
-        scaling: float,
-        window: int | None = None,
-        softcap: float | None = None,
-        sinks: torch.Tensor | None = None,
-        *,
-        strict: bool = False,
-    ) -> torch.Tensor:
-        """The same for rows of any number of last tokens: those of row `i` are `query[starts[i]:starts[i + 1]]`, int32
-        `[rows + 1]`. Tokens behind the last row's are padding."""
+_QUERIES = 512
+"""Tokens whose scores are held at once."""
 
 
 def write(
     key: torch.Tensor, value: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor
 ) -> None:
     real = slots >= 0
-    kept = slots[real]
-    blocks, places = kept // keys.shape[1], kept % keys.shape[1]
+    slots = slots[real]
+    blocks, places = slots // keys.shape[1], slots % keys.shape[1]
     keys[blocks, places] = key[real]
     values[blocks, places] = value[real]
 
@@ -80,8 +37,18 @@ def decode(
     *,
     strict: bool = False,
 ) -> torch.Tensor:
-    starts = torch.arange(len(query) + 1)
-    return prefill(query, keys, values, tables, lengths, starts, scaling, window, softcap, sinks, strict=strict)
+    rows, (tokens, heads, _) = tables.shape[0], query.shape
+    out = query.new_empty(tokens, heads, values.shape[3])
+    if not tokens:
+        return out
+    own = query.view(rows, tokens // rows, *query.shape[1:])
+    shared = out.view(rows, tokens // rows, *out.shape[1:])
+    for row in range(rows) if strict else (slice(None),):  # a product's bits depend on its shape
+        chosen = slice(row, row + 1) if isinstance(row, int) else row
+        shared[chosen] = _attend(
+            own[chosen], keys, values, tables[chosen], lengths[chosen], 0, scaling, window, softcap, sinks
+        )
+    return out
 
 
 def prefill(
@@ -100,40 +67,60 @@ def prefill(
 ) -> torch.Tensor:
     out = query.new_zeros(*query.shape[:2], values.shape[3])
     bounds = starts.tolist()
-    for row, length in enumerate(lengths.tolist()):
-        begin, end = bounds[row], bounds[row + 1]
-        if length and end > begin:
-            blocks = tables[row, : -(-length // keys.shape[1])]
-            key, value = (pages[blocks].flatten(0, 1)[:length] for pages in (keys, values))
-            out[begin:end] = _attend(query[begin:end], key, value, scaling, window, softcap, sinks)
+    for row, (begin, end) in enumerate(pairwise(bounds)):
+        table, length = tables[row : row + 1], lengths[row : row + 1]
+        for first in range(begin, end, _QUERIES):
+            last = min(first + _QUERIES, end)
+            out[first:last] = _attend(
+                query[None, first:last], keys, values, table, length, end - last, scaling, window, softcap, sinks
+            )
     return out
 
 
 def _attend(
     query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    tables: torch.Tensor,
+    lengths: torch.Tensor,
+    behind: int,
     scaling: float,
     window: int | None,
     softcap: float | None,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    """The last tokens' `query` `[count, heads, key_dim]` over one row's keys and values `[length, kv_heads, dim]`."""
-    count, heads, _ = query.shape
-    length, kv_heads, value_dim = value.shape
-    shared = query.view(count, kv_heads, heads // kv_heads, -1).permute(1, 2, 0, 3)
-    scores = torch.matmul(shared, key.permute(1, 2, 0)[:, None]).float() * scaling
+    """`query` `[rows, count, heads, key_dim]`, of tokens that each row has `behind` more of, in single precision."""
+    rows, count, heads, _ = query.shape
+    block_size, kv_heads = keys.shape[1:3]
+    if lengths.device.type == "cpu":
+        tables = tables[:, : -(-int(lengths.max()) // block_size)]
+    blocks = torch.arange(tables.shape[1], device=tables.device)
+    used = torch.where(blocks * block_size < lengths[:, None], tables, 0)
+    places = torch.arange(tables.shape[1] * block_size, device=tables.device)
+    k, v = (pages.transpose(1, 2)[used].transpose(1, 2).flatten(2, 3).float() for pages in (keys, values))
+    v = v.masked_fill_((places >= lengths[:, None])[:, None, :, None], 0)  # whatever lies there
+
+    # [rows, kv_heads, group * count, ...]: what reads one key head is one product
+    q = query.float().view(rows, count, kv_heads, -1, query.shape[3]).permute(0, 2, 3, 1, 4).flatten(2, 3)
+    scores = torch.matmul(q, k.transpose(2, 3)).mul_(scaling)
     if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    places = torch.arange(length, device=query.device)
-    positions = places[length - count :, None]
-    unseen = places > positions
+        scores = scores.div_(softcap).tanh_().mul_(softcap)
+    positions = lengths[:, None] - (behind + count) + torch.arange(count, device=lengths.device)
+    seen = places <= positions[..., None]
     if window is not None:
-        unseen |= places <= positions - window
-    scores = scores.masked_fill(unseen, float("-inf"))
+        seen &= places > positions[..., None] - window
+    group = heads // kv_heads
+    unseen = ~seen[:, None, None].expand(-1, -1, group, -1, -1).flatten(2, 3)
+    scores.masked_fill_(unseen, float("-inf"))
+
+    peak = scores.amax(-1, keepdim=True) if scores.shape[-1] else scores.new_full((*scores.shape[:3], 1), float("-inf"))
     if sinks is not None:
-        own = sinks.float().view(kv_heads, -1, 1, 1).expand(-1, -1, count, -1)
-        scores = torch.cat((scores, own), dim=-1)
-    weights = torch.softmax(scores, dim=-1)[..., :length].to(value.dtype)
-    out = torch.matmul(weights, value.permute(1, 0, 2)[:, None])
-    return out.permute(2, 0, 1, 3).reshape(count, heads, value_dim)
+        bias = sinks.float().view(kv_heads, group, 1, 1).expand(-1, -1, count, -1).flatten(1, 2)
+        peak = peak.maximum(bias)
+    peak = peak.masked_fill(peak == float("-inf"), 0)
+    weights = scores.sub_(peak).exp_()
+    total = weights.sum(-1, keepdim=True)
+    if sinks is not None:
+        total += (bias - peak).exp_()
+    result = torch.matmul(weights, v).div_(total.masked_fill(total == 0, 1))
+    return result.view(rows, kv_heads, group, count, -1).permute(0, 3, 1, 2, 4).flatten(2, 3).to(query.dtype)

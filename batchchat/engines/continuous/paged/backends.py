@@ -8,7 +8,7 @@ import torch
 
 from batchchat.engines.continuous.attention_spec import Scoring
 from batchchat.engines.continuous.paged import attention as torch_attention
-from batchchat.engines.continuous.paged.attention import PagedAttention
+from batchchat.engines.continuous.paged.contract import PagedAttention
 
 BACKENDS: dict[str, str] = {"cuda": "batchchat.engines.cuda.backend"}
 """Device type to the module that chooses: its `choose` takes a `LayerKind`, and can serve every one."""

@@ -10,10 +10,10 @@ import torch
 from batchchat.engines.continuous.acceleration import Acceleration
 from batchchat.engines.continuous.attention_spec import Scoring
 from batchchat.engines.continuous.batch import Span
-from batchchat.engines.continuous.paged.attention import PagedAttention
 from batchchat.engines.continuous.paged.backends import choose
 from batchchat.engines.continuous.paged.batch import PagedPass, lay_out
 from batchchat.engines.continuous.paged.block_table import BlockTables
+from batchchat.engines.continuous.paged.contract import PagedAttention
 from batchchat.engines.continuous.paged.pages import Pages
 
 

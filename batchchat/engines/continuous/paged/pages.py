@@ -10,10 +10,7 @@ from batchchat.engines.continuous.prefix_index import BLOCK_SIZE
 
 
 class Pages:
-    """Per layer keys `[num_blocks, block_size, kv_heads, key_dim]`, and values alike. Nothing in them is initialized.
-
-    In memory a block's heads come before its tokens, so that a head's keys of a block are one run of numbers.
-    """
+    """Per layer keys `[num_blocks, block_size, kv_heads, key_dim]`, and values alike: see `new_pages`."""
 
     def __init__(self, num_blocks: int):
         self.num_blocks = num_blocks
@@ -23,7 +20,10 @@ class Pages:
     def learn(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Make room for a layer with such keys and values `[1, heads, tokens, dim]`."""
         if layer not in self.values:
-            self.keys[layer], self.values[layer] = self._like(key), self._like(value)
+            self.keys[layer], self.values[layer] = (
+                new_pages(self.num_blocks, BLOCK_SIZE, new.shape[1], new.shape[3], new.dtype, new.device)
+                for new in (key, value)
+            )
 
     @property
     def bytes_per_block(self) -> int:
@@ -40,6 +40,15 @@ class Pages:
                 sources = torch.tensor(list(copies.values()), device=pages.device)
                 pages[targets] = pages[sources]
 
-    def _like(self, new: torch.Tensor) -> torch.Tensor:
-        shape = (self.num_blocks, new.shape[1], BLOCK_SIZE, new.shape[3])
-        return torch.empty(shape, dtype=new.dtype, device=new.device).transpose(1, 2)
+
+def new_pages(
+    num_blocks: int, block_size: int, kv_heads: int, dim: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """Room for one layer's keys (or values), not initialized, `[num_blocks, block_size, kv_heads, dim]`.
+
+    In memory the heads come before the tokens: attention reads one head's keys of one block after the other, which
+    so are one run of `block_size * dim` numbers, and a block is one run for who copies it. A pass writes one token per
+    head and row, and `dim` numbers are whole cache lines in either order. The shape is the one that torch's own paged
+    attention takes; every reader goes by the strides, of which only the last one must be 1.
+    """
+    return torch.empty(num_blocks, kv_heads, block_size, dim, dtype=dtype, device=device).transpose(1, 2)
