@@ -28,7 +28,7 @@ types: setup
 	$(VENV)/bin/mypy
 
 unit: setup
-	$(PY) -m pytest --cov --cov-report=term:skip-covered
+	$(PY) -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term:skip-covered
 
 bench: setup
 	$(PY) -m scripts.benchmarks $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))

@@ -16,6 +16,10 @@ from tests.support.jobs import SHARED_DATA, Command, Finished, write_jsonl
 # Triton's kernels run on the CPU, in its interpreter. Libraries import Triton, and it decides when it is imported.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# Processes that test side by side have a core each: more threads than cores wait for each other at every barrier.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 # A busy machine is slow, not wrong. A build tries the same examples every time; developers' machines try new ones.
 hypothesis.settings.register_profile("patient", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("patient")
