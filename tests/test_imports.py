@@ -11,15 +11,14 @@ from tests.support.jobs import ROOT
 
 PACKAGE = ROOT / "batchchat"
 
-BASE = {"errors", "records", "chats", "recipe", "plugins", "version"}
+BASE = {"errors", "chats", "recipe", "plugins", "version"}
 TOOLS = {"schedule", "prompts", "models", "sources"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "records": set(),
     "version": set(),
     "plugins": {"errors"},
     "chats": {"errors", "plugins"},
-    "scoring": {"errors", "records", "plugins", "chats"},
+    "scoring": {"errors", "plugins", "chats"},
     "recipe": {"errors", "plugins", "scoring"},
     "schedule": {"chats"},
     "sources": {*BASE},
@@ -40,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Room (or top-level module) to the rooms it may import, besides itself. "batchchat" is the package's own top."""
 
 LIGHT = {
-    "errors", "records", "chats", "recipe", "schedule", "store", "sources", "job", "reporting", "interactive", "cli",
+    "errors", "chats", "recipe", "schedule", "store", "sources", "job", "reporting", "interactive", "cli",
     "scoring", "evaluation", "plugins",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "bitsandbytes", "pyarrow", "pandas"}

@@ -19,7 +19,7 @@ from batchchat.models.memory import (
     KV_BYTES,
     PACKED_SHARE,
     Batch,
-    Memory,
+    MemoryEstimate,
     batch_memory,
     cache_bytes,
     rows_that_fit,
@@ -85,7 +85,7 @@ class Plan:
     draft: DraftCost | None
     recipe_batch: Batch
     """The largest batch that the recipe allows."""
-    memory: Memory
+    memory: MemoryEstimate
     """At the largest moment of that batch."""
     devices: Sequence[OnDevice]
     left_over: int

@@ -21,7 +21,7 @@ NumSamples = Callable[[Chat], int]
 """How many answers a chat asks for; raises BadRow where its own settings are wrong."""
 
 
-class Intake:
+class ChatReader:
     """Reads the rows of a run, once: what the store already holds is passed over.
 
     `failed_rows` is told of each row that cannot become a chat.
@@ -48,7 +48,7 @@ class Intake:
             seed=self._recipe.source.seed,
         )
         for index, item in enumerate(islice(chosen, known, None), start=known):
-            found = self._take_in(index, item)
+            found = self._read(index, item)
             if found is not None:
                 yield found
 
@@ -56,7 +56,7 @@ class Intake:
         """The chat of a row that was read before."""
         return row.chat(self.options)
 
-    def _take_in(self, index: int, item: SourceRow | RowError) -> tuple[StoredRow, Chat] | None:
+    def _read(self, index: int, item: SourceRow | RowError) -> tuple[StoredRow, Chat] | None:
         if isinstance(item, RowError):
             self._refuse(index, item, item.raw, item.reason)
             return None
@@ -96,8 +96,7 @@ class Intake:
     def _refuse(self, index: int, item: SourceRow | RowError, raw: str, reason: str) -> None:
         samples = self._recipe.generation.samples
         self._store.add_row(StoredRow(index, item.number, item.place, None, None, raw, samples))
-        self._store.add_error(index, -1, None, reason)
-        self._store.finish_row(index)
+        self._store.fail_row(index, reason)
 
     def _format(self, item: SourceRow) -> str:
         """The recipe's format, or the one detected on the file's first row that shows one."""

@@ -17,8 +17,8 @@ from batchchat.chats import Request
 from batchchat.engines import Budget, Engine, EngineContext, FollowingEngine, build_engine
 from batchchat.engines.facts import AnyEngineFacts, EngineFacts
 from batchchat.evaluation import Evaluator, evaluate_run, is_evaluated
-from batchchat.job.reading import Intake
-from batchchat.job.turns import Dialogues, min_known
+from batchchat.job.reading import ChatReader
+from batchchat.job.turns import OpenChats, min_known
 from batchchat.models import TextSide, group, load_text_side, show_loading
 from batchchat.models.identity import model_identity
 from batchchat.prompts import SettingsResolver, row_samples
@@ -112,12 +112,12 @@ def _answer_all(
     quiet: bool,
 ) -> Report:
     """Answer what is open and export everything; returns the report."""
-    intake = Intake(source, recipe, store, lambda chat: row_samples(recipe.generation, chat.settings))
-    dialogues = Dialogues(recipe, store, text.codec, resolver, meters)
+    reader = ChatReader(source, recipe, store, lambda chat: row_samples(recipe.generation, chat.settings))
+    open_chats = OpenChats(recipe, store, text.codec, resolver, meters)
     progress = Progress(_expected(source.count(), recipe), store.num_done, quiet)
-    engine_facts = _generate(recipe, text, store, meters, intake, dialogues, progress)
+    engine_facts = _generate(recipe, text, store, meters, reader, open_chats, progress)
     with meters.phase("export"):
-        export(store, directory, recipe, intake.chat, intake.options, source.types())
+        export(store, directory, recipe, reader.chat, reader.options, source.types())
     store.set_meta("exported", _wanted_export(recipe))
     store.set_meta("evaluated", None)
     store.commit(meters.elapsed)
@@ -132,11 +132,11 @@ def follow(recipe: Recipe) -> None:
     """Help the leader of a group of processes to compute; writes nothing and ends when the leader is done."""
     text = load_text_side(recipe)
     group.require_group()
-    if group.hear():
+    if group.receive():
         engine = build_engine(recipe.engine.kind, EngineContext(recipe, text.codec, Meters()))
         assert isinstance(engine, FollowingEngine), "the recipe was checked for an engine that can be split"
         engine.follow()
-    group.leave()
+    group.destroy()
 
 
 def _model_facts(recipe: Recipe, text: TextSide) -> dict[str, Any]:
@@ -186,17 +186,17 @@ def _generate(
     text: TextSide,
     store: RunStore,
     meters: Meters,
-    intake: Intake,
-    dialogues: Dialogues,
+    reader: ChatReader,
+    open_chats: OpenChats,
     progress: Progress,
 ) -> AnyEngineFacts:
     """Answer what is open. The model is loaded only where something is."""
-    requests = _requests(intake, dialogues, meters)
+    requests = _requests(reader, open_chats, meters)
     first = next(requests, None)
     parallel = recipe.model.parallel != "none"
     if parallel:
         group.require_group()
-        group.tell(first is not None)
+        group.broadcast(first is not None)
     if first is None:
         return EngineFacts(engine=recipe.engine.kind, note="nothing was left to generate, so no model was loaded")
     with meters.phase("load"):
@@ -211,7 +211,7 @@ def _generate(
     feed = Feed(chain([first], requests), look_ahead, on_take=hand_out)
     with closing(engine):  # a judge's model finds its memory free
         with meters.phase("generate"):
-            _answer(engine, feed, dialogues, store, meters, progress)
+            _answer(engine, feed, open_chats, store, meters, progress)
         facts = engine.describe()
     totals = store.totals()
     if totals.rows_done != totals.rows:
@@ -228,13 +228,13 @@ def _budget(store: RunStore) -> Budget:
 
 
 def _answer(
-    engine: Engine, feed: Feed, dialogues: Dialogues, store: RunStore, meters: Meters, progress: Progress
+    engine: Engine, feed: Feed, open_chats: OpenChats, store: RunStore, meters: Meters, progress: Progress
 ) -> None:
     """The loop: the engine drains the feed; each completion is stored, and the chat's next turn goes into the feed."""
     try:
         for completion in engine.run(feed):
             with meters.phase("store"):
-                following = dialogues.record(completion)
+                following = open_chats.record(completion)
                 if following is not None:
                     feed.put(following)
                 progress.update(store.num_done, completion.completion_tokens)
@@ -243,15 +243,15 @@ def _answer(
         store.commit(meters.elapsed)
 
 
-def _requests(intake: Intake, dialogues: Dialogues, meters: Meters) -> Iterator[Request]:
+def _requests(reader: ChatReader, open_chats: OpenChats, meters: Meters) -> Iterator[Request]:
     """The first request of each open chat and sample, as the feed asks for them."""
-    chats = intake.chats()
+    chats = reader.chats()
     while True:
         with meters.phase("read"):
             found = next(chats, None)
             if found is None:
                 return
-            opened = list(dialogues.open(*found))
+            opened = list(open_chats.open(*found))
         yield from opened
 
 

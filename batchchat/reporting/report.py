@@ -6,8 +6,7 @@ from typing import Self
 
 from pydantic import Field, JsonValue
 
-from batchchat.engines.facts import AnyEngineFacts
-from batchchat.records import (
+from batchchat.chats.record import (
     Batches,
     Bytes,
     BytesPerSecond,
@@ -26,6 +25,7 @@ from batchchat.records import (
     Turns,
     TurnsPerSecond,
 )
+from batchchat.engines.facts import AnyEngineFacts
 from batchchat.reporting.limits import MachineLimits
 from batchchat.reporting.machine import Machine
 from batchchat.reporting.scores import Evaluation

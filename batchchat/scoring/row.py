@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from batchchat.records import Metric, Place, Record
+from batchchat.chats.record import Metric, Place, Record
 from batchchat.scoring.treatments import Condition
 
 

@@ -20,6 +20,8 @@ from batchchat.chats.formats import FORMATS, ReadOptions
 from batchchat.chats.json_text import encodable, loose_text
 from batchchat.errors import EnvironmentFault, UsageError
 
+_WHOLE_ROW = -1
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
 -- One source row. `format` is NULL where the row could not be read; `data` is then its raw text.
@@ -33,7 +35,7 @@ CREATE TABLE IF NOT EXISTS turns(
   prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, finish_reason TEXT NOT NULL,
   queued REAL NOT NULL, started REAL NOT NULL, finished REAL NOT NULL, record TEXT NOT NULL,
   PRIMARY KEY(idx, sample, turn));
--- sample -1: the whole row failed before any sample of it was asked for.
+-- The sample of a row that failed as a whole is -1, as a part of the key cannot be NULL.
 CREATE TABLE IF NOT EXISTS errors(
   idx INTEGER NOT NULL, sample INTEGER NOT NULL, turn INTEGER, reason TEXT NOT NULL,
   PRIMARY KEY(idx, sample)) WITHOUT ROWID;
@@ -177,9 +179,14 @@ class RunStore:
             ),
         )  # fmt: skip
 
-    def add_error(self, index: int, sample: int, turn: int | None, reason: str) -> None:
-        """`sample` -1 fails the whole row."""
+    def add_error(self, index: int, sample: int, turn: int, reason: str) -> None:
+        """A sample of the row failed at this turn."""
         self._write("INSERT INTO errors VALUES(?,?,?,?)", (index, sample, turn, encodable(reason)))
+
+    def fail_row(self, index: int, reason: str) -> None:
+        """The row failed as a whole, before any sample of it was asked for; it is finished."""
+        self._write("INSERT INTO errors VALUES(?,?,NULL,?)", (index, _WHOLE_ROW, encodable(reason)))
+        self.finish_row(index)
 
     def finish_row(self, index: int) -> None:
         """Every sample of the row is answered or failed."""
@@ -245,10 +252,12 @@ class RunStore:
             found.setdefault(turn.sample, []).append(turn)
         return found
 
-    def errors(self, index: int) -> dict[int, tuple[int | None, str]]:
-        """The failed samples of a row: sample (-1: the whole row) to turn and reason."""
+    def errors(self, index: int) -> dict[int | None, tuple[int | None, str]]:
+        """The failed samples of a row: sample to turn and reason, all None but the reason where the row failed as a
+        whole."""
         query = "SELECT sample, turn, reason FROM errors WHERE idx = ? ORDER BY sample"
-        return {sample: (turn, reason) for sample, turn, reason in self._db.execute(query, (index,))}
+        found = self._db.execute(query, (index,))
+        return {None if sample == _WHOLE_ROW else sample: (turn, reason) for sample, turn, reason in found}
 
     def latencies(self, percentiles: tuple[float, ...]) -> dict[float, float] | None:
         """Seconds from entering the engine to the end of the answer, by percentile; None before the first turn."""
@@ -267,7 +276,8 @@ class RunStore:
         ).fetchone()
         failed = one("SELECT count(DISTINCT idx) FROM errors").fetchone()[0]
         failed_samples = one(
-            "SELECT coalesce(sum(CASE sample WHEN -1 THEN rows.samples ELSE 1 END), 0) FROM errors JOIN rows USING(idx)"
+            "SELECT coalesce(sum(CASE sample WHEN ? THEN rows.samples ELSE 1 END), 0) FROM errors JOIN rows USING(idx)",
+            (_WHOLE_ROW,),
         ).fetchone()[0]
         wanted = one(
             "SELECT coalesce(sum(samples), 0) FROM rows WHERE idx NOT IN (SELECT idx FROM pending)"

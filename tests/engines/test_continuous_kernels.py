@@ -25,7 +25,7 @@ from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 from batchchat.chats import Request
 from batchchat.engines import cpu
 from batchchat.engines.continuous.admission.batch_invariance import rows_are_independent
-from batchchat.engines.continuous.attention_spec import Scoring
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.engine import pass_sizes
 from batchchat.engines.cpu.fusing import FusedRotary, fused_gate, fused_norm
 from batchchat.engines.cpu.kernels import compiled
@@ -89,7 +89,7 @@ def attended(case: Case, rows: np.ndarray | None = None) -> torch.Tensor:
     plan = case.rows if rows is None else rows
     current: Any = SimpleNamespace(plan=(plan, case.pools), bases={})
     write_kv(current, 0, case.key, case.value)
-    attend_rows(current, 0, case.query, out, Scoring(0.3, case.window, None, case.sinks))
+    attend_rows(current, 0, case.query, out, AttentionSpec(0.3, case.window, None, case.sinks))
     return out
 
 
@@ -267,7 +267,7 @@ def test_passes_of_any_size_give_the_same_bits(dtype: torch.dtype) -> None:
     model = copy.deepcopy(llama(layers=2)).to(dtype)
     prepare(model)
     assert rows_are_independent(model, pass_sizes(9))
-    strict: dict[str, Any] = {"batch_invariant": True, "any_pass_size": True}
+    strict: dict[str, Any] = {"batch_invariant": True, "products_are_invariant": True}
     requests = [
         request(n, tuple(range(5 + n, 45 + 9 * n)), max_new_tokens=10, temperature=float(n % 2), logprobs=1)
         for n in range(9)
@@ -291,7 +291,7 @@ def test_a_long_prompt_beside_others_does_not_change_their_bits(dtype: torch.dty
     requests = [long, *short]  # one short prompt after the other is read while the long one is
 
     def run(chosen: list[Request], rows: int) -> dict[int, Any]:
-        engine = continuous(model, Clock(), max_rows=rows, batch_invariant=True, any_pass_size=True)
+        engine = continuous(model, Clock(), max_rows=rows, batch_invariant=True, products_are_invariant=True)
         return {d.request.index: (d.token_ids, d.logprobs) for d in engine.run(Feed(iter(chosen), look_ahead=4))}
 
     alone = [run([one], 1)[one.index] for one in requests]

@@ -13,8 +13,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from batchchat import load_recipe, run
+from batchchat.chats.record import unit_of
 from batchchat.engines.facts import AnyEngineFacts, ContinuousFacts, EngineFacts, PipelineFacts, ScriptedFacts
-from batchchat.records import unit_of
 from batchchat.reporting.reading import read_report
 from batchchat.reporting.report import Report, ScoreReport
 from batchchat.reporting.schema import results_json_schema

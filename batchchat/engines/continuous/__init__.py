@@ -11,7 +11,7 @@ import torch
 from batchchat.engines.base import EngineConfig, EngineContext
 from batchchat.engines.continuous.acceleration import acceleration
 from batchchat.engines.continuous.admission.batch_invariance import rows_are_independent
-from batchchat.engines.continuous.admission.self_check import check
+from batchchat.engines.continuous.admission.self_check import self_check
 from batchchat.engines.continuous.engine import ContinuousEngine, pass_sizes
 from batchchat.engines.continuous.graphs import record_cuda
 from batchchat.engines.continuous.paged.sizing import page_tokens, try_largest
@@ -43,7 +43,7 @@ def try_build(
     if flags:
         return None, f"it does not know {flags[0]}"
     undo = prepare(model)
-    found = check(model, context.recipe.engine.reproducible == "strict")
+    found = self_check(model, context.recipe.engine.reproducible == "strict")
     if found.reason is not None:
         undo()
         return None, found.reason
@@ -53,7 +53,7 @@ def try_build(
         )
     config = _config(model, context)
     if config.batch_invariant:
-        config = replace(config, any_pass_size=rows_are_independent(model, pass_sizes(config.max_rows)))
+        config = replace(config, products_are_invariant=rows_are_independent(model, pass_sizes(config.max_rows)))
     engine = ContinuousEngine(
         model,
         context.codec,

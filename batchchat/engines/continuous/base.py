@@ -10,7 +10,7 @@ import torch
 
 if TYPE_CHECKING:
     from batchchat.engines.continuous.acceleration import Acceleration
-    from batchchat.engines.continuous.attention_spec import Scoring
+    from batchchat.engines.continuous.attention_spec import AttentionSpec
     from batchchat.engines.continuous.batch import Span
 
 
@@ -106,7 +106,7 @@ class KVStore(Protocol[Held]):
     """Tokens that one sequence may take if it is alone."""
     budget: int
     """Tokens that several may take together: less than the limit once memory ran out."""
-    quantum: int
+    granularity: int
     """Only multiples of so many tokens are taken over (strict mode); 1 otherwise."""
     peak_tokens: int
     """The most that was held at a time."""
@@ -168,10 +168,10 @@ class KVStore(Protocol[Held]):
         size: int | None = None,
         num_logits: int | None = None,
         *,
-        exact: bool = False,
+        batch_invariant: bool = False,
     ) -> Any:
         """A pass of at least `size` tokens over `spans`, for which there is room, with at least `num_logits` logits.
-        `exact` (strict mode): of just that size, and a token's attention depends on its own sequence alone."""
+        `batch_invariant`: of just that size, and a token's attention depends on its own sequence alone."""
         ...
 
     def attend(
@@ -181,7 +181,7 @@ class KVStore(Protocol[Held]):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        scoring: Scoring,
+        spec: AttentionSpec,
         faster: Acceleration | None = None,
     ) -> torch.Tensor:
         """Keep the new keys and values `[1, heads, size, dim]` of a pass that was laid out here, and attend over its

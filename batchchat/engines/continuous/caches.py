@@ -12,9 +12,9 @@ from batchchat.engines.continuous.paged.paged_cache import PagedCache
 
 
 def make_cache(
-    kind: Literal["auto", "slots", "paged"], device: torch.device, budget: int, quantum: int = 1
+    kind: Literal["auto", "slots", "paged"], device: torch.device, budget: int, granularity: int = 1
 ) -> KVStore[Any]:
     """A cache for up to `budget` tokens: slots on the CPU, whose products read them in place, and pages elsewhere."""
     if kind == "slots" or (kind == "auto" and device.type == "cpu"):
-        return KVCache(budget, quantum)
-    return PagedCache(budget, quantum)
+        return KVCache(budget, granularity)
+    return PagedCache(budget, granularity)

@@ -16,7 +16,7 @@ from batchchat.engines.continuous.graphs import Record
 from batchchat.engines.continuous.model_runner import ModelRunner
 from batchchat.engines.continuous.pools import bucket
 from batchchat.engines.continuous.scheduler import Scheduler
-from batchchat.engines.continuous.sequence import Sequence
+from batchchat.engines.continuous.sequence import SequenceState
 from batchchat.engines.continuous.speculative.drafters import Drafter, Drafts
 from batchchat.engines.continuous.speculative.speculation import Speculation
 from batchchat.engines.facts import ContinuousFacts
@@ -28,8 +28,8 @@ from batchchat.sampling import Choice, SamplerRows
 from batchchat.schedule import Feed
 
 _CHUNK = 256
-_EXACT_CHUNK = 64
-_EXACT_ROWS = 16
+_INVARIANT_CHUNK = 64
+_INVARIANT_ROWS = 16
 _WAIT_SECONDS = 0.1
 
 
@@ -54,23 +54,23 @@ class ContinuousEngine:
         undo: Callable[[], None] = lambda: None,
     ):
         self._config = config
-        self._exact = config.batch_invariant
+        self._batch_invariant = config.batch_invariant
         self._budget = budget or Budget()
         device = model.get_input_embeddings().weight.device
-        quantum = _EXACT_CHUNK if self._exact else 1
-        self._cache = make_cache(config.cache, device, config.max_tokens, quantum)
+        granularity = _INVARIANT_CHUNK if self._batch_invariant else 1
+        self._cache = make_cache(config.cache, device, config.max_tokens, granularity)
         self._cache.budget = self._budget.within(config.max_tokens)
-        self._needy: Sequence | None = None
+        self._starved: SequenceState | None = None
         """The request for which memory ran out just now, with nothing left to give up."""
         self._held: list[Completion] = []
         """What ended in the last step and was not given away yet."""
         self._runner = ModelRunner(model, self._cache, record, lambda why: meter.event("not_recorded", why))
-        self._scheduler = Scheduler(self._cache, config.max_rows, _CHUNK, self._exact)
+        self._scheduler = Scheduler(self._cache, config.max_rows, _CHUNK, self._batch_invariant)
         self._work = Work()
         self._codec = codec
         self._meter = meter
         self._on_token = on_token
-        self._live: list[Sequence] = []
+        self._live: list[SequenceState] = []
         """Sequences that write, in the order of the sampler's rows."""
         self._vocab_size = int(model.get_output_embeddings().weight.shape[0])
         self._sampler = SamplerRows(self._vocab_size, self._runner.device, texts=codec.token_texts)
@@ -92,7 +92,7 @@ class ContinuousEngine:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                yield from self._relieve()
+                yield from self._after_out_of_memory()
                 continue
             for sequence in too_long:
                 yield self._too_long(sequence)
@@ -108,8 +108,12 @@ class ContinuousEngine:
         return ContinuousFacts(
             **model_facts(self._runner.model).values(),
             engine="continuous",
-            reproducible="strict" if self._exact else "fast",
-            passes=None if not self._exact else "of any size" if self._config.any_pass_size else "of fixed size",
+            reproducible="strict" if self._batch_invariant else "fast",
+            passes=None
+            if not self._batch_invariant
+            else "of any size"
+            if self._config.products_are_invariant
+            else "of fixed size",
             computed_by=self._runner.computed_by,
             work=self._work.facts(),
             max_rows=self._scheduler.max_rows,
@@ -141,7 +145,7 @@ class ContinuousEngine:
             now = self._meter.now()
             answered = []
             for request in requests:
-                sequence = Sequence(request, self._codec, now)
+                sequence = SequenceState(request, self._codec, now)
                 if not request.prompt_ids:
                     answered.append(sequence.completion(now, "the prompt has no tokens; give the chat some text"))
                 elif request.settings.flags:
@@ -150,7 +154,7 @@ class ContinuousEngine:
                     answered.append(sequence.completion(now, reason))
                 elif (refused := self._sampler.refusal(request)) is not None:
                     answered.append(sequence.completion(now, refused))
-                elif sequence.progress.done:
+                elif sequence.answer.done:
                     answered.append(sequence.completion(now))
                 else:
                     self._scheduler.add(sequence)
@@ -171,10 +175,10 @@ class ContinuousEngine:
             logits, passes = self._compute(spans)
         except Exception as error:  # whatever a model raises is tried again apart, and told where it happens again
             yield from self._give_away()
-            yield from self._relieve() if is_out_of_memory(error) else self._set_apart(error)
+            yield from self._after_out_of_memory() if is_out_of_memory(error) else self._bisect(error)
             return
         yield from self._give_away()  # an accelerator is computing now
-        self._needy = None
+        self._starved = None
         self._scheduler.advance(spans)
         sampled = [span for span in spans if span.sampled]
         self._begin([span.sequence for span in sampled if id(span.sequence) not in place])
@@ -202,7 +206,7 @@ class ContinuousEngine:
         held, self._held = self._held, []
         yield from held
 
-    def _plan(self, drafts: Drafts) -> list[Span[Sequence]]:
+    def _plan(self, drafts: Drafts) -> list[Span[SequenceState]]:
         """The spans of the next step. Sequences that lost their slots for it no longer write."""
         preempted = self._scheduler.num_preempted
         spans = self._scheduler.plan(drafts)
@@ -211,7 +215,9 @@ class ContinuousEngine:
         self._keep_live()
         return spans
 
-    def _compute(self, spans: list[Span[Sequence]]) -> tuple[torch.Tensor, list[tuple[list[Span[Sequence]], int]]]:
+    def _compute(
+        self, spans: list[Span[SequenceState]]
+    ) -> tuple[torch.Tensor, list[tuple[list[Span[SequenceState]], int]]]:
         """Run the passes of a step. Logits `[places, vocabulary]` of the sampled spans, in their order, and what each
         pass computed in how many places."""
         now = self._meter.now()
@@ -220,34 +226,36 @@ class ContinuousEngine:
                 span.sequence.started = now
         logits, passes = [], []
         for part, size, num_logits in self._parts(spans):
-            work = self._cache.lay_out(part, self._runner.device, size, num_logits, exact=self._exact)
+            work = self._cache.lay_out(
+                part, self._runner.device, size, num_logits, batch_invariant=self._batch_invariant
+            )
             logits.append(self._runner.forward(work))
             passes.append((part, work.size))
         return logits[0] if len(logits) == 1 else torch.cat(logits), passes
 
-    def _parts(self, spans: list[Span[Sequence]]) -> Iterator[tuple[list[Span[Sequence]], int, int]]:
+    def _parts(self, spans: list[Span[SequenceState]]) -> Iterator[tuple[list[Span[SequenceState]], int, int]]:
         """The step's spans in passes, each with its number of tokens and of logits: all in one with a little padding,
         or in strict mode in passes of fixed size, unless they may have any."""
-        if not self._exact or self._config.any_pass_size:
+        if not self._batch_invariant or self._config.products_are_invariant:
             tokens, logits = sum(span.count for span in spans), sum(span.num_logits for span in spans)
-            least = 2 if self._exact else 1  # one row alone is summed up in another way
+            least = 2 if self._batch_invariant else 1  # one row alone is summed up in another way
             yield spans, max(least, _round_up(tokens)), max(least, _round_up(logits)) if logits else 0
             return
         writing = [span for span in spans if span.sequence.is_writing]
-        for first in range(0, len(writing), _EXACT_ROWS):
-            yield writing[first : first + _EXACT_ROWS], _EXACT_ROWS, _EXACT_ROWS
+        for first in range(0, len(writing), _INVARIANT_ROWS):
+            yield writing[first : first + _INVARIANT_ROWS], _INVARIANT_ROWS, _INVARIANT_ROWS
         for span in spans:
             if not span.sequence.is_writing:
-                yield [span], _EXACT_CHUNK, int(span.sampled)
+                yield [span], _INVARIANT_CHUNK, int(span.sampled)
 
-    def _count(self, part: list[Span[Sequence]], size: int) -> None:
+    def _count(self, part: list[Span[SequenceState]], size: int) -> None:
         reading = [span for span in part if span.known <= span.sequence.num_prompt]
         # An answer's first token comes from the prompt's last place, so it has no place of its own among the computed.
         places = size + sum(span.sampled for span in reading)
         generated = sum(len(span.sequence.tokens) - span.known for span in part if span.sampled)
         self._meter.batch(len(part), sum(span.count for span in reading), generated, places)
 
-    def _begin(self, sequences: list[Sequence]) -> None:
+    def _begin(self, sequences: list[SequenceState]) -> None:
         """Sequences whose prompt is computed begin to write."""
         if sequences:
             self._live += sequences
@@ -278,7 +286,7 @@ class ContinuousEngine:
             going_on = [
                 row
                 for row in going_on
-                if number < len(drafts[row]) and ids[row] == drafts[row][number] and not self._live[row].progress.done
+                if number < len(drafts[row]) and ids[row] == drafts[row][number] and not self._live[row].answer.done
             ]
             if not going_on:
                 break
@@ -290,12 +298,12 @@ class ContinuousEngine:
         for row in rows:
             sequence = self._live[row]
             if failed[row]:
-                step = len(sequence.progress.token_ids) + 1
+                step = len(sequence.answer.token_ids) + 1
                 reason = f"the model's logits for token {step} of the answer are not numbers; try model.dtype=float32"
-                sequence.progress.fail(reason)
+                sequence.answer.fail(reason)
             else:
                 sequence.add(ids[row], None if choice.logprobs is None else choice.logprobs[row])
-                self._tell(sequence)
+                self._report_token(sequence)
         return ids
 
     def _ended(self, drafts: list[tuple[int, ...]]) -> list[Completion]:
@@ -305,9 +313,9 @@ class ContinuousEngine:
         for sequence, draft in zip(self._live, drafts, strict=True):
             if draft:
                 self._scheduler.settle(sequence)
-            if not sequence.progress.done:
+            if not sequence.answer.done:
                 continue
-            if sequence.progress.error is None:
+            if sequence.answer.error is None:
                 self._scheduler.finish(sequence)
             else:
                 self._scheduler.fail(sequence)
@@ -315,46 +323,46 @@ class ContinuousEngine:
         self._keep_live()
         return done
 
-    def _tell(self, sequence: Sequence) -> None:
-        written = len(sequence.progress.token_ids)
-        if self._on_token is not None and written > sequence.num_told:
+    def _report_token(self, sequence: SequenceState) -> None:
+        written = len(sequence.answer.token_ids)
+        if self._on_token is not None and written > sequence.num_reported:
             self._on_token(sequence.request, sequence.tokens[-1])
-            sequence.num_told = written
+            sequence.num_reported = written
 
-    def _set_apart(self, error: Exception) -> Iterator[Completion]:
+    def _bisect(self, error: Exception) -> Iterator[Completion]:
         """A step failed: its requests are computed again apart, and the one that fails alone is an error."""
         words = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-        guilty = self._scheduler.set_apart()
+        guilty = self._scheduler.bisect()
         self._keep_live()
         if guilty is None:
             self._meter.event("retry", f"a step failed ({words}); its requests are computed again apart")
         else:
             yield guilty.completion(self._meter.now(), f"the model failed on this request alone ({words})")
 
-    def _relieve(self) -> Iterator[Completion]:
+    def _after_out_of_memory(self) -> Iterator[Completion]:
         """Memory ran out: what is in flight gets less of it, for the rest of the run. Where nothing is left to give up,
         the request that needs it is tried once more, and is an error if it still does not fit."""
-        running, placing = list(self._scheduler.running), self._scheduler.placing
-        self._scheduler.placing = None
+        running, allocating = list(self._scheduler.running), self._scheduler.allocating
+        self._scheduler.allocating = None
         held = self._cache.active_tokens
         self._meter.event("out_of_memory", f"{len(running)} requests in {held} tokens of KV memory did not fit")
-        if len(running) + (placing is not None) > 1:
-            self._budget.did_not_fit(held if placing is None else 2 * held)
+        if len(running) + (allocating is not None) > 1:
+            self._budget.did_not_fit(held if allocating is None else 2 * held)
             self._cache.budget = self._budget.within(self._cache.limit)
-        eased = bool(running) if placing is not None else self._scheduler.shed(self._cache.budget)
+        eased = bool(running) if allocating is not None else self._scheduler.shrink(self._cache.budget)
         self._keep_live()
         self._cache.drop_idle()
         release_memory()
         if eased:
             return
-        needy = running[0] if placing is None else placing
-        if needy is self._needy:
-            self._scheduler.drop(needy)
+        starved = running[0] if allocating is None else allocating
+        if starved is self._starved:
+            self._scheduler.drop(starved)
             self._keep_live()
-            yield needy.completion(self._meter.now(), too_large(needy.request))
-        self._needy = needy
+            yield starved.completion(self._meter.now(), too_large(starved.request))
+        self._starved = starved
 
-    def _too_long(self, sequence: Sequence) -> Completion:
+    def _too_long(self, sequence: SequenceState) -> Completion:
         length, budget = len(sequence.tokens), self._cache.budget
         reason = (
             f"{length} tokens of prompt and answer do not fit into the KV budget of {budget} tokens; "

@@ -12,7 +12,7 @@ import torch
 from transformers import AttentionInterface, Cache
 
 from batchchat.engines.continuous.acceleration import acceleration
-from batchchat.engines.continuous.attention_spec import Scoring
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.base import KVStore, PackedPass
 from batchchat.engines.continuous.graphs import Record, Recorder
 from batchchat.engines.continuous.kv_cache import KVCache
@@ -70,7 +70,7 @@ class ModelRunner:
         self.model = model
         self.cache = cache
         self.device: torch.device = model.get_input_embeddings().weight.device
-        self.scorings: dict[int, Scoring] = {}
+        self.scorings: dict[int, AttentionSpec] = {}
         """Per layer that called the attention function: what it asked for."""
         self._faster = acceleration(self.device)
         self._current: PackedPass | None = None
@@ -165,8 +165,8 @@ class ModelRunner:
         layer: int = module.layer_idx  # every attention module of a decoder has it
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         faster = self._faster if self._recorder is None else None  # a recording repeats torch's operators only
-        scoring = self.scorings[layer] = Scoring(scale, sliding_window, softcap, s_aux)
-        return self.cache.attend(self.current, layer, query, key, value, scoring, faster), None
+        spec = self.scorings[layer] = AttentionSpec(scale, sliding_window, softcap, s_aux)
+        return self.cache.attend(self.current, layer, query, key, value, spec, faster), None
 
 
 def _attention(module: torch.nn.Module, *tensors: Any, **settings: Any) -> tuple[torch.Tensor, None]:

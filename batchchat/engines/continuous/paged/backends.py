@@ -6,7 +6,7 @@ import importlib
 
 import torch
 
-from batchchat.engines.continuous.attention_spec import Scoring
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.paged import attention as torch_attention
 from batchchat.engines.continuous.paged.contract import PagedAttention
 
@@ -15,7 +15,7 @@ BACKENDS: dict[str, str] = {"cuda": "batchchat.engines.cuda.backend"}
 
 
 def choose(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scoring: Scoring
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, spec: AttentionSpec
 ) -> tuple[str, PagedAttention]:
     """Name and functions of the backend for a layer with queries `[tokens, heads, dim]` and such pages."""
     module = BACKENDS.get(query.device.type)
@@ -31,8 +31,8 @@ def choose(
         block_size=block_size,
         dtype=query.dtype,
         device=query.device,
-        softcap=scoring.softcap is not None,
-        sinks=scoring.sinks is not None,
+        softcap=spec.softcap is not None,
+        sinks=spec.sinks is not None,
     )
     chosen = backends.choose(kind)
     return chosen.name, chosen.backend

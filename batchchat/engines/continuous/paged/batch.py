@@ -49,7 +49,7 @@ class PagedPass:
     """Rows, the first ones, that take one token each."""
     widest: int
     """Blocks that the longest sequence may have: the width of a recording's tables."""
-    exact: bool
+    batch_invariant: bool
     """Attention must not depend on what else is in flight (strict mode)."""
 
     @property
@@ -99,9 +99,9 @@ def lay_out(
     size: int | None,
     num_logits: int | None,
     widest: int,
-    exact: bool,
+    batch_invariant: bool,
 ) -> PagedPass:
-    """Spans of sequences with block tables as one pass of at least `size` tokens, or exactly `size` if `exact`."""
+    """Spans of sequences with block tables as one pass of at least `size` tokens; of just that if `batch_invariant`."""
     decoding = [span for span in spans if span.count == 1]
     others = [span for span in spans if span.count > 1]
     ordered = decoding + others
@@ -110,8 +110,8 @@ def lay_out(
     rows = len(ordered)
     num_decoding = len(decoding)
     if not others:
-        size = rows = num_decoding = size if exact else row_bucket(max(size, rows))
-        num_logits = num_logits if exact else num_logits and rows
+        size = rows = num_decoding = size if batch_invariant else row_bucket(max(size, rows))
+        num_logits = num_logits if batch_invariant else num_logits and rows
     firsts = list(accumulate((span.count for span in ordered), initial=0))
     ends = {id(span): end for span, end in zip(ordered, firsts[1:], strict=True)}
     wanted = [place for span in spans for place in range(ends[id(span)] - span.num_logits, ends[id(span)])]
@@ -147,5 +147,5 @@ def lay_out(
         tensor(starts),
         num_decoding,
         widest,
-        exact,
+        batch_invariant,
     )

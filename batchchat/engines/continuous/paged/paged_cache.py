@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from batchchat.engines.continuous.acceleration import Acceleration
-from batchchat.engines.continuous.attention_spec import Scoring
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.paged.backends import choose
 from batchchat.engines.continuous.paged.batch import PagedPass, lay_out
@@ -20,8 +20,8 @@ from batchchat.engines.continuous.paged.pages import Pages
 class PagedCache(BlockTables):
     """Block tables whose blocks are pages: see `base.KVStore`. All memory is taken when the layers are known, once."""
 
-    def __init__(self, budget: int, quantum: int = 1):
-        super().__init__(budget, quantum)
+    def __init__(self, budget: int, granularity: int = 1):
+        super().__init__(budget, granularity)
         self.pages = Pages(self.pool.num_blocks)
         self._attention: dict[int, PagedAttention] = {}
         """Per layer what attends over its pages."""
@@ -36,11 +36,11 @@ class PagedCache(BlockTables):
         size: int | None = None,
         num_logits: int | None = None,
         *,
-        exact: bool = False,
+        batch_invariant: bool = False,
     ) -> PagedPass:
         self.pages.copy(self.copies)
         self.copies.clear()
-        return lay_out(spans, device, size, num_logits, self.pool.num_blocks, exact)
+        return lay_out(spans, device, size, num_logits, self.pool.num_blocks, batch_invariant)
 
     def attend(
         self,
@@ -49,24 +49,32 @@ class PagedCache(BlockTables):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        scoring: Scoring,
+        spec: AttentionSpec,
         faster: Acceleration | None = None,
     ) -> torch.Tensor:
         self.pages.learn(layer, key, value)
         keys, values = self.pages.keys[layer], self.pages.values[layer]
         queries = query[0].transpose(0, 1)
         if layer not in self._attention:
-            _, self._attention[layer] = choose(queries, keys, values, scoring)
+            _, self._attention[layer] = choose(queries, keys, values, spec)
         attention = self._attention[layer]
         attention.write(key[0].transpose(0, 1), value[0].transpose(0, 1), keys, values, work.slots)
         rows = work.num_decoding
-        scaling, bends = scoring.scaling, scoring[1:]
+        scaling, bends = spec.scaling, spec[1:]
         out = []
         if rows:
             seen = work.tables[:rows], work.lengths[:rows]
-            out.append(attention.decode(queries[:rows], keys, values, *seen, scaling, *bends, strict=work.exact))
+            out.append(
+                attention.decode(
+                    queries[:rows], keys, values, *seen, scaling, *bends, batch_invariant=work.batch_invariant
+                )
+            )
         if rows < work.size:
             seen = work.tables[rows:], work.lengths[rows:]
             part, starts = queries[rows:], work.starts
-            out.append(attention.prefill(part, keys, values, *seen, starts, scaling, *bends, strict=work.exact))
+            out.append(
+                attention.prefill(
+                    part, keys, values, *seen, starts, scaling, *bends, batch_invariant=work.batch_invariant
+                )
+            )
         return (out[0] if len(out) == 1 else torch.cat(out))[None]

@@ -54,7 +54,7 @@ def try_largest(
     assert table is not None
 
     def run() -> None:
-        span = Span(probe.Prompt(tokens, table), 0, places, True)
+        span = Span(probe.ProbePrompt(tokens, table), 0, places, True)
         runner.forward(cache.lay_out([span], runner.device, num_logits=rows))
 
     most = peak(runner.device, run)
