@@ -10,9 +10,10 @@ import os
 from typing import Any
 
 from batchchat.errors import UsageError
+from batchchat.recipe.model import ModelSection
 
 
-def is_follower(section: Any) -> bool:
+def is_follower(section: ModelSection) -> bool:
     """Whether this process only helps another to compute."""
     return section.parallel != "none" and int(os.environ.get("RANK", "0")) > 0
 

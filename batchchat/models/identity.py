@@ -8,6 +8,7 @@ from typing import Any
 
 from batchchat.models.names import locate
 from batchchat.models.text import load_config
+from batchchat.recipe.model import ModelSection
 
 _WHOLE = 2 * 1024**3
 """Folders up to this many bytes are hashed whole; of larger ones each file's size, first and last mebibyte."""
@@ -38,7 +39,7 @@ def _content(file: Path, whole: bool) -> bytes:
         return edges.digest()
 
 
-def model_identity(section: Any) -> dict[str, Any]:
+def model_identity(section: ModelSection) -> dict[str, Any]:
     """What tells the recipe's model from others: its files' hash, or its commit on the hub."""
     resolved = locate(section)
     adapter = {} if section.adapter is None else {"adapter": _adapter_identity(section.adapter)}

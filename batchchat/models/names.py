@@ -13,7 +13,7 @@ from typing import Any
 
 from batchchat.errors import BatchchatError, EnvironmentFault, UsageError
 from batchchat.models.hub import is_out_of_reach
-from batchchat.recipe.model import NO_MODEL
+from batchchat.recipe.model import NO_MODEL, ModelSection
 
 _BUILTIN = "builtin:"
 _FOLDERS = {"tiny-chat": Path(__file__).parent / "tiny_chat"}
@@ -27,7 +27,7 @@ _FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
 __all__ = ["NO_MODEL", "explained", "hub_arguments", "locate", "require_adapter_in_reach", "resolve_name"]
 
 
-def locate(section: Any) -> str:
+def locate(section: ModelSection) -> str:
     """Where the files of the recipe's `model` section are: a folder, or a hub id. With `model.endpoint` they are
     fetched from that mirror first. Raises what `resolve_name` raises, and what explains why nothing was fetched."""
     name = resolve_name(section.name, section.gguf_file)
@@ -44,16 +44,16 @@ def locate(section: Any) -> str:
         )
 
 
-def _require_in_reach(section: Any, name: str, file: str) -> None:
+def _require_in_reach(section: ModelSection, name: str, file: str) -> None:
     """Raises EnvironmentFault where the hub repository `name` of the model itself is neither here nor to be had."""
     if is_out_of_reach(name, file, section.revision, section.cache_dir, section.local_files_only):
         raise _unreachable(f"the model {name}", "model.name")
 
 
-def require_adapter_in_reach(section: Any) -> None:
+def require_adapter_in_reach(adapter: str, local_files_only: bool) -> None:
     """The same of the hub repository of its adapter."""
-    if is_out_of_reach(section.adapter, "adapter_config.json", None, None, section.local_files_only):
-        raise _unreachable(f"the adapter {section.adapter}", "model.adapter")
+    if is_out_of_reach(adapter, "adapter_config.json", None, None, local_files_only):
+        raise _unreachable(f"the adapter {adapter}", "model.adapter")
 
 
 @cache
@@ -111,7 +111,7 @@ def resolve_name(name: str, gguf_file: str | None = None) -> str:
     return name
 
 
-def hub_arguments(section: Any) -> dict[str, Any]:
+def hub_arguments(section: ModelSection) -> dict[str, Any]:
     """The arguments that every `from_pretrained` of the model gets."""
     return {
         "revision": section.revision or "main",

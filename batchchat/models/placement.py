@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchchat.errors import UsageError
+from batchchat.recipe.model import ModelSection
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -29,7 +30,7 @@ def parse_bytes(text: str | int) -> int:
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
-def machine_devices(section: Any) -> list[Device]:
+def machine_devices(section: ModelSection) -> list[Device]:
     """The accelerators of this machine, the CPU where it has none; `model.max_memory` limits them."""
     import psutil
     import torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -277,18 +277,13 @@ def build_pass(
 
     decode = sorted((span for span in spans if is_short(span)), key=lambda span: (*lane(span), span.slot.row))
     ordered = decode + [span for span in spans if not is_short(span)]
-    ids: list[int] = []
-    positions: list[int] = []
-    firsts: list[int] = []
-    for span in ordered:
-        firsts.append(len(ids))
-        ids += span.ids
-        positions += range(span.start, span.end)
-    ends = {id(span): first + span.count for span, first in zip(ordered, firsts, strict=True)}
-    wanted = [place for span in spans for place in range(ends[id(span)] - span.num_logits, ends[id(span)])]
+    firsts = list(accumulate((span.count for span in ordered), initial=0))[:-1]
+    ids = [id_ for span in ordered for id_ in span.ids]
+    positions = [position for span in ordered for position in range(span.start, span.end)]
     padding = (size or len(ids)) - len(ids)
     ids += [ids[0]] * padding
     positions += [0] * padding
+    wanted = _wanted(spans, ordered, firsts)
     num_wanted = len(wanted)
     wanted += [0] * ((num_logits or num_wanted) - num_wanted)
 
@@ -302,16 +297,7 @@ def build_pass(
         groups.append(_decode_group(group, place, count, tensor, seen or pool_length))
         place += count * len(group)
     prefilling = [
-        PrefillSpan(
-            span.slot.pool,
-            span.slot.row,
-            first,
-            first + span.count,
-            span.start,
-            span.end,
-            bucket(span.end) if batch_invariant else span.end,
-            device,
-        )
+        _prefill_span(span, first, bucket(span.end) if batch_invariant else span.end, device)
         for span, first in zip(ordered[len(decode) :], firsts[len(decode) :], strict=True)
     ]
     return Pass(
@@ -325,6 +311,17 @@ def build_pass(
         prefilling,
         batch_invariant,
     )
+
+
+def _prefill_span(span: Span[Any], first: int, length: int, device: torch.device) -> PrefillSpan:
+    slot, last = span.slot, first + span.count
+    return PrefillSpan(slot.pool, slot.row, first, last, span.start, span.end, length, device)
+
+
+def _wanted(spans: Sequence[Span[Any]], ordered: Sequence[Span[Any]], firsts: Sequence[int]) -> list[int]:
+    """The places whose logits are wanted, in the order of `spans`."""
+    ends = {id(span): first + span.count for span, first in zip(ordered, firsts, strict=True)}
+    return [place for span in spans for place in range(ends[id(span)] - span.num_logits, ends[id(span)])]
 
 
 def _decode_group(
