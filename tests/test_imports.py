@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "job": {*BASE, *TOOLS, "scoring", "engines", "evaluation", "store", "reporting"},
     "interactive": {*BASE, *TOOLS, "engines", "reporting", "job"},
     "cli": {*BASE, *TOOLS, "reporting", "job", "interactive", "benchmarks", "evaluation", "scoring"},
-    "batchchat": {"recipe", "job", "version"},
+    "batchchat": {"recipe", "job", "reporting", "version"},
     "__main__": {"cli"},
 }
 """Room (or top-level module) to the rooms it may import, besides itself. "batchchat" is the package's own top."""

@@ -29,10 +29,13 @@ def plan(
     import json
 
     from batchchat.job.plan import make_plan, plain
+    from batchchat.models import require_in_reach
     from batchchat.models.placement import Device, machine_devices, parse_bytes
     from batchchat.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
+    if loaded.reads_model:
+        require_in_reach(loaded.model)
     if memory:
         devices = [Device(f"device {number}", parse_bytes(size)) for number, size in enumerate(memory)]
     else:

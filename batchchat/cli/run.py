@@ -40,14 +40,19 @@ def run(
     command = ["batchchat", *sys.argv[1:]]
     try:
         with terminable():
-            from batchchat.job.run import follow
-            from batchchat.job.run import run as run_recipe
+            from batchchat.job.finished import finished_run
             from batchchat.models.group import is_follower
 
             if is_follower(loaded.model):
+                from batchchat.job.run import follow
+
                 follow(loaded)
                 raise typer.Exit
-            result = run_recipe(loaded, restart=restart, command=command, quiet=quiet)
+            result = None if restart else finished_run(loaded)
+            if result is None:  # only then what answers is imported
+                from batchchat.job.run import run as run_recipe
+
+                result = run_recipe(loaded, restart=restart, command=command, quiet=quiet)
     except KeyboardInterrupt as interrupt:
         again = shlex.join(part for part in command if part != "--restart")
         print(f"\nbatchchat: stopped; what was finished is kept. Go on with: {again}", file=sys.stderr)
