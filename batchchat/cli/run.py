@@ -32,7 +32,7 @@ def run(
     """Answer every chat of a recipe's input. The same command goes on where an interrupted run stopped."""
     from batchchat.cli.interrupts import Terminated, terminable
     from batchchat.cli.logs import log_to_stderr
-    from batchchat.cli.publishing import publish_gates
+    from batchchat.cli.publishing import publish_report
     from batchchat.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
@@ -58,10 +58,14 @@ def run(
         print(f"\nbatchchat: stopped; what was finished is kept. Go on with: {again}", file=sys.stderr)
         raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
     if json_:
+        from batchchat.reporting.tables import failure_lines
+
         print(json.dumps(result.report.as_dict(), ensure_ascii=False))
+        for line in failure_lines(result.report):
+            print(f"failed: {line}", file=sys.stderr)
     else:
         _print_summary(result.report, show)
-    publish_gates(result.report.gates or (), result.report.name, junit)
+    publish_report(result.report, junit)
     if result.exit_code == 3:
         rows = result.report.rows
         print(

@@ -30,7 +30,7 @@ def score(
 
     from batchchat.cli.interrupts import Terminated, terminable
     from batchchat.cli.logs import log_to_stderr
-    from batchchat.cli.publishing import publish_gates
+    from batchchat.cli.publishing import publish_report
     from batchchat.cli.summary import print_report
 
     recipe, overrides = recipe_and_overrides_of(recipe_and_overrides or [])
@@ -48,7 +48,7 @@ def score(
         print(json.dumps(result.report.as_dict(), ensure_ascii=False))
     else:
         print_report(Console(highlight=False), result.report)
-    publish_gates(result.report.gates or (), result.report.name, junit)
+    publish_report(result.report, junit)
     if result.exit_code:
         raise typer.Exit(result.exit_code)
 

@@ -136,7 +136,10 @@ def _answer_all(
     store.set_meta("evaluated", None)
     store.commit(meters.elapsed)
     files = _files(directory, recipe)
-    report = build_report(recipe, manifest, store, meters, watcher, engine_facts, directory, files)
+    if engine_facts.dtype is not None:
+        store.set_meta("dtype", engine_facts.dtype)
+    settings = resolver.resolve({})
+    report = build_report(recipe, manifest, store, meters, watcher, engine_facts, directory, files, settings)
     write_report(report, directory)
     remember_speed(recipe.model.name, recipe.model.quantization, report.engine, report.session)
     return report

@@ -7,6 +7,7 @@ a kill, a full disk or a power cut costs at most what was in flight.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -44,6 +45,9 @@ CREATE TABLE IF NOT EXISTS sessions(
   number INTEGER PRIMARY KEY, started TEXT NOT NULL, handed_out INTEGER NOT NULL DEFAULT 0,
   completed INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0);
 """
+
+_VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
+"""What differs between reasons of one kind."""
 
 _CHECKPOINT_PAGES = 8192
 """The write-ahead file is folded in every 32 MiB: each time costs two more synchronizations."""
@@ -258,6 +262,17 @@ class RunStore:
         query = "SELECT sample, turn, reason FROM errors WHERE idx = ? ORDER BY sample"
         found = self._db.execute(query, (index,))
         return {None if sample == _WHOLE_ROW else sample: (turn, reason) for sample, turn, reason in found}
+
+    def failures(self, most: int) -> list[tuple[int, str, Place]]:
+        """The commonest reasons of failure, alike but for numbers and quoted texts: (errors, reason and place of the
+        first one)."""
+        kinds: dict[str, tuple[int, int, str]] = {}
+        for count, first, reason in self._db.execute("SELECT count(*), min(idx), reason FROM errors GROUP BY reason"):
+            kind = _VARYING.sub("#", reason)
+            known, *earliest = kinds.get(kind, (0, first, reason))
+            kinds[kind] = (known + count, *min(earliest, [first, reason]))
+        commonest = sorted(kinds.values(), key=lambda found: (-found[0], found[1]))[:most]
+        return [(count, reason, next(self.rows(first, first)).place) for count, first, reason in commonest]
 
     def latencies(self, percentiles: tuple[float, ...]) -> dict[float, float] | None:
         """Seconds from entering the engine to the end of the answer, by percentile; None before the first turn."""

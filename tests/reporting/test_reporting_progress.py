@@ -59,7 +59,7 @@ def test_a_line_fits_into_any_width(done: int, total: int | None, tokens: int, s
 
 def test_a_narrow_terminal_gets_the_most_telling_parts_whole() -> None:
     state = progress(450, before=400, tokens=123_456, seconds=100)
-    assert progress_line(state, 79) == "[##########............] 450 of 1,000 chats, 45%, 18 min left, 1,235 tokens/s"
+    assert progress_line(state, 79) == "[##########..............] 450 of 1,000 chats, 45%, 18 min left, 1,235 tokens/s"
     assert progress_line(state, 39) == "450 of 1,000 chats, 45%, 18 min left"
     assert progress_line(state, 20) == "450 of 1,000 chats"
     assert progress_line(state, 12) == "450"
@@ -79,7 +79,7 @@ def test_on_a_terminal_the_line_is_drawn_over_itself(tmp_path: Path, columns: in
     assert "\x1b" not in screen
     told = [line for line in lines if line.strip()]
     assert len(told) > 3
-    assert len(screen.strip().splitlines()) == 1
+    assert "\n" not in screen.strip()
     assert told[-1].strip() == {40: "40 of 40 chats, 100%, 0 s left", 12: "40"}.get(columns, told[-1].strip())
     assert ("[####" in told[-1]) == (columns == 100)
 
