@@ -22,6 +22,10 @@ def run(
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew; an earlier run's directory is moved aside.")
     ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Try the rows of errors.jsonl again, and keep everything else."),
+    ] = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON to standard output, and nothing else.")
     ] = False,
@@ -33,8 +37,11 @@ def run(
     from batchchat.cli.interrupts import Terminated, terminable
     from batchchat.cli.logs import log_to_stderr
     from batchchat.cli.publishing import publish_report
+    from batchchat.errors import UsageError
     from batchchat.recipe import load_recipe
 
+    if restart and retry_failed:
+        raise UsageError("--restart begins anew and --retry-failed keeps what there is; leave one of them out")
     loaded = load_recipe(recipe, overrides or [])
     log_to_stderr(quiet)
     command = ["batchchat", *sys.argv[1:]]
@@ -48,13 +55,13 @@ def run(
 
                 follow(loaded)
                 raise typer.Exit
-            result = None if restart else finished_run(loaded)
+            result = None if restart or retry_failed else finished_run(loaded)
             if result is None:  # only then what answers is imported
                 from batchchat.job.run import run as run_recipe
 
-                result = run_recipe(loaded, restart=restart, command=command, quiet=quiet)
+                result = run_recipe(loaded, restart=restart, retry_failed=retry_failed, command=command, quiet=quiet)
     except KeyboardInterrupt as interrupt:
-        again = shlex.join(part for part in command if part != "--restart")
+        again = shlex.join(part for part in command if part not in ("--restart", "--retry-failed"))
         print(f"\nbatchchat: stopped; what was finished is kept. Go on with: {again}", file=sys.stderr)
         raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
     if json_:

@@ -15,6 +15,7 @@ from typing import Any
 from batchchat.chats import Request
 from batchchat.engines import Budget, Engine, EngineContext, FollowingEngine, build_engine
 from batchchat.engines.facts import AnyEngineFacts, EngineFacts
+from batchchat.errors import UsageError
 from batchchat.evaluation import Evaluator, evaluate_run, is_evaluated
 from batchchat.job.finished import RunResult, finished_report, finished_run, say_finished, wanted_export, what_it_reads
 from batchchat.job.reading import ChatReader, expect_rows
@@ -47,6 +48,7 @@ def run(
     recipe: Recipe,
     *,
     restart: bool = False,
+    retry_failed: bool = False,
     command: Sequence[str] = (),
     quiet: bool = True,
     on_progress: OnProgress | None = None,
@@ -54,13 +56,19 @@ def run(
     """Answer every chat of the recipe's input and score the answers; goes on where an earlier run of the same recipe
     stopped, and scores anew where the recipe now asks for other scores.
 
-    `restart` moves an existing run directory aside and begins anew; `command` is kept in the manifest; without
+    `restart` moves an existing run directory aside and begins anew; `retry_failed` tries the rows of errors.jsonl
+    again, those apart that could not be read, and keeps everything else; `command` is kept in the manifest; without
     `quiet` progress is drawn on standard error where that is a terminal, and elsewhere it is logged; `on_progress` is
     told of it, too. Raises `UsageError`, with nothing written, where recipe, input and
     model cannot be used, and `EnvironmentFault` where the machine fails. After an interrupt everything that was
     finished is kept, and the same call goes on.
     """
-    found = None if restart else finished_run(recipe)
+    directory = RunDirectory(recipe.run_directory)
+    if retry_failed and not directory.database.exists():
+        raise UsageError(
+            f"{directory.path} holds no run whose failed rows could be tried again; leave --retry-failed out"
+        )
+    found = None if restart or retry_failed else finished_run(recipe)
     if found is not None:
         return found
     if recipe.reads_model:
@@ -68,7 +76,6 @@ def run(
     seen = what_it_reads(recipe)
     meters = Meters()
     watcher = Watcher()
-    directory = RunDirectory(recipe.run_directory)
     with ExitStack() as stack:
         stack.enter_context(watcher)
         with meters.phase("load"):
@@ -92,6 +99,8 @@ def run(
         stack.enter_context(_log_to(directory.log))
         store = RunStore(directory.database)
         stack.callback(store.close)
+        if retry_failed:
+            _reopen_failed(store)
         report = finished_report(directory, store, recipe)
         if report is not None and is_evaluated(store, recipe):
             store.set_meta("seen", seen)
@@ -112,6 +121,13 @@ def run(
         )
         store.set_meta("seen", seen)
     return RunResult.of(report, directory, recipe)
+
+
+def _reopen_failed(store: RunStore) -> None:
+    again, unread = store.reopen_failed()
+    log.info("%s", f"{again:,} failed rows are tried again" if again else "no row failed that can be tried again")
+    if unread:
+        log.info("%s", f"{unread:,} rows could not be read and stay in errors.jsonl: mend the input for another run")
 
 
 def _answer_all(

@@ -129,8 +129,7 @@ class RunStore:
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
             self._db.executescript(_SCHEMA)
-            pending: int = self._db.execute("SELECT count(*) FROM pending").fetchone()[0]
-            self.num_done = self.num_rows() - pending
+            self.num_done = self._num_done()
         except sqlite3.DatabaseError as error:
             raise _fault(error, path) from error
 
@@ -196,6 +195,21 @@ class RunStore:
         """Every sample of the row is answered or failed."""
         self._write("DELETE FROM pending WHERE idx = ?", (index,))
         self.num_done += 1
+
+    def reopen_failed(self) -> tuple[int, int]:
+        """Forget, in one transaction, the errors of all rows that could be read, and open these rows again: what was
+        written for them stays. Returns how many there are, and how many failed rows stay because they could not be
+        read: their input has not changed."""
+        self.commit()
+        failed = "SELECT DISTINCT idx FROM errors JOIN rows USING(idx) WHERE format IS"
+        count = [self._db.execute(f"SELECT count(*) FROM ({failed} {what} NULL)").fetchone()[0] for what in ("NOT", "")]
+        if count[0]:
+            self._write(f"INSERT OR IGNORE INTO pending {failed} NOT NULL", ())
+            self._write(f"DELETE FROM errors WHERE idx IN ({failed} NOT NULL)", ())
+            self._write("DELETE FROM meta WHERE key IN ('exported', 'evaluated', 'seen')", ())
+            self.commit()
+            self.num_done = self._num_done()
+        return count[0], count[1]
 
     def hand_out(self, count: int) -> None:
         """`count` requests are about to be given to the engine: what was done before is made durable first."""
@@ -319,6 +333,9 @@ class RunStore:
         """Commit and close; the write-ahead file is folded in."""
         self.commit()
         self._db.close()
+
+    def _num_done(self) -> int:
+        return self.num_rows() - int(self._db.execute("SELECT count(*) FROM pending").fetchone()[0])
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> int:
         try:
