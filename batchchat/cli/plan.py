@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchchat.cli.arguments import Overrides, RecipeName
+
 if TYPE_CHECKING:
     from batchchat.job.plan import Plan
 
@@ -13,8 +15,8 @@ _Rows = list[tuple[str, str]]
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(help="The recipe's YAML file, or builtin:NAME for one that comes along.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as model.dtype=bfloat16.")] = None,
+    recipe: RecipeName,
+    overrides: Overrides = None,
     memory: Annotated[
         list[str] | None,
         typer.Option("--memory", help="Plan for a device of this size, such as 80GiB; once per device."),

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchchat.cli.arguments import Overrides, RecipeName
+
 if TYPE_CHECKING:
     from batchchat.reporting.report import Report
 
-_MORE = "Overrides such as generation.max_new_tokens=64 source.limit=10; values are YAML."
-
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="The recipe's YAML file, or builtin:NAME for one that comes along.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help=_MORE)] = None,
+    recipe: RecipeName,
+    overrides: Overrides = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew; an earlier run's directory is moved aside.")
     ] = False,
