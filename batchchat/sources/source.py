@@ -176,15 +176,16 @@ def _stdin() -> BinaryIO:
 
 def _spool(stack: ExitStack, name: str, stream: BinaryIO) -> DataFile:
     """A stream's content in a temporary file, since it is read more than once."""
-    file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="batchchat-"))
     try:
-        shutil.copyfileobj(stream, file)
-        file.flush()
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchchat-"))
+        path = Path(folder) / "rows"
+        with path.open("wb") as file:
+            shutil.copyfileobj(stream, file)
     except OSError as error:
         raise EnvironmentFault(
             f"{name} cannot be copied to {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to a larger folder"
         ) from error
-    return DataFile(name, Path(file.name))
+    return DataFile(name, path)
 
 
 def _check(parts: Sequence[Part], **dataset_options: str | None) -> None:
