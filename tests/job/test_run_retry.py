@@ -37,6 +37,7 @@ def flaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "flaky_answers.py").write_text(FUNCTION, encoding="utf-8")
     (tmp_path / "broken").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "flaky_answers", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
     rows: list[Any] = [
         {"id": f"chat-{n}", "turns": [f"{n}{'!' * (n % 4 == 1)}", f"more {n}{'!' * (n % 4 == 3)}"]} for n in range(40)
