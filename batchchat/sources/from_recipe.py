@@ -50,7 +50,7 @@ def recipe_files(recipe: Recipe) -> list[Path] | None:
         rest = path if named is None else named[1]
         if rest == STDIN:
             return None
-        for item in find(rest):
+        for item in find(rest, recipe.source.split):
             match item:
                 case DataFile():
                     found.append(item.path)
