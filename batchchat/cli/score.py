@@ -39,7 +39,7 @@ def score(
         with terminable():
             from batchchat.job.rescore import score as score_answers
 
-            result = score_answers(target, recipe, overrides, quiet)
+            result = score_answers(target, recipe, overrides, quiet, ["batchchat", *sys.argv[1:]])
     except KeyboardInterrupt as interrupt:
         again = shlex.join(["batchchat", *sys.argv[1:]])
         print(f"\nbatchchat: stopped; a judge's finished grades are kept. Go on with: {again}", file=sys.stderr)

@@ -52,7 +52,7 @@ def model_identity(section: ModelSection) -> dict[str, Any]:
     return {"name": section.name, "commit": getattr(load_config(section), "_commit_hash", None), **adapter}
 
 
-def model_files(section: Any) -> list[Path] | None:
+def model_files(section: ModelSection) -> list[Path] | None:
     """The files that `model_identity` is about, found without asking the hub or reading a library of models; None where
     that cannot be."""
     name = resolve_name(section.name, section.gguf_file)
@@ -67,7 +67,7 @@ def model_files(section: Any) -> list[Path] | None:
     return found
 
 
-def _folder_at_hand(name: str, file: str, section: Any) -> Path | None:
+def _folder_at_hand(name: str, file: str, section: ModelSection) -> Path | None:
     """The folder of a model or adapter: its own, or where the hub's library keeps the revision that it fetched last."""
     folder = Path(name).expanduser()
     if folder.is_dir():

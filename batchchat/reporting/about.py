@@ -11,7 +11,7 @@ from typing import Any
 from batchchat.chats import Settings
 from batchchat.recipe import Recipe, thaw_flags
 from batchchat.reporting.machine import Machine, machine_facts
-from batchchat.reporting.report import About
+from batchchat.reporting.report import About, Provenance
 
 _IDENTITY = ("sha256", "bytes", "hashed", "commit", "adapter", "template_sha256")
 """Of the manifest's facts on the model, those that tell it from others in few words."""
@@ -65,13 +65,20 @@ def about_rows(about: About, batchchat: str) -> list[tuple[str, str]]:
     identity = about.identity
     told = [("revision", about.revision), ("commit", identity.get("commit")), ("sha256", identity.get("sha256"))]
     model = [about.model, *(f"{name} {str(value)[:_SHORT_HASH]}" for name, value in told if value)]
-    versions = {"batchchat": batchchat, **about.versions}
     settings = [f"{name}={_short(value)}" for name, value in about.settings.items()]
     return [
         ("model", ", ".join(model)),
         ("dtype", about.dtype or "no model was loaded"),
         ("quantization", about.quantization),
         *([("settings", ", ".join(settings))] if settings else []),
+        *provenance_rows(about, batchchat),
+    ]
+
+
+def provenance_rows(about: Provenance, batchchat: str) -> list[tuple[str, str]]:
+    """The same of what has no model of its own."""
+    versions = {"batchchat": batchchat, **about.versions}
+    return [
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
         ("machine", _machine(about.machine)),
         ("date", about.started),

@@ -32,7 +32,16 @@ from batchchat.reporting.machine import Machine
 from batchchat.reporting.scores import Evaluation
 
 
-class About(Record):
+class Provenance(Record):
+    """With what, where and when."""
+
+    versions: dict[str, str] = Field(description="Of Python and of the packages that decide about answers.")
+    machine: Machine = Field(description="The machine of the last session.")
+    started: str = Field(description="When the last session began, as ISO 8601 in UTC.")
+    command: tuple[str, ...] = Field(default=(), description="Its command line; empty from Python.")
+
+
+class About(Provenance):
     """What answered, with what, where and when."""
 
     model: str = Field(description="The model, as the recipe names it.")
@@ -47,10 +56,6 @@ class About(Record):
         description="By dotted name, how answers are generated, the model's own defaults laid over by the recipe's "
         "settings, and what else the recipe sets apart from its defaults. A row's own settings are not among them.",
     )
-    versions: dict[str, str] = Field(description="Of Python and of the packages that decide about answers.")
-    machine: Machine = Field(description="The machine of the last session.")
-    started: str = Field(description="When the last session began, as ISO 8601 in UTC.")
-    command: tuple[str, ...] = Field(default=(), description="Its command line; empty from Python.")
 
 
 class Failure(Record):
@@ -184,6 +189,7 @@ class ScoreReport(Evaluation):
     batchchat: str = Field(description="Version that wrote this.")
     directory: str = Field(description="Where the files lie.")
     answers_in: str = Field(description="The file of the answers.")
+    about: Provenance | None = Field(default=None, description="What scored them, where and when.")
     input: AnswerRows | None = Field(default=None, description="How many rows that file has.")
     files: tuple[str, ...] = Field(description="What was left, the results first.")
     wall_seconds: Seconds = Field(description="From start to end.")

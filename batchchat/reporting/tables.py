@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from batchchat.engines.facts import ContinuousFacts, DraftFacts
-from batchchat.reporting.about import about_rows
+from batchchat.reporting.about import about_rows, provenance_rows
 from batchchat.reporting.escape import printable
 from batchchat.reporting.report import AnyReport, PhaseUse, Report, ScoreReport
 from batchchat.reporting.score_tables import Table, score_tables
@@ -12,7 +12,9 @@ from batchchat.reporting.score_tables import Table, score_tables
 def report_tables(report: AnyReport) -> list[Table]:
     """Titled lists of (what, figure); of scores alone where the report is of answers that another tool wrote."""
     if isinstance(report, ScoreReport):
-        return score_tables(report)
+        about = report.about
+        ran = [] if about is None else [("What ran", provenance_rows(about, report.batchchat))]
+        return [*score_tables(report), *ran]
     tables = [
         ("Result", _result(report)),
         *([("Why rows failed", _failures(report))] if report.failures else []),

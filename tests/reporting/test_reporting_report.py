@@ -202,6 +202,9 @@ def test_scores_of_a_file_are_a_report_of_their_own(everything: Path, batchchat:
     found = read_report(tmp_path / "scored/report.json")
     assert isinstance(found, ScoreReport)
     assert found.answers_in == str(answers)
+    assert found.about is not None
+    assert found.about.command[:2] == ("batchchat", "score")
+    assert found.about.machine.processor in (tmp_path / "scored/report.md").read_text(encoding="utf-8")
     jsonschema.validate({"report.json": found.as_dict()}, results_json_schema())
 
 
