@@ -82,10 +82,11 @@ def run(
             evaluator = Evaluator(recipe)
             if recipe.reads_model:
                 require_in_reach(recipe.model)
-                show_loading(not quiet and sys.stderr.isatty())
             source = stack.enter_context(open_recipe_source(recipe))
             inputs = source.fingerprint()
             expect_rows(source, recipe)
+            if recipe.reads_model:  # what else can be wrong was said before a large library is read
+                show_loading(not quiet and sys.stderr.isatty())
             text = load_text_side(recipe)
             resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
             manifest = make_manifest(recipe, inputs, _model_facts(recipe, text), command)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from batchchat.errors import BatchchatError, EnvironmentFault, UsageError
-from batchchat.models.hub import is_out_of_reach
+from batchchat.hub import is_out_of_reach
 from batchchat.recipe.model import NO_MODEL, ModelSection
 
 _BUILTIN = "builtin:"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from batchchat.errors import EnvironmentFault, UsageError
+from batchchat.hub import is_out_of_reach
 from batchchat.sources.arrow_rows import ArrowRows
 from batchchat.sources.records import Item
 
@@ -98,6 +99,16 @@ def hub_splits(name: str, subset: str | None) -> list[str]:
 
     with _explained(name):
         return list(datasets.get_dataset_split_names(name, subset))
+
+
+def require_in_reach(name: str, revision: str | None) -> None:
+    """Raises EnvironmentFault where the hub cannot be asked for the data set `name`: the library alone would ask again
+    for half a minute."""
+    if is_out_of_reach(name, "README.md", revision, kind="dataset"):
+        raise EnvironmentFault(
+            f"{name} is no file here, and the hub cannot be asked for a data set of that name; set source.path to "
+            "files, or connect (no HF_HUB_OFFLINE)"
+        )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from batchchat.chats import SourceRow
 from batchchat.errors import EnvironmentFault, UsageError
 from batchchat.plugins.tables import SOURCES
-from batchchat.sources.data_sets import DatasetRows, hub_splits, is_saved, open_hub, open_saved
+from batchchat.sources.data_sets import DatasetRows, hub_splits, is_saved, open_hub, open_saved, require_in_reach
 from batchchat.sources.files import DataFile
 from batchchat.sources.opening import OptionsOf, named_source, open_file, options_for
 from batchchat.sources.paths import files_in, find
@@ -127,6 +127,8 @@ def open_source(
                     case Path():
                         parts.append(open_saved(path, found, split=split, columns=columns))
                     case str():
+                        if streaming:  # otherwise the library may have it already
+                            require_in_reach(found, revision)
                         parts.append(
                             open_hub(
                                 found,
@@ -156,7 +158,10 @@ def splits_of(path: str, subset: str | None = None) -> list[str]:
         return [] if is_saved(here) else list(files_by_split(files_in(path, here)))
     if path == STDIN or named_source(path) is not None:
         return []
-    return [split for found in find(path) if isinstance(found, str) for split in hub_splits(found, subset)]
+    named = [found for found in find(path) if isinstance(found, str)]
+    for name in named:
+        require_in_reach(name, None)
+    return [split for name in named for split in hub_splits(name, subset)]
 
 
 def _open_named(stack: ExitStack, name: str, rest: str, options: OptionsOf, split: str | None) -> Iterator[Part]:

@@ -127,10 +127,12 @@ def test_no_rows_are_a_mistake_where_gates_stand_and_a_warning_elsewhere(tmp_pat
     assert ended.err == f"{tmp_path}/in.jsonl holds no rows, so there is nothing to answer\n"
 
 
-def test_a_model_out_of_reach_is_said_before_a_large_library_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["the model ", ""], ids=["model", "data set"])
+def test_what_is_out_of_reach_is_said_before_a_large_library_is_read(tmp_path: Path, what: str) -> None:
     """Asking a hub that does not answer takes 2.5 seconds at most, so with what is imported it is below five."""
-    recipe = recipe_of(tmp_path, model={"name": "nobody/unknown", "cache_dir": str(tmp_path / "cache")})
-    for command in ("run", "check", "plan"):
+    model = {"name": "nobody/unknown", "cache_dir": str(tmp_path / "cache")}
+    recipe = recipe_of(tmp_path, **({"model": model} if what else {"source": {"path": "nobody/unknown"}}))
+    for command in ("run", "check", "plan") if what else ("run", "check"):
         program = (
             "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
             f"sys.argv = ['batchchat', {command!r}, {str(recipe)!r}]\n"
@@ -141,6 +143,8 @@ def test_a_model_out_of_reach_is_said_before_a_large_library_is_read(tmp_path: P
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
         assert done.returncode == 5, done.stderr
         *said, sentence = done.stderr.splitlines()
-        assert sentence.startswith("batchchat: the model nobody/unknown is not on this machine and the hub cannot be")
-        assert said == (["loading nobody/unknown …"] if command == "run" else [])
+        assert sentence.startswith(f"batchchat: {what}nobody/unknown is no")
+        assert "the hub cannot be asked" in sentence
+        loading = f"loading {'nobody/unknown' if what else 'builtin:tiny-chat'} …"
+        assert said == ([loading] if command == "run" else [])
     assert not (tmp_path / "runs").exists()
