@@ -142,7 +142,7 @@ def test_the_copy_for_a_processor_takes_memory_from_the_rows(recipe: Path, batch
     assert plain["packed"] == 0
     assert 0 < packed["rows"] < plain["rows"]
     assert "packed weights" in batchchat("plan", recipe, *cpu).out
-    assert planned(batchchat, recipe, *model, "model.max_memory={cpu: 12MiB}")["packed"] == 0
+    assert planned(batchchat, recipe, *small, "model.max_memory={cpu: 12MiB}")["packed"] == 0
     assert planned(batchchat, recipe, *cpu, "model.quantization=4bit")["packed"] == 0
 
 
