@@ -65,14 +65,11 @@ done
 
 COMPLETED = {
     "ru": "run",
-    "run rec": "recipes/",
     "run recipes/": "recipes/mine.yaml",
     "run builtin : quick": "quickstart.yaml",
     "check r.yaml generation.top_": "generation.top_k= generation.top_p= generation.top_h=",
-    "run r.yaml engine.repro": "engine.reproducible=fast engine.reproducible=strict",
     "plan r.yaml engine.kind = pi": "pipeline",
     "run r.yaml source.shuffle =": "true false",
-    "run --retry": "--retry-failed",
 }
 """What is typed, parted into words as bash does, and what it offers."""
 
