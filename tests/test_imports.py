@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -86,6 +87,36 @@ def test_no_room_stands_above_itself() -> None:
     """Each room's allowed imports lie below it: there is an order of rooms from the bottom up."""
     order = list(TopologicalSorter(MAY_IMPORT).static_order())  # raises where there is a circle
     assert order[0] in {"errors", "version"}
+
+
+def shown_rooms() -> dict[str, set[str]]:
+    """Each room and what it may import, as the table in docs/ARCHITECTURE.md says it."""
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    table = text.partition("\n## Rooms\n")[2].partition("\n## ")[0]
+    shown: dict[str, set[str]] = {}
+    for names, what in re.findall(r"^\| (`.+?) \|.+\| (.+) \|$", table, re.MULTILINE):
+        above: dict[str, set[str]] = {"nothing": set(), "all of the above": set(shown), "all": set(shown)}
+        imported = above.get(what, set(what.split(", ")))
+        assert imported <= set(shown), f"{names} may import {imported - set(shown)}, which the table has below it"
+        shown |= dict.fromkeys(re.findall(r"`(\w+)`", names), imported)
+    return shown
+
+
+def reached(graph: Mapping[str, set[str]], room: str) -> set[str]:
+    """What a room may import, and what that brings along; the version is everybody's."""
+    found, left = {"version"}, [room]
+    while left:
+        new = graph[left.pop()] - found
+        found |= new
+        left += new
+    return found - {room}
+
+
+def test_the_table_of_rooms_in_the_documentation_is_this_one() -> None:
+    shown = shown_rooms()
+    assert set(shown) == set(MAY_IMPORT) - {"batchchat", "__main__"}
+    for room in shown:
+        assert reached(shown, room) == reached(MAY_IMPORT, room), f"docs/ARCHITECTURE.md is wrong about {room}"
 
 
 def test_modules_import_each_other_without_circles() -> None:

@@ -37,8 +37,9 @@ class Engine(Protocol):
     """`run` takes as many requests as there is room for and yields each completion as soon as it is done.
 
     Between two yields the loop puts the next turn of the chat into the feed, so an engine asks the feed again after
-    each yield and returns only when nothing is in flight and `feed.exhausted`. It yields exactly one completion per
-    request taken, errors included, and never raises for what one request did.
+    each yield, waits (`feed.wait`) while none is ready but more may come, and returns only when nothing is in flight
+    and `feed.exhausted`. It yields exactly one completion per request taken, errors included, and never raises for what
+    one request did.
 
     A run may be left early: its iterator is closed, or the listener raises something that is no `Exception`, as the
     interactive chat does to stop an answer. What is in flight is then given up, and the engine can be run again.

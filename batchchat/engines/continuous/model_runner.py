@@ -24,7 +24,7 @@ _at_work: ContextVar[ModelRunner] = ContextVar("the runner whose model is comput
 
 
 class UnsupportedModelError(Exception):
-    """The model's attention asks for something that slots cannot give."""
+    """The model's attention asks for something that a KV cache of packed passes cannot give."""
 
 
 class Lowered(Protocol):
@@ -36,12 +36,12 @@ class Lowered(Protocol):
 
 
 PROGRAMS: WeakKeyDictionary[torch.nn.Module, Lowered] = WeakKeyDictionary()
-"""Of the models that have one: see `lowering`."""
+"""Of the models that have one: see `engines.cpu.lowering`."""
 
 
 class PassCache(Cache):
     """What the model takes for its cache: it hands new keys and values back as they came. The attention function gets
-    them and puts them into slots, since models with latent attention expand them in between."""
+    them and puts them into the KV cache, since models with latent attention expand them in between."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])
@@ -95,7 +95,7 @@ class ModelRunner:
 
     @property
     def computed_by(self) -> str:
-        """`program`, `kernels` or `torch`: see `packing`."""
+        """`program`, `kernels` or `torch`: see `engines.cpu`."""
         if self._program is not None:
             return "program"
         return "kernels" if self._faster is not None and self._faster.has_kernels() else "torch"
@@ -128,7 +128,7 @@ class ModelRunner:
 
     @contextmanager
     def _bound(self) -> Iterator[None]:
-        """Let the model and its parts use the slots' attention, for the time of a pass."""
+        """Let the model and its parts use the KV cache's attention, for the time of a pass."""
         before = [config._attn_implementation_internal for config in self._configs]
         for config in self._configs:
             config._attn_implementation_internal = _NAME
@@ -155,7 +155,7 @@ class ModelRunner:
         is_causal: bool | None = None,
         **others: Any,
     ) -> tuple[torch.Tensor, None]:
-        """What the model calls in each layer: keeps the new keys and values, and attends over those of the slots."""
+        """What the model calls in each layer: keeps the new keys and values, and attends over those of the cache."""
         if attention_mask is not None:
             raise UnsupportedModelError("it makes an attention mask of its own")
         if is_causal is False or getattr(module, "is_causal", True) is False:

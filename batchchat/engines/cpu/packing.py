@@ -2,7 +2,7 @@
 
 torch's compiler packs weights with oneDNN operators that are not public. They are used here where they exist and give
 the numbers of the plain product, and left alone where not. The modules keep their parameters; only the `forward` of
-single layers is replaced, and `unpack` gives it back.
+single layers is replaced, and what `preparation.prepare` returns gives it back.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ class Parrot:
 
     def run(self, feed: Feed) -> Iterator[Completion]:
         while not feed.exhausted:
+            feed.wait(1.0)
             for request in feed.take(self._options.at_once):
                 yield self._answer(request)
 
