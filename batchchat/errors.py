@@ -8,6 +8,11 @@ BatchchatError
 
 from __future__ import annotations
 
+import errno
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Numbers of an OSError that mean: no more bytes here (a full disk, a quota, a limit on the size of files)."""
+
 
 class BatchchatError(Exception):
     """Base of all errors that are meant for the user to read."""

@@ -24,6 +24,7 @@ from batchchat.models.identity import model_identity
 from batchchat.prompts import SettingsResolver, row_samples
 from batchchat.recipe import Recipe
 from batchchat.reporting.build import build_report
+from batchchat.reporting.log import PlainFormatter
 from batchchat.reporting.machine import machine_facts
 from batchchat.reporting.meters import Meters
 from batchchat.reporting.progress import Progress
@@ -259,7 +260,7 @@ def _requests(reader: ChatReader, open_chats: OpenChats, meters: Meters) -> Iter
 def _log_to(path: Path) -> Iterator[None]:
     """Append what the run says to its log file."""
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     previous = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
