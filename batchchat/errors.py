@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import errno
 
+from batchchat.credentials import without_credentials
+
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Numbers of an OSError that mean: no more bytes here (a full disk, a quota, a limit on the size of files)."""
 
 
 class BatchchatError(Exception):
-    """Base of all errors that are meant for the user to read."""
+    """Base of all errors that are meant for the user to read. Credentials in addresses do not get into it."""
 
     exit_code = 1
+
+    def __init__(self, text: str):
+        super().__init__(without_credentials(text))
 
 
 class UsageError(BatchchatError):

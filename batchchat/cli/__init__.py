@@ -51,9 +51,10 @@ def _main(debug: bool) -> int:
 def _wrong_command(error: Exception) -> int:
     import io
 
+    from batchchat.credentials import without_credentials
     from batchchat.reporting.escape import printable
 
     said = io.StringIO()
     error.show(said)  # type: ignore[attr-defined]
-    print(printable(said.getvalue()), end="", file=sys.stderr)
+    print(printable(without_credentials(said.getvalue())), end="", file=sys.stderr)
     return int(error.exit_code)  # type: ignore[attr-defined]

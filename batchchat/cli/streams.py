@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+from batchchat.credentials import without_credentials
 from batchchat.errors import EnvironmentFault
 
 
@@ -41,7 +42,16 @@ def _sturdy(stream: TextIO | None, number: int) -> TextIO:
         return stream
     encoding = "utf-8" if stream is None else stream.encoding
     buffer = io.BufferedWriter(_Descriptor(number))
-    return io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=number == 2 or os.isatty(number))
+    kind = io.TextIOWrapper if number == 1 else _Discreet
+    return kind(buffer, encoding, "backslashreplace", line_buffering=number == 2 or os.isatty(number))
+
+
+class _Discreet(io.TextIOWrapper):
+    """Libraries, too, say where they connect to, with the password."""
+
+    def write(self, text: str, /) -> int:
+        super().write(without_credentials(text))
+        return len(text)
 
 
 class _Descriptor(io.FileIO):

@@ -4,9 +4,11 @@ from batchchat.evaluation.answers import Answered, Answers, FileAnswers, RunAnsw
 from batchchat.evaluation.evaluator import AnswerChats, Evaluator
 from batchchat.evaluation.gating import refuse_run_gates
 from batchchat.evaluation.other_runs import open_answers
+from batchchat.evaluation.scorebook import FILE as SCORES
 from batchchat.evaluation.scoring_pass import evaluate_run, is_evaluated
 
 __all__ = [
+    "SCORES",
     "AnswerChats",
     "Answered",
     "Answers",

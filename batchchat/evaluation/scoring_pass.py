@@ -7,10 +7,11 @@ from batchchat.evaluation.evaluator import AnswerChats, Evaluator
 from batchchat.evaluation.gating import run_figures
 from batchchat.evaluation.scorebook import FILE
 from batchchat.recipe import Recipe
+from batchchat.reporting.keeping import keep_report
 from batchchat.reporting.meters import Meters
 from batchchat.reporting.report import Report
-from batchchat.reporting.writers import write_report
 from batchchat.store import RunDirectory, RunStore
+from batchchat.store.seals import seal
 
 
 def is_evaluated(store: RunStore, evaluator: Evaluator) -> bool:
@@ -48,7 +49,9 @@ def evaluate_run(
         wall_seconds=round(report.wall_seconds - before + sum(seconds.values()), 3),
         phases_seconds={**report.phases_seconds, **seconds},
     )
-    write_report(whole, directory)
+    if gained.scoring is not None:
+        seal(store, [scores])
+    keep_report(whole, store, directory)
     store.set_meta("evaluated", evaluator.mark())
     store.commit()
     return whole

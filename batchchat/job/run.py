@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from batchchat.chats import Request
 from batchchat.engines import Budget, Engine, EngineContext, FollowingEngine, build_engine
 from batchchat.engines.facts import AnyEngineFacts, EngineFacts
 from batchchat.evaluation import Evaluator, evaluate_run, is_evaluated
+from batchchat.job.mending import mend, write_outputs
 from batchchat.job.reading import ChatReader
 from batchchat.job.turns import OpenChats, min_known
 from batchchat.models import TextSide, group, load_text_side, show_loading
@@ -24,21 +25,19 @@ from batchchat.models.identity import model_identity
 from batchchat.prompts import SettingsResolver, row_samples
 from batchchat.recipe import Recipe
 from batchchat.reporting.build import build_report
-from batchchat.reporting.log import PlainFormatter
+from batchchat.reporting.keeping import keep_report, kept_report
+from batchchat.reporting.log import log_to
 from batchchat.reporting.machine import machine_facts
 from batchchat.reporting.meters import Meters
 from batchchat.reporting.progress import Progress
-from batchchat.reporting.reading import read_run_report
 from batchchat.reporting.report import Report
 from batchchat.reporting.speeds import remember_speed
 from batchchat.reporting.watch import Watcher
-from batchchat.reporting.writers import write_report
 from batchchat.schedule import Feed
 from batchchat.sources import Source
 from batchchat.sources.from_recipe import open_recipe_source
 from batchchat.store import RunDirectory, RunStore
-from batchchat.store.export import export
-from batchchat.store.manifest import make_manifest, refuse_another_run
+from batchchat.store.manifest import make_manifest, open_store, settle_manifest
 
 log = logging.getLogger("batchchat")
 
@@ -81,19 +80,23 @@ def run(recipe: Recipe, *, restart: bool = False, command: Sequence[str] = (), q
             directory.set_aside()
         directory.lock()
         stack.callback(directory.release)
-        if not refuse_another_run(directory, manifest):
-            directory.write_json(directory.manifest, manifest)
-        directory.write(directory.recipe, recipe.dump_yaml())
-        stack.enter_context(_log_to(directory.log))
-        store = RunStore(directory.database)
+        store = open_store(directory)
         stack.callback(store.close)
-        report = _finished(directory, store, recipe)
-        if report is not None and is_evaluated(store, evaluator):
-            log.info("%s was finished before; begin anew with --restart", directory.path)
-            return _result(report, directory, recipe)
-        if report is None:
+        stack.enter_context(log_to(directory.log))
+        settle_manifest(directory, store, manifest)
+        directory.write(directory.recipe, recipe.dump_yaml())
+        reader = ChatReader(source, recipe, store, lambda chat: row_samples(recipe.generation, chat.settings))
+        report = _finished(store, recipe)
+        if report is not None:
+            whole = mend(report, store, directory, recipe, reader, source.types)
+            if whole and is_evaluated(store, evaluator):
+                log.info("%s was finished before; begin anew with --restart", directory.path)
+                return _result(report, directory, recipe)
+        else:
             store.begin_session(manifest["started"])
-            report = _answer_all(recipe, manifest, source, text, resolver, store, directory, meters, watcher, quiet)
+            report = _answer_all(
+                recipe, manifest, source, reader, text, resolver, store, directory, meters, watcher, quiet
+            )
         report = evaluate_run(
             evaluator, recipe, store, directory, report, meters, lambda judge: run(judge, quiet=quiet)
         )
@@ -104,6 +107,7 @@ def _answer_all(
     recipe: Recipe,
     manifest: Mapping[str, Any],
     source: Source,
+    reader: ChatReader,
     text: TextSide,
     resolver: SettingsResolver,
     store: RunStore,
@@ -113,18 +117,18 @@ def _answer_all(
     quiet: bool,
 ) -> Report:
     """Answer what is open and export everything; returns the report."""
-    reader = ChatReader(source, recipe, store, lambda chat: row_samples(recipe.generation, chat.settings))
     open_chats = OpenChats(recipe, store, text.codec, resolver, meters)
     progress = Progress(_expected(source.count(), recipe), store.num_done, quiet)
     engine_facts = _generate(recipe, text, store, meters, reader, open_chats, progress)
     with meters.phase("export"):
-        export(store, directory, recipe, reader.chat, reader.options, source.types())
+        write_outputs(store, directory, recipe, reader, source.types())
     store.set_meta("exported", _wanted_export(recipe))
     store.set_meta("evaluated", None)
     store.commit(meters.elapsed)
     files = _files(directory, recipe)
     report = build_report(recipe, manifest, store, meters, watcher, engine_facts, directory, files)
-    write_report(report, directory)
+    keep_report(report, store, directory)
+    store.commit()
     remember_speed(recipe.model.name, recipe.model.quantization, report.engine, report.session)
     return report
 
@@ -154,13 +158,10 @@ def _result(report: Report, directory: RunDirectory, recipe: Recipe) -> RunResul
     return RunResult(report, directory.path, 0 if report.gates_hold else 4)
 
 
-def _finished(directory: RunDirectory, store: RunStore, recipe: Recipe) -> Report | None:
-    """The report of this run where every row was answered before and all files of the answers are there. Raises
-    UsageError where that report cannot be read."""
-    files = [directory.report_json, directory.errors, *map(directory.outputs, recipe.sink.formats)]
-    if store.meta("exported") != _wanted_export(recipe) or not all(file.exists() for file in files):
-        return None
-    return read_run_report(directory.report_json)
+def _finished(store: RunStore, recipe: Recipe) -> Report | None:
+    """The report of this run where every row was answered before and the answers were exported as they are now asked
+    for."""
+    return kept_report(store) if store.meta("exported") == _wanted_export(recipe) else None
 
 
 def _files(directory: RunDirectory, recipe: Recipe) -> list[str]:
@@ -254,19 +255,3 @@ def _requests(reader: ChatReader, open_chats: OpenChats, meters: Meters) -> Iter
                 return
             opened = list(open_chats.open(*found))
         yield from opened
-
-
-@contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Append what the run says to its log file."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
-    previous = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
-        log.setLevel(previous)

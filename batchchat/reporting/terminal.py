@@ -12,6 +12,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from batchchat.credentials import without_credentials
 from batchchat.reporting.escape import one_line, printable
 
 
@@ -36,7 +37,7 @@ class Terminal(Console):
 
 def complain(text: str) -> None:
     """Say on standard error what is wrong."""
-    print(f"batchchat: {printable(text)}", file=sys.stderr)
+    print(f"batchchat: {printable(without_credentials(text))}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:

@@ -37,10 +37,14 @@ def find(path: str) -> list[DataFile | Path | str]:
         from batchchat.plugins.builtin import builtin_sample
 
         return [DataFile(path, builtin_sample(path.removeprefix(_BUILTIN)))]
+    if _shown(path) != path:
+        raise UsageError(f"the name {_shown(path)} is not UTF-8: rename the file, or use a pattern such as *.jsonl")
     try:
         return _find(path, Path(path).expanduser())
     except PermissionError as error:
         raise UsageError(f"{error.filename or path} may not be read by this user: change its permissions") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be looked for: {error.strerror}") from None
 
 
 def _find(path: str, here: Path) -> list[DataFile | Path | str]:
@@ -53,7 +57,7 @@ def _find(path: str, here: Path) -> list[DataFile | Path | str]:
         names = sorted(name for name in matches if not Path(name).is_dir())
         if not names:
             raise UsageError(f"no file matches {path}{_neighbours(here)}")
-        return [DataFile(name, Path(name)) for name in names]
+        return [DataFile(_shown(name), Path(name)) for name in names]
     if _HUB_ID.fullmatch(path) and data_suffix(path) not in DATA_SUFFIXES and not here.parent.exists():
         return [path]
     name, colon, rest = path.partition(":")
@@ -68,7 +72,12 @@ def _in_folder(name: str, folder: Path) -> Iterator[DataFile]:
         deeper = any(data_suffix(file.name) in DATA_SUFFIXES for file in folder.rglob("*"))
         hint = f'; name them as "{name.rstrip("/")}/**/*"' if deeper else ""
         raise UsageError(f"{name} is a folder without data files ({', '.join(DATA_SUFFIXES)}) directly in it{hint}")
-    return (DataFile(str(Path(name) / file.name), file) for file in found)
+    return (DataFile(_shown(str(Path(name) / file.name)), file) for file in found)
+
+
+def _shown(name: str) -> str:
+    """A file's name in messages and results: bytes of it that are not UTF-8 stand as escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _neighbours(missing: Path) -> str:
