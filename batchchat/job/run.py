@@ -19,6 +19,7 @@ from batchchat.engines.facts import AnyEngineFacts, EngineFacts
 from batchchat.evaluation import Evaluator, evaluate_run, is_evaluated
 from batchchat.job.mending import mend, write_outputs
 from batchchat.job.reading import ChatReader
+from batchchat.job.references import check_references
 from batchchat.job.turns import OpenChats, min_known
 from batchchat.models import TextSide, group, load_text_side, show_loading
 from batchchat.models.identity import model_identity
@@ -76,6 +77,9 @@ def run(recipe: Recipe, *, restart: bool = False, command: Sequence[str] = (), q
             text = load_text_side(recipe)
             resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
             manifest = make_manifest(recipe, source.fingerprint(), _model_facts(recipe, text), command)
+        is_new = restart or not directory.database.exists()
+        if is_new:
+            check_references(evaluator, source, recipe)
         if restart:
             directory.set_aside()
         directory.lock()
@@ -93,6 +97,8 @@ def run(recipe: Recipe, *, restart: bool = False, command: Sequence[str] = (), q
                 log.info("%s was finished before; begin anew with --restart", directory.path)
                 return _result(report, directory, recipe)
         else:
+            if not is_new:
+                check_references(evaluator, source, recipe)
             store.begin_session(manifest["started"])
             report = _answer_all(
                 recipe, manifest, source, reader, text, resolver, store, directory, meters, watcher, quiet
