@@ -92,10 +92,12 @@ def cut(size: float) -> Harm:
     [
         (cut(0.5), "is damaged (database disk image is malformed)"), (cut(0), "gone or empty"), (flip, "is damaged"),
         (scramble, "is damaged"), (remake("CREATE TABLE x(y)"), "not a run store of batchchat"),
-        (sql("DROP TABLE turns"), "its table turns is gone"), (sql("DELETE FROM turns WHERE idx = 3"), "answers of row 3"),
+        (sql("DROP TABLE turns"), "its table turns is gone"),
+        (sql("DELETE FROM turns WHERE idx = 3"), "answers of row 3"),
         (sql("ALTER TABLE rows DROP COLUMN samples"), "its table rows"), (sql("UPDATE meta SET value = '{'"), "entry"),
         (sql("PRAGMA user_version = 99"), "has format 99, and this batchchat reads format"),
-        (sql("PRAGMA application_id = 0"), "has format 1"), (lambda found: (found / "run.sqlite").unlink(), "gone or empty"),
+        (sql("PRAGMA application_id = 0"), "has format 1"),
+        (lambda found: (found / "run.sqlite").unlink(), "gone or empty"),
     ],
 )  # fmt: skip
 def test_a_damaged_store_is_said_with_what_is_safe(
@@ -116,7 +118,9 @@ def test_a_damaged_store_is_said_with_what_is_safe(
     assert (tmp_path / "runs/test.old-1/outputs.parquet").exists()
 
 
-@pytest.mark.parametrize("name", ["outputs.jsonl", "outputs.parquet", "errors.jsonl", "scores.jsonl", "report.json", "report.md"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["outputs.jsonl", "outputs.parquet", "errors.jsonl", "scores.jsonl", "report.json", "report.md"]
+)
 def test_files_that_were_changed_are_said_and_made_anew(
     name: str, recipe: Path, tmp_path: Path, batchchat: Command
 ) -> None:
