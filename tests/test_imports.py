@@ -16,16 +16,17 @@ TOOLS = {"schedule", "prompts", "models", "sources"}
 MAY_IMPORT: dict[str, set[str]] = {
     "credentials": set(),
     "errors": {"credentials"},
+    "hub": set(),
     "version": set(),
     "plugins": {"errors"},
     "chats": {"errors", "plugins"},
     "scoring": {"errors", "plugins", "chats"},
     "recipe": {"credentials", "errors", "plugins", "scoring"},
     "schedule": {"chats"},
-    "sources": {*BASE},
+    "sources": {*BASE, "hub"},
     "prompts": {*BASE},
     "sampling": {"chats"},
-    "models": {*BASE, "prompts"},
+    "models": {*BASE, "prompts", "hub"},
     "evaluation": {*BASE, "scoring", "sources", "store", "reporting"},
     "engines": {*BASE, "schedule", "prompts", "models", "sampling"},
     "benchmarks": {*BASE, "schedule", "prompts", "models", "engines", "reporting"},
@@ -34,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "job": {*BASE, *TOOLS, "scoring", "engines", "evaluation", "store", "reporting"},
     "interactive": {*BASE, *TOOLS, "engines", "reporting", "job"},
     "cli": {*BASE, *TOOLS, "reporting", "job", "interactive", "benchmarks", "evaluation", "scoring"},
-    "batchchat": {"recipe", "job", "version"},
+    "batchchat": {"recipe", "job", "reporting", "version"},
     "__main__": {"cli"},
 }
 """Room (or top-level module) to the rooms it may import, besides itself. "batchchat" is the package's own top."""

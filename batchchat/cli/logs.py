@@ -7,17 +7,23 @@ import sys
 
 from batchchat.reporting.log import PlainFormatter
 
-_NAME = "batchchat on standard error"
+
+class _ToStderr(logging.Handler):
+    """Writes to what is standard error now, above a progress line that is drawn there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        if "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr)
 
 
 def log_to_stderr(quiet: bool) -> None:
     """Show what the run says; with `quiet`, only warnings."""
     logger = logging.getLogger("batchchat")
-    for earlier in [handler for handler in logger.handlers if handler.name == _NAME]:
-        logger.removeHandler(earlier)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setLevel(logging.WARNING if quiet else logging.INFO)
-    handler.name = _NAME
+    handler = _ToStderr(logging.WARNING if quiet else logging.INFO)
     handler.setFormatter(PlainFormatter("%(message)s"))
-    logger.addHandler(handler)
+    logger.handlers = [*(other for other in logger.handlers if not isinstance(other, _ToStderr)), handler]
+    logger.setLevel(logging.INFO)
     logger.propagate = False

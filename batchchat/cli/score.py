@@ -27,7 +27,7 @@ def score(
     failed."""
     from batchchat.cli.interrupts import Terminated, terminable
     from batchchat.cli.logs import log_to_stderr
-    from batchchat.cli.publishing import publish_gates
+    from batchchat.cli.publishing import publish_report
     from batchchat.cli.summary import print_report
     from batchchat.reporting.terminal import Terminal, complain, print_json
 
@@ -37,7 +37,7 @@ def score(
         with terminable():
             from batchchat.job.rescore import score as score_answers
 
-            result = score_answers(target, recipe, overrides, quiet)
+            result = score_answers(target, recipe, overrides, quiet, ["batchchat", *sys.argv[1:]])
     except KeyboardInterrupt as interrupt:
         again = shlex.join(["batchchat", *sys.argv[1:]])
         complain(f"stopped; a judge's finished grades are kept. Go on with: {again}")
@@ -46,7 +46,7 @@ def score(
         print_json(result.report.as_dict())
     else:
         print_report(Terminal(), result.report)
-    publish_gates(result.report.gates or (), result.report.name, junit)
+    publish_report(result.report, junit)
     if result.exit_code:
         raise typer.Exit(result.exit_code)
 

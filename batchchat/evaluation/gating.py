@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from batchchat.errors import UsageError
-from batchchat.evaluation.other_runs import collect, scores_of
+from batchchat.evaluation.mark import scores_of
+from batchchat.evaluation.other_runs import collect
 from batchchat.reporting.report import Report
 from batchchat.scoring.comparison import compare_metric
 from batchchat.scoring.gates import Compare, GateResult, NotWorse, evaluate_gates, parse_gates

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from batchchat.evaluation import SCORES
+from batchchat.job.files import changed_files, output_files
 from batchchat.job.reading import ChatReader
 from batchchat.recipe import Recipe
 from batchchat.reporting.keeping import keep_report, report_files
 from batchchat.reporting.report import Report
+from batchchat.scoring.row import FILE
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.export import export
-from batchchat.store.seals import broken_seals, seal
+from batchchat.store.seals import seal
 
 log = logging.getLogger("batchchat")
 
@@ -27,10 +27,6 @@ def write_outputs(
     seal(store, output_files(directory, recipe))
 
 
-def output_files(directory: RunDirectory, recipe: Recipe) -> list[Path]:
-    return [*map(directory.outputs, recipe.sink.formats), directory.errors]
-
-
 def mend(
     report: Report,
     store: RunStore,
@@ -41,14 +37,12 @@ def mend(
 ) -> bool:
     """Write anew what was changed, emptied or removed of a finished run, and say so. Returns whether its scores are
     still there, which are not made here."""
-    outputs, reports = output_files(directory, recipe), report_files(directory)
-    scores = [] if report.scoring is None else [directory.path / SCORES]
-    broken = broken_seals(store, [*outputs, *scores, *reports])
+    broken = changed_files(report, store, directory, recipe)
     for file, fate in broken.items():
         log.warning("%s %s since the run wrote it; it is made anew from the run store", file, fate)
-    if broken.keys() & set(outputs):
+    if broken.keys() & set(output_files(directory, recipe)):
         write_outputs(store, directory, recipe, reader, types())
-    if broken.keys() & set(reports):
+    if broken.keys() & set(report_files(directory)):
         keep_report(report, store, directory)
     store.commit()
-    return not broken.keys() & set(scores)
+    return directory.path / FILE not in broken

@@ -13,6 +13,7 @@ from typing import Any
 from batchchat.errors import UsageError
 from batchchat.job.check import JobTokens, check
 from batchchat.models import load_config
+from batchchat.models.arithmetic import computing_dtype
 from batchchat.models.draft import draft_section
 from batchchat.models.memory import (
     DTYPE_BYTES,
@@ -112,7 +113,9 @@ def make_plan(recipe: Recipe, devices: Sequence[Device], rows: int = 100) -> Pla
     config = load_config(section)
     model = empty_model(config, section.trust_remote_code)
     shape = shape_of(model)
-    dtype = checkpoint_dtype(config) if section.dtype == "auto" else section.dtype
+    on_cpu = [device.name for device in devices] == ["cpu"]
+    stored = checkpoint_dtype(config) if section.dtype == "auto" else section.dtype
+    dtype = computing_dtype(section, config, devices[0].bytes) if on_cpu else stored
     if dtype not in DTYPE_BYTES:
         raise UsageError(
             f"the checkpoint of {section.name} is stored as {dtype}, whose memory cannot be planned; set "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, count, islice
@@ -11,14 +12,26 @@ from batchchat.chats import Chat, RowError, SourceRow
 from batchchat.chats.formats import FORMATS, detect_format
 from batchchat.chats.formats.columns import made_up_id, names_itself
 from batchchat.chats.json_text import loose_text
-from batchchat.errors import BadRow
+from batchchat.errors import BadRow, UsageError
 from batchchat.recipe import Recipe
 from batchchat.sources import Source, select
 from batchchat.sources.from_recipe import read_options
 from batchchat.store import RunStore, StoredRow
 
+log = logging.getLogger("batchchat")
+
 NumSamples = Callable[[Chat], int]
 """How many answers a chat asks for; raises BadRow where its own settings are wrong."""
+
+
+def expect_rows(source: Source, recipe: Recipe) -> None:
+    """Warns of an input without a row. Raises UsageError where the recipe has gates, which would hold of nothing."""
+    if source.count() or next(source.rows(), None) is not None:
+        return
+    empty = f"{', '.join(source.files)} holds no rows"
+    if recipe.gates:
+        raise UsageError(f"{empty}, so there is nothing for the gates to hold of; set source.path to one with chats")
+    log.warning("%s, so there is nothing to answer", empty)
 
 
 class ChatReader:

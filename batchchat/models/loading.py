@@ -7,6 +7,7 @@ from typing import Any
 
 from batchchat.errors import EnvironmentFault, UsageError
 from batchchat.models.adapters import with_adapter
+from batchchat.models.arithmetic import computing_dtype
 from batchchat.models.checkpoint import require_files, require_whole
 from batchchat.models.group import require_group
 from batchchat.models.names import explained, hub_arguments, locate
@@ -35,7 +36,7 @@ def load_model(section: ModelSection) -> Any:
         model, found = AutoModelForCausalLM.from_pretrained(
             name,
             config=config,
-            dtype=section.dtype,
+            dtype=computing_dtype(section, config) if section.gguf_file is None else section.dtype,
             max_memory=None if section.max_memory is None else dict(section.max_memory),
             quantization_config=_quantization(section, config),
             attn_implementation=section.attn_implementation,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from batchchat.errors import BatchchatError, EnvironmentFault, UsageError
-from batchchat.models.hub import is_out_of_reach
+from batchchat.hub import is_out_of_reach
 from batchchat.recipe.model import NO_MODEL, ModelSection
 
 _BUILTIN = "builtin:"
@@ -24,17 +24,22 @@ _SETTINGS = {"model": "model.name", "adapter": "model.adapter"}
 _FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
 """What is fetched from a mirror."""
 
-__all__ = ["NO_MODEL", "explained", "hub_arguments", "locate", "require_adapter_in_reach", "resolve_name"]
+__all__ = [
+    "NO_MODEL",
+    "explained",
+    "hub_arguments",
+    "locate",
+    "require_adapter_in_reach",
+    "require_in_reach",
+    "resolve_name",
+]
 
 
 def locate(section: ModelSection) -> str:
     """Where the files of the recipe's `model` section are: a folder, or a hub id. With `model.endpoint` they are
     fetched from that mirror first. Raises what `resolve_name` raises, and what explains why nothing was fetched."""
-    name = resolve_name(section.name, section.gguf_file)
-    if Path(name).is_dir():
-        return name
-    if section.endpoint is None:
-        _require_in_reach(section, name, section.gguf_file or "config.json")
+    name = require_in_reach(section)
+    if Path(name).is_dir() or section.endpoint is None:
         return name
     wanted = _FILES if section.gguf_file is None else (*_FILES[:-1], section.gguf_file)
     code = ("*.py",) if section.trust_remote_code else ()
@@ -44,10 +49,16 @@ def locate(section: ModelSection) -> str:
         )
 
 
-def _require_in_reach(section: ModelSection, name: str, file: str) -> None:
-    """Raises EnvironmentFault where the hub repository `name` of the model itself is neither here nor to be had."""
+def require_in_reach(section: ModelSection) -> str:
+    """The folder or hub id of the recipe's model. Raises EnvironmentFault where its hub repository is neither here nor
+    to be had, before any large library is read."""
+    name = resolve_name(section.name, section.gguf_file)
+    file = section.gguf_file or "config.json"
+    if Path(name).is_dir() or section.endpoint is not None:
+        return name
     if is_out_of_reach(name, file, section.revision, section.cache_dir, section.local_files_only):
         raise _unreachable(f"the model {name}", "model.name")
+    return name
 
 
 def require_adapter_in_reach(adapter: str, local_files_only: bool) -> None:

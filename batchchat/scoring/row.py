@@ -9,6 +9,9 @@ from pydantic import Field
 from batchchat.chats.record import Metric, Place, Record
 from batchchat.scoring.treatments import Condition
 
+FILE = "scores.jsonl"
+"""Where the scores lie in a run directory."""
+
 
 class ScoreRow(Record):
     """A line of scores.jsonl: one answer by one metric."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -64,6 +64,6 @@ def _anew(path: Path) -> str:
 
 def _is_full(folder: Path) -> bool:
     try:
-        return os.statvfs(folder).f_bavail == 0
+        return shutil.disk_usage(folder).free == 0
     except OSError:
         return False

@@ -7,6 +7,7 @@ a kill, a full disk or a power cut costs at most what was in flight.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,9 @@ from batchchat.store.damage import damaged, fault
 from batchchat.store.tables import check_tables, checksum, make_tables
 
 _WHOLE_ROW = -1
+
+_VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
+"""What differs between reasons of one kind."""
 
 _CHECKPOINT_PAGES = 8192
 """The write-ahead file is folded in every 32 MiB: each time costs two more synchronizations."""
@@ -108,8 +112,7 @@ class RunStore:
             self._db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
             if is_new:
                 make_tables(self._db)
-            pending: int = self._db.execute("SELECT count(*) FROM pending").fetchone()[0]
-            self.num_done = self.num_rows() - pending
+            self.num_done = self._num_done()
         except sqlite3.Error as error:
             raise fault(error, path) from error
 
@@ -190,6 +193,21 @@ class RunStore:
         self._write("DELETE FROM pending WHERE idx = ?", (index,))
         self.num_done += 1
 
+    def reopen_failed(self) -> tuple[int, int]:
+        """Forget, in one transaction, the errors of all rows that could be read, and open these rows again: what was
+        written for them stays. Returns how many there are, and how many failed rows stay because they could not be
+        read: their input has not changed."""
+        self.commit()
+        failed = "SELECT DISTINCT idx FROM errors JOIN rows USING(idx) WHERE format IS"
+        count = [self._one(f"SELECT count(*) FROM ({failed} {what} NULL)") for what in ("NOT", "")]
+        if count[0]:
+            self._write(f"INSERT OR IGNORE INTO pending {failed} NOT NULL", ())
+            self._write(f"DELETE FROM errors WHERE idx IN ({failed} NOT NULL)", ())
+            self._write("DELETE FROM meta WHERE key IN ('exported', 'evaluated', 'seen')", ())
+            self.commit()
+            self.num_done = self._num_done()
+        return count[0], count[1]
+
     def hand_out(self, count: int) -> None:
         """`count` requests are about to be given to the engine: what was done before is made durable first."""
         self._handed_out += count
@@ -264,6 +282,17 @@ class RunStore:
         found = self._select(query, (index,))
         return {None if sample == _WHOLE_ROW else sample: (turn, reason) for sample, turn, reason in found}
 
+    def failures(self, most: int) -> list[tuple[int, str, Place]]:
+        """The commonest reasons of failure, alike but for numbers and quoted texts: (errors, reason and place of the
+        first one)."""
+        kinds: dict[str, tuple[int, int, str]] = {}
+        for count, first, reason in self._select("SELECT count(*), min(idx), reason FROM errors GROUP BY reason"):
+            kind = _VARYING.sub("#", reason)
+            known, *earliest = kinds.get(kind, (0, first, reason))
+            kinds[kind] = (known + count, *min(earliest, [first, reason]))
+        commonest = sorted(kinds.values(), key=lambda found: (-found[0], found[1]))[:most]
+        return [(count, reason, next(self.rows(first, first)).place) for count, first, reason in commonest]
+
     def latencies(self, percentiles: tuple[float, ...]) -> dict[float, float] | None:
         """Seconds from entering the engine to the end of the answer, by percentile; None before the first turn."""
         count = self._one("SELECT count(*) FROM turns")
@@ -320,6 +349,9 @@ class RunStore:
 
     def _one(self, query: str, values: tuple[Any, ...] = ()) -> Any:
         return self._first(query, values)[0]
+
+    def _num_done(self) -> int:
+        return self.num_rows() - int(self._one("SELECT count(*) FROM pending"))
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> int:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from contextlib import suppress
 from io import FileIO
@@ -11,6 +10,7 @@ from typing import IO
 
 from batchchat.chats.json_text import encodable
 from batchchat.errors import DISK_FULL, EnvironmentFault, UsageError
+from batchchat.store.lock import hold
 
 _LOCK = "lock"
 
@@ -37,7 +37,7 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / _LOCK, "ab", buffering=0)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hold(self._lock)
             moved = not os.path.samestat(os.fstat(self._lock.fileno()), (self.path / _LOCK).stat())
         except BlockingIOError:
             self.release()
@@ -79,6 +79,8 @@ class RunDirectory:
         while (aside := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
             number += 1
         self.lock()
+        if os.name == "nt":  # where nothing moves in which a file is open
+            self.release()
         try:
             self.path.rename(aside)
         except OSError as error:

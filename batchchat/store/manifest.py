@@ -36,13 +36,13 @@ def make_manifest(
     return {
         "batchchat": __version__,
         "command": [without_credentials(part) for part in command],
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": time_now(),
         "recipe_digest": recipe.digest(),
         "recipe": recipe.identity(),
         "input": list(inputs),
         "model": dict(model),
         "plugins": plugins_of(recipe),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
 
@@ -74,12 +74,8 @@ def settle_manifest(directory: RunDirectory, store: RunStore, manifest: Mapping[
         store.set_meta(_KEY, manifest)
         store.commit()
     _refuse_another_run(directory, earlier, manifest)
-    text = json.dumps(earlier, ensure_ascii=False, indent=2) + "\n"
-    try:
-        found = directory.manifest.read_text(encoding="utf-8") if directory.manifest.exists() else None
-    except (OSError, UnicodeDecodeError):
-        found = ""
-    if found != encodable(text):
+    text, found = _text(earlier), _text_beside(directory)
+    if found != text:
         if earlier is not manifest:
             log.warning(
                 "%s %s; it is written anew from the run store",
@@ -89,10 +85,27 @@ def settle_manifest(directory: RunDirectory, store: RunStore, manifest: Mapping[
         directory.write(directory.manifest, text)
 
 
+def is_kept(directory: RunDirectory, store: RunStore) -> bool:
+    """Whether the manifest for readers is the one of the store."""
+    return _text_beside(directory) == _text(store.meta(_KEY))
+
+
 def recorded_manifest(store: RunStore) -> dict[str, Any] | None:
     """The manifest of the run that a store holds; None for a store that was never used."""
     found: dict[str, Any] | None = store.meta(_KEY)
     return found
+
+
+def _text(manifest: Mapping[str, Any] | None) -> str:
+    return encodable(json.dumps(manifest, ensure_ascii=False, indent=2)) + "\n"
+
+
+def _text_beside(directory: RunDirectory) -> str | None:
+    """What the file holds; "" where that cannot be read, None where there is none."""
+    try:
+        return directory.manifest.read_text(encoding="utf-8") if directory.manifest.exists() else None
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _refuse_another_run(directory: RunDirectory, earlier: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
@@ -119,8 +132,14 @@ def _input_differences(earlier: Sequence[Mapping[str, Any]], now: Sequence[Mappi
     return lines
 
 
-def _versions() -> dict[str, str]:
-    found = {}
+def time_now() -> str:
+    """ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide about answers."""
+    found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

@@ -11,13 +11,14 @@ from batchchat.reporting.tables import report_tables
 
 FILE = "report.md"
 
+_SUMMARY = ("Result", "Why rows failed", "Scores", "What ran")
+"""The tables that a summary page shows."""
+
 
 def render(report: AnyReport) -> str:
     lines = [f"# {markdown(report.name)}", ""]
     for title, rows in report_tables(report):
-        lines += [f"## {title}", "", "| what | figure |", "|---|---|"]
-        lines += [f"| {markdown(what)} | {markdown(figure)} |" for what, figure in rows]
-        lines.append("")
+        lines += _table(f"## {title}", rows)
     if report.missing:
         lines += ["## Not measured", ""]
         lines += [f"- {markdown(what)}: {markdown(why)}" for what, why in report.missing.items()]
@@ -25,6 +26,20 @@ def render(report: AnyReport) -> str:
     lines += ["## Files", ""]
     lines += [f"- {markdown(name)}" for name in report.files]
     return "\n".join(lines) + "\n"
+
+
+def render_summary(report: AnyReport) -> str:
+    """What a build's summary page tells of a run: its gates, counts, scores and what ran."""
+    lines = [] if report.gates is None else [render_gates(report.gates, report.name)]
+    for title, rows in report_tables(report):
+        if title in _SUMMARY:
+            lines += _table(f"#### {markdown(report.name)}: {title}", rows)
+    return "\n".join(lines) + "\n"
+
+
+def _table(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
+    lines = [f"| {markdown(what)} | {markdown(figure)} |" for what, figure in rows]
+    return [title, "", "| what | figure |", "|---|---|", *lines, ""]
 
 
 def render_gates(gates: Sequence[GateOutcome], run: str) -> str:
