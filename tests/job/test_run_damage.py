@@ -198,7 +198,7 @@ def test_a_folder_in_a_files_place_is_said(
     file = tmp_path / "runs/test" / name
     file.unlink()
     file.mkdir()
-    ended = batchchat("run", recipe)
+    ended = batchchat("run", recipe, "scoring=[f1]")
     assert ended.code == code
     assert ended.err.splitlines()[-1].startswith("batchchat: ")
 
