@@ -8,9 +8,16 @@ BatchchatError
 
 from __future__ import annotations
 
+import errno
+
+from batchchat.credentials import without_credentials
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Numbers of an OSError that mean: no more bytes here (a full disk, a quota, a limit on the size of files)."""
+
 EXIT_CODES = {
     0: "done",
-    1: "a fault of batchchat itself; the traceback says where",
+    1: "a fault of batchchat itself; --debug says where",
     2: "the recipe, its input or the command line is wrong; nothing was written",
     3: "more rows failed than max_error_rate allows; of check: a row would fail",
     4: "a gate failed",
@@ -22,9 +29,12 @@ EXIT_CODES = {
 
 
 class BatchchatError(Exception):
-    """Base of all errors that are meant for the user to read."""
+    """Base of all errors that are meant for the user to read. Credentials in addresses do not get into it."""
 
     exit_code = 1
+
+    def __init__(self, text: str):
+        super().__init__(without_credentials(text))
 
 
 class UsageError(BatchchatError):

@@ -48,9 +48,10 @@ def bench(
     import json
 
     from batchchat.benchmarks.names import chosen
+    from batchchat.reporting.escape import printable
 
     def progress(text: str) -> None:
-        typer.echo(text, err=True)
+        typer.echo(printable(text), err=True)
 
     if flips:
         from batchchat.benchmarks.flips import count_flips

@@ -20,13 +20,14 @@ def chat(
     from batchchat.cli.interrupts import Terminated, terminable
     from batchchat.errors import BadRow
     from batchchat.interactive.opening import offered_tools, open_recipe
+    from batchchat.reporting.terminal import complain
 
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # they would be drawn over what is being typed
     recipe = open_recipe(arguments or [])
     try:
         with terminable():
             offered = offered_tools(recipe)
-            if sys.stdin.isatty() and sys.stdout.isatty():
+            if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
                 from batchchat.interactive.terminal import talk
 
                 talk(recipe, offered)
@@ -35,7 +36,7 @@ def chat(
 
                 answer_once(recipe, offered)
     except BadRow as error:
-        print(f"batchchat: {error}", file=sys.stderr)
+        complain(str(error))
         raise typer.Exit(3) from error
     except KeyboardInterrupt as interrupt:
         raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None

@@ -9,10 +9,10 @@ import typer
 from batchchat.cli.arguments import Overrides, RecipeName
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.text import Text
 
     from batchchat.job.check import CheckResult
+    from batchchat.reporting.terminal import Terminal
 
 _MOST_TOKENS = 100
 
@@ -27,44 +27,44 @@ def check(
 
     Exits with 3 where one of these rows would fail.
     """
-    from rich.console import Console
-
     from batchchat.job.check import check as check_recipe
     from batchchat.recipe import load_recipe
+    from batchchat.reporting.terminal import Terminal
 
     result = check_recipe(load_recipe(recipe, overrides or []), rows)
     if json_:
         _print_json(result)
     else:
-        _print(Console(highlight=False), result)
+        _print(Terminal(), result)
     if result.errors or any(finding.level == "error" for finding in result.findings):
         raise typer.Exit(3)
 
 
 def _print_json(result: CheckResult) -> None:
-    import json
     from dataclasses import asdict
+
+    from batchchat.reporting.terminal import print_json
 
     plain = asdict(result)
     plain["batches"] = [
         {"rows": len(batch.requests), "padded_tokens": batch.padded, "efficiency": round(batch.efficiency, 4)}
         for batch in result.batches
     ]
-    print(json.dumps(plain, ensure_ascii=False))
+    print_json(plain)
 
 
-def _print(console: Console, result: CheckResult) -> None:
+def _print(console: Terminal, result: CheckResult) -> None:
     from rich.text import Text
 
-    from batchchat.reporting.escape import printable
+    from batchchat.reporting.escape import one_line, quoted
 
     total = "" if result.total_rows is None else f" of {result.total_rows:,}"
     formats = ", ".join(f"{path} ({format_})" for path, format_ in result.formats.items())
-    console.print(Text(f"{result.rows:,} rows read{total}: {formats}"))
+    console.print(Text(one_line(f"{result.rows:,} rows read{total}: {formats}")))
     if result.first is not None:
         tokens = f"{len(result.first.prompt_ids)} tokens" if result.first_tokens else "as the engine takes it"
         console.print(Text(f"\nThe first prompt, {tokens}:", style="bold"))
-        console.print(Text(printable(result.first_text)))
+        console.print(Text("  │ " + quoted(result.first_text)))
         if result.first_tokens:
             console.print(Text("\nits tokens, special ones in ⟦⟧:", style="bold"))
             console.print(_tokens(result))
@@ -79,13 +79,13 @@ def _print(console: Console, result: CheckResult) -> None:
         console.print(Text(f"Batches of these: {len(result.batches)}, the largest with {largest} rows, {efficiency}"))
     console.print(Text(f"Generation: {_settings(result)}"))
     for place, reason in result.errors[:10]:
-        console.print(Text("error ", style="bold red") + Text(printable(f"{place}: {reason}")))
+        console.print(Text("error ", style="bold red") + Text(one_line(f"{place}: {reason}")))
     if len(result.errors) > 10:
         console.print(Text(f"… and {len(result.errors) - 10} more rows with errors"))
     styles = {"error": "bold red", "warning": "yellow", "note": "dim"}
     for finding in result.findings:
         console.print(
-            Text(f"{finding.level} ", style=styles[finding.level]) + Text(f"{finding.what}; {finding.advice}")
+            Text(f"{finding.level} ", style=styles[finding.level]) + Text(one_line(f"{finding.what}; {finding.advice}"))
         )
     if not result.errors and not result.findings:
         console.print(Text("nothing found that would go wrong", style="green"))
@@ -94,11 +94,11 @@ def _print(console: Console, result: CheckResult) -> None:
 def _tokens(result: CheckResult) -> Text:
     from rich.text import Text
 
-    from batchchat.reporting.escape import printable
+    from batchchat.reporting.escape import one_line
 
     shown = Text()
     for number, text, special in result.first_tokens[:_MOST_TOKENS]:
-        visible = printable(text).replace("\n", "\\n").replace(" ", "␣")
+        visible = one_line(text).replace(" ", "␣")
         shown.append(f"⟦{visible}⟧" if special else visible, style="reverse" if special else "")
         shown.append(f"·{number} ", style="dim")
     if len(result.first_tokens) > _MOST_TOKENS:

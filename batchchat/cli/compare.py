@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from batchchat.evaluation.comparing import RunComparison
+    from batchchat.reporting.terminal import Terminal
     from batchchat.scoring.comparison import Comparison, Key
 
 _LONGEST = 300
@@ -39,12 +37,11 @@ def compare(
 
     All figures are of a run minus the first. Runs over different inputs are refused, with what differs.
     """
-    from rich.console import Console
-
     from batchchat.cli.publishing import publish_gates
     from batchchat.errors import UsageError
     from batchchat.evaluation.comparing import compare_runs, load_run, not_worse
     from batchchat.reporting.scores import GateOutcome
+    from batchchat.reporting.terminal import Terminal, print_json
 
     if len(runs) < 2:
         raise UsageError("a comparison needs two runs: batchchat compare runs/before runs/after")
@@ -57,9 +54,9 @@ def compare(
             for name, found in comparison.against_first.items()
         }
     if json_:
-        print(json.dumps({**comparison.as_dict(), "changed": changed}, ensure_ascii=False))
+        print_json({**comparison.as_dict(), "changed": changed})
     else:
-        _print(Console(highlight=False), comparison, changed)
+        _print(Terminal(), comparison, changed)
     if not_worse_by is not None:
         results = not_worse(comparison, not_worse_by)
         if not publish_gates([GateOutcome.of(result) for result in results], f"{names[-1]} against {names[0]}", junit):
@@ -119,37 +116,31 @@ def _changed(
     ]
 
 
-def _print(console: Console, comparison: RunComparison, changed: Mapping[str, list[dict[str, Any]]]) -> None:
-    from rich.table import Table
+def _print(console: Terminal, comparison: RunComparison, changed: Mapping[str, list[dict[str, Any]]]) -> None:
     from rich.text import Text
 
-    from batchchat.reporting.escape import printable
+    from batchchat.reporting.escape import one_line, quoted
 
     for text in comparison.differences:
-        console.print(Text(f"note: {text}", style="yellow"))
+        console.print(Text(one_line(f"note: {text}"), style="yellow"))
     first = comparison.runs[0]
     for run, found in comparison.against_first.items():
-        table = Table(
-            title=f"{run} against {first}", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0)
-        )
-        for what, figure in (row for one in found for row in _rows(one, run, first)):
-            table.add_row(Text(what, style="dim"), Text(figure))
-        console.print(table)
+        console.table(f"{run} against {first}", (row for one in found for row in _rows(one, run, first)))
         for answer in changed[run]:
-            console.print(Text(f"\n{answer['metric']} of chat {answer['id']}, turn {answer['turn'] + 1}", style="bold"))
+            heading = one_line(f"{answer['metric']} of chat {answer['id']}, turn {answer['turn'] + 1}")
+            console.print(Text(f"\n{heading}", style="bold"))
             for what in ("asked", first, run):
-                shown = printable(answer[what] or "–")
-                console.print(
-                    Text(f"  {what}: ", style="dim") + Text(shown[:_LONGEST] + " …" * (len(shown) > _LONGEST))
-                )
+                text = answer[what] or "–"
+                shown = quoted(text[:_LONGEST] + " …" * (len(text) > _LONGEST))
+                console.print(Text(f"  {one_line(what)}: ", style="dim") + Text(shown))
         console.print()
     for metric, ratings in comparison.ratings.items():
         if isinstance(ratings, str):
-            console.print(Text(f"{metric}, Bradley-Terry ratings: {ratings}"))
+            console.print(Text(one_line(f"{metric}, Bradley-Terry ratings: {ratings}")))
             continue
         best_first = sorted(ratings.items(), key=lambda rated: -rated[1]["value"])
         listed = [f"{name} {r['value']:+.0f} [{r['low']:+.0f}, {r['high']:+.0f}]" for name, r in best_first]
-        console.print(Text(f"{metric}, Bradley-Terry ratings: {', '.join(listed)}"))
+        console.print(Text(one_line(f"{metric}, Bradley-Terry ratings: {', '.join(listed)}")))
 
 
 def _rows(one: Comparison, run: str, first: str) -> Iterator[tuple[str, str]]:

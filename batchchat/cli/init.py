@@ -60,6 +60,7 @@ def init(
 ) -> None:
     """Write a commented recipe for an input file."""
     from batchchat.errors import UsageError
+    from batchchat.reporting.escape import one_line
     from batchchat.sources import open_source
     from batchchat.sources.source import splits_of
     from batchchat.sources.splits import pick_split
@@ -77,8 +78,9 @@ def init(
     except OSError as error:
         raise UsageError(f"{output} cannot be written ({error.strerror}); name another file with --output") from error
     if picked is not None and len(splits) > 1:
-        typer.echo(f"{file} holds the splits {', '.join(splits)}; the recipe reads {picked}, --split takes another")
-    typer.echo(f"{output}: {_summary(found)}. Next: batchchat check {shlex.quote(str(output))}")
+        said = f"{file} holds the splits {', '.join(splits)}; the recipe reads {picked}, --split takes another"
+        typer.echo(one_line(said))
+    typer.echo(one_line(f"{output}: {_summary(found)}. Next: batchchat check {shlex.quote(str(output))}"))
 
 
 def look(rows: Sequence[SourceRow | RowError], file: str) -> Findings:

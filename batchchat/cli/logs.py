@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 
+from batchchat.reporting.log import PlainFormatter
+
 
 class _ToStderr(logging.Handler):
     """Writes to what is standard error now, above a progress line that is drawn there."""
@@ -21,7 +23,7 @@ def log_to_stderr(quiet: bool) -> None:
     """Show what the run says; with `quiet`, only warnings."""
     logger = logging.getLogger("batchchat")
     handler = _ToStderr(logging.WARNING if quiet else logging.INFO)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(PlainFormatter("%(message)s"))
     logger.handlers = [*(other for other in logger.handlers if not isinstance(other, _ToStderr)), handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -28,12 +28,11 @@ def plan(
 
     Exits with 5 where not one row fits.
     """
-    import json
-
     from batchchat.job.plan import make_plan, plain
     from batchchat.models import require_in_reach
     from batchchat.models.placement import Device, machine_devices, parse_bytes
     from batchchat.recipe import load_recipe
+    from batchchat.reporting.terminal import print_json
 
     loaded = load_recipe(recipe, overrides or [])
     if loaded.reads_model:
@@ -44,7 +43,7 @@ def plan(
         devices = machine_devices(loaded.model)
     found = make_plan(loaded, devices, rows)
     if json_:
-        print(json.dumps(plain(found), ensure_ascii=False))
+        print_json(plain(found))
     else:
         _print(found)
     if found.rows == 0:
@@ -52,16 +51,11 @@ def plan(
 
 
 def _print(plan: Plan) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from batchchat.reporting.terminal import Terminal
 
-    console = Console(highlight=False)
+    console = Terminal()
     for title, lines in (("Model", _model(plan)), ("Memory", _memory(plan)), ("Job", _job(plan))):
-        table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-        for what, figure in lines:
-            table.add_row(Text(what, style="dim"), Text(figure))
-        console.print(table)
+        console.table(title, lines)
         console.print()
 
 

@@ -34,7 +34,9 @@ def publish_gates(gates: Sequence[GateOutcome], run: str, junit: Path | None) ->
 
 
 def _publish(gates: Sequence[GateOutcome], run: str, junit: Path | None, summary: str | None) -> bool:
-    from batchchat.errors import UsageError
+    from batchchat.errors import DISK_FULL, EnvironmentFault, UsageError
+    from batchchat.reporting.escape import one_line
+    from batchchat.reporting.terminal import complain
     from batchchat.reporting.writers import junit as junit_writer
 
     page = os.environ.get(SUMMARY_PAGE)
@@ -46,11 +48,13 @@ def _publish(gates: Sequence[GateOutcome], run: str, junit: Path | None, summary
             with open(page, "a", encoding="utf-8") as file:
                 file.write(summary + "\n")
     except OSError as error:
+        if error.errno in DISK_FULL:
+            raise EnvironmentFault(f"the disk is full, and the gates cannot be written: {error.strerror}") from error
         raise UsageError(f"{error.filename} cannot be written ({error.strerror}); name another file") from error
     failed = [gate for gate in gates if not gate.passed]
     if failed:
-        print(f"batchchat: {len(failed)} of {len(gates)} gates failed:", file=sys.stderr)
+        complain(f"{len(failed)} of {len(gates)} gates failed:")
         width = max(len(gate.gate) for gate in failed)
         for gate in failed:
-            print(f"  {gate.gate:<{width}}  {gate.reason}", file=sys.stderr)
+            print(one_line(f"  {gate.gate:<{width}}  {gate.reason}"), file=sys.stderr)
     return not failed

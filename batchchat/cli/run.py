@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -39,6 +38,7 @@ def run(
     from batchchat.cli.publishing import publish_report
     from batchchat.errors import UsageError
     from batchchat.recipe import load_recipe
+    from batchchat.reporting.terminal import complain, print_json
 
     if restart and retry_failed:
         raise UsageError("--restart begins anew and --retry-failed keeps what there is; leave one of them out")
@@ -62,34 +62,33 @@ def run(
                 result = run_recipe(loaded, restart=restart, retry_failed=retry_failed, command=command, quiet=quiet)
     except KeyboardInterrupt as interrupt:
         again = shlex.join(part for part in command if part not in ("--restart", "--retry-failed"))
-        print(f"\nbatchchat: stopped; what was finished is kept. Go on with: {again}", file=sys.stderr)
+        complain(f"stopped; what was finished is kept. Go on with: {again}")
         raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
     if json_:
+        from batchchat.reporting.escape import one_line
         from batchchat.reporting.tables import failure_lines
 
-        print(json.dumps(result.report.as_dict(), ensure_ascii=False))
+        print_json(result.report.as_dict())
         for line in failure_lines(result.report):
-            print(f"failed: {line}", file=sys.stderr)
+            print(one_line(f"failed: {line}"), file=sys.stderr)
     else:
         _print_summary(result.report, show)
     publish_report(result.report, junit)
     if result.exit_code == 3:
         rows = result.report.rows
-        print(
-            f"batchchat: {rows.failed} of {rows.in_} rows failed, more than max_error_rate="
-            f"{loaded.max_error_rate:g} allows; read {result.directory / 'errors.jsonl'}",
-            file=sys.stderr,
+        complain(
+            f"{rows.failed} of {rows.in_} rows failed, more than max_error_rate={loaded.max_error_rate:g} allows; "
+            f"read {result.directory / 'errors.jsonl'}"
         )
     if result.exit_code:
         raise typer.Exit(result.exit_code)
 
 
 def _print_summary(report: Report, show: int) -> None:
-    from rich.console import Console
-
     from batchchat.cli.summary import print_chats, print_report
+    from batchchat.reporting.terminal import Terminal
 
-    console = Console(highlight=False)
+    console = Terminal()
     if show:
         print_chats(console, report, show)
     print_report(console, report)

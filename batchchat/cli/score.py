@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -26,12 +25,11 @@ def score(
 ) -> None:
     """Score a finished run again, or answers that another tool wrote, without generating. Exits with 4 where a gate
     failed."""
-    from rich.console import Console
-
     from batchchat.cli.interrupts import Terminated, terminable
     from batchchat.cli.logs import log_to_stderr
     from batchchat.cli.publishing import publish_report
     from batchchat.cli.summary import print_report
+    from batchchat.reporting.terminal import Terminal, complain, print_json
 
     recipe, overrides = recipe_and_overrides_of(recipe_and_overrides or [])
     log_to_stderr(quiet)
@@ -42,12 +40,12 @@ def score(
             result = score_answers(target, recipe, overrides, quiet, ["batchchat", *sys.argv[1:]])
     except KeyboardInterrupt as interrupt:
         again = shlex.join(["batchchat", *sys.argv[1:]])
-        print(f"\nbatchchat: stopped; a judge's finished grades are kept. Go on with: {again}", file=sys.stderr)
+        complain(f"stopped; a judge's finished grades are kept. Go on with: {again}")
         raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
     if json_:
-        print(json.dumps(result.report.as_dict(), ensure_ascii=False))
+        print_json(result.report.as_dict())
     else:
-        print_report(Console(highlight=False), result.report)
+        print_report(Terminal(), result.report)
     publish_report(result.report, junit)
     if result.exit_code:
         raise typer.Exit(result.exit_code)

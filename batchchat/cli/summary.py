@@ -8,38 +8,33 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from batchchat.reporting.escape import printable
+from batchchat.reporting.escape import one_line, quoted
 from batchchat.reporting.report import AnyReport
 from batchchat.reporting.tables import report_tables
+from batchchat.reporting.terminal import Terminal
 
 _LONGEST = 400
 
 
-def print_report(console: Console, report: AnyReport) -> None:
+def print_report(console: Terminal, report: AnyReport) -> None:
     """The tables of a report, and its files."""
     for title, rows in report_tables(report):
-        table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-        for what, figure in rows:
-            table.add_row(Text(what, style="dim"), Text(figure))
-        console.print(table)
+        console.table(title, rows)
         console.print()
     for name in report.files:
-        console.print(Text(str(Path(report.directory) / name)))
+        console.print(Text(one_line(str(Path(report.directory) / name))))
 
 
-def print_chats(console: Console, report: AnyReport, count: int) -> None:
+def print_chats(console: Terminal, report: AnyReport, count: int) -> None:
     """The first answered chats, turn by turn."""
     for output in islice(_outputs(report), count):
         ours = output["batchchat"]
-        console.print(Text(f"chat {ours['id']}", style="bold"))
+        console.print(Text(one_line(f"chat {ours['id']}"), style="bold"))
         for role, text in _spoken(output):
-            shown = printable(text)
-            shown = shown if len(shown) <= _LONGEST else shown[:_LONGEST] + " …"
-            console.print(Text(f"  {role}: ", style="dim") + Text(shown))
+            shown = text if len(text) <= _LONGEST else text[:_LONGEST] + " …"
+            console.print(Text(f"  {one_line(role)}: ", style="dim") + Text(quoted(shown)))
         console.print()
 
 

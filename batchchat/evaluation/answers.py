@@ -20,6 +20,7 @@ from batchchat.recipe import Recipe
 from batchchat.sources import open_source
 from batchchat.sources.from_recipe import read_options
 from batchchat.store import RunStore, StoredRow
+from batchchat.store.damage import damaged
 from batchchat.store.export import message_from
 
 
@@ -97,9 +98,11 @@ class RunAnswers:
             return
         data = row.data
         chat = row.chat(self._options)
-        written = self._store.turns(row.index)
+        written, failed = self._store.turns(row.index), self._store.errors(row.index)
         for sample in range(row.samples):
             turns = written.get(sample, [])
+            if len(turns) != chat.num_turns and not failed.keys() & {None, sample}:
+                raise damaged(self._store.path, f"answers of row {row.index} are gone")
             answers = [message_from(turn.record["message"]) for turn in turns]
             if chat.prefill and len(answers) == chat.num_turns:
                 answers[-1] = joined(chat.segments[-1][-1], answers[-1])

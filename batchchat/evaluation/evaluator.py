@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,14 @@ AnswerChats = Callable[[Recipe], object]
 """Runs a recipe to its end: how a judge's questions are answered."""
 
 
+@dataclass(frozen=True)
+class BadReferences:
+    """Of `tried` references of a metric, what is wrong with those that it cannot read, each with its place."""
+
+    tried: int
+    mistakes: tuple[str, ...]
+
+
 class Evaluator:
     """What a recipe says about scores, checked and ready before the first answer is written.
 
@@ -57,14 +65,19 @@ class Evaluator:
                     pass
         check_runs(recipe.gates)
 
-    def bad_references(self, chats: Sequence[Chat], columns: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-        """By metric a sentence for each chat whose reference cannot be read; metrics without any are left out."""
-        found: dict[str, list[str]] = {}
+    def bad_references(self, chats: Sequence[tuple[Chat, Mapping[str, Any]]]) -> dict[str, BadReferences]:
+        """Which references of these chats, each with its row's columns, cannot be read, by metric; metrics without any
+        are left out."""
+        found: dict[str, BadReferences] = {}
         for scorer in self._scorers:
-            for chat, row in zip(chats, columns, strict=True):
-                mistake = scorer.reference_mistake(chat.num_turns, row, chat.reference, chat.references)
-                if mistake is not None:
-                    found.setdefault(scorer.name, []).append(f"{chat.place}: {mistake}")
+            tried = [
+                (chat, scorer.try_reference(chat.num_turns, row, chat.reference, chat.references))
+                for chat, row in chats
+            ]
+            held = [(chat, score) for chat, score in tried if score is not None]
+            mistakes = tuple(f"{chat.place}: {score.reason}" for chat, score in held if score.bad_reference)
+            if mistakes:
+                found[scorer.name] = BadReferences(len(held), mistakes)
         return found
 
     def evaluate(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from batchchat.scoring.judging import (
 )
 from batchchat.sources.from_recipe import open_recipe_source
 from batchchat.store import RunDirectory, RunStore
-from batchchat.store.directory import replacing
+from batchchat.store.directory import make_folder, replacing
+from batchchat.store.manifest import open_store, recorded_manifest
 
 Sides = tuple[tuple[Message, ...], ...]
 
@@ -80,7 +82,7 @@ class Judge:
     def write_questions(self, answers: Iterable[Answered]) -> int:
         """Write what the judge is asked; returns how many questions there are. An earlier run over other questions or
         with other settings is moved aside."""
-        self._questions.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._questions.parent)
         count = 0
         with replacing(self._questions) as file:
             for answered in answers:
@@ -221,10 +223,13 @@ class Judge:
 
     def _changed(self) -> bool:
         """Whether the judge's directory holds a run over other questions or with other settings."""
-        manifest = RunDirectory(self._directory).manifest
-        if not manifest.exists():
+        directory = RunDirectory(self._directory)
+        if not (directory.database.exists() or directory.manifest.exists()):
             return False
-        earlier = json.loads(manifest.read_text(encoding="utf-8"))
+        with closing(open_store(directory)) as store:
+            earlier = recorded_manifest(store)
+        if earlier is None:
+            return False
         with open_recipe_source(self.recipe) as source:
             now = json.loads(json.dumps(source.fingerprint()))
         return bool(earlier["recipe"] != self.recipe.identity() or earlier["input"] != now)

@@ -13,7 +13,8 @@ from batchchat.recipe import Recipe, load_recipe
 from batchchat.reporting.reading import read_report
 from batchchat.reporting.report import ScoreReport
 from batchchat.scoring.comparison import Key
-from batchchat.store import RunDirectory, RunStore
+from batchchat.store import RunDirectory
+from batchchat.store.manifest import open_store, require_run
 
 
 @contextmanager
@@ -32,9 +33,8 @@ def open_answers(path: str, recipe: Recipe) -> Iterator[Answers]:
         if isinstance(report, ScoreReport):
             yield FileAnswers(report.answers_in, load_recipe(directory.recipe))
             return
-    if not (directory.database.exists() and directory.recipe.exists()):
-        raise UsageError(f"{path} is no run directory: it holds no run store; name one, or a JSONL file with answers")
-    store = RunStore(directory.database)
+    require_run(directory, path)
+    store = open_store(directory)
     try:
         if store.meta("exported") is None:
             raise UsageError(f"the run in {path} is not finished; finish it with: batchchat run {directory.recipe}")

@@ -7,11 +7,12 @@ from batchchat.evaluation.evaluator import AnswerChats, Evaluator
 from batchchat.evaluation.gating import run_figures
 from batchchat.evaluation.mark import evaluation_mark
 from batchchat.recipe import Recipe
+from batchchat.reporting.keeping import keep_report
 from batchchat.reporting.meters import Meters
 from batchchat.reporting.report import Report
-from batchchat.reporting.writers import write_report
 from batchchat.scoring.row import FILE
 from batchchat.store import RunDirectory, RunStore
+from batchchat.store.seals import seal
 
 
 def evaluate_run(
@@ -44,7 +45,9 @@ def evaluate_run(
         wall_seconds=round(report.wall_seconds - before + sum(seconds.values()), 3),
         phases_seconds={**report.phases_seconds, **seconds},
     )
-    write_report(whole, directory)
+    if gained.scoring is not None:
+        seal(store, [scores])
+    keep_report(whole, store, directory)
     store.set_meta("evaluated", evaluation_mark(recipe))
     store.commit()
     return whole

@@ -36,6 +36,8 @@ def answer_once(recipe: Recipe, offered: OfferedTools) -> None:
 
 def _question() -> str:
     """Standard input without its last line end."""
+    if sys.stdin is None:
+        raise UsageError("standard input is closed; pipe a question in: echo 'What is 2 plus 2?' | batchchat chat")
     try:
         question = sys.stdin.buffer.read().decode("utf-8-sig").removesuffix("\n")
     except UnicodeDecodeError as error:

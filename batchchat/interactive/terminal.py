@@ -15,7 +15,6 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion, Path
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from rich.console import Console
 
 from batchchat.interactive.commands import COMMANDS
 from batchchat.interactive.examples import EXAMPLES
@@ -25,6 +24,7 @@ from batchchat.interactive.responder import Responder
 from batchchat.interactive.session import ChatSession, LoadFailed
 from batchchat.recipe import Recipe
 from batchchat.recipe.json_schema import settings
+from batchchat.reporting.terminal import Terminal
 
 _PATHS = ("!load", "!save", "!export")
 
@@ -34,7 +34,7 @@ def talk(recipe: Recipe, offered: OfferedTools) -> None:
 
     The model is loaded while the first question is typed.
     """
-    console = Console(highlight=False, emoji=False)
+    console = Terminal()
     loading: Future[Responder] = Future()
 
     def responder() -> Responder:

@@ -76,11 +76,11 @@ def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResul
         reader = ChatReader(source, head, store, lambda chat: row_samples(recipe.generation, chat.settings))
         open_chats = OpenChats(recipe, store, text.codec, resolver, Meters())
         chats: list[Chat] = []
-        columns: list[Mapping[str, Any]] = []
+        held: list[tuple[Chat, Mapping[str, Any]]] = []
         requests: list[Request] = []
         for row, chat in reader.chats():
             chats.append(chat)
-            columns.append(row.data)
+            held.append((chat, row.data))
             requests += open_chats.open(row, chat)
         errors = [(str(row.place), reason) for row in store.rows() for _, reason in store.errors(row.index).values()]
         result = CheckResult(
@@ -101,22 +101,22 @@ def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResul
             batches=plan_batches(requests, recipe.engine.max_batch_rows, recipe.engine.batch_tokens) if counted else [],
             findings=[
                 *diagnose(text.codec, text.generation_defaults, recipe, chats),
-                *_references(evaluator, chats, columns),
+                *_references(evaluator, held),
             ],
         )
         store.close()
     return result
 
 
-def _references(evaluator: Evaluator, chats: Sequence[Chat], columns: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def _references(evaluator: Evaluator, chats: Sequence[tuple[Chat, Mapping[str, Any]]]) -> list[Finding]:
     """A finding for each metric that cannot read the references of these chats."""
     return [
         Finding(
             "error",
-            f"{len(mistakes)} of {len(chats)} references of the metric '{metric}' cannot be read; {mistakes[0]}",
+            f"{len(bad.mistakes)} of {bad.tried} references of the metric '{metric}' cannot be read; {bad.mistakes[0]}",
             "name the right column with `reference:`, or a scorer that reads it",
         )
-        for metric, mistakes in evaluator.bad_references(chats, columns).items()
+        for metric, bad in evaluator.bad_references(chats).items()
     ]
 
 

@@ -11,12 +11,14 @@ from typing import Any
 
 from batchchat.errors import UsageError
 from batchchat.evaluation.mark import is_evaluated
+from batchchat.job.files import changed_files
 from batchchat.models.identity import model_files
 from batchchat.recipe import Recipe
-from batchchat.reporting.reading import read_run_report
+from batchchat.reporting.keeping import kept_report
 from batchchat.reporting.report import Report
 from batchchat.sources.from_recipe import recipe_files
 from batchchat.store import RunDirectory, RunStore
+from batchchat.store.manifest import is_kept, open_store
 
 log = logging.getLogger("batchchat")
 
@@ -45,16 +47,16 @@ def finished_run(recipe: Recipe) -> RunResult | None:
         return None
     directory.lock()
     try:
-        store = RunStore(directory.database)
+        store = open_store(directory)
         try:
             seen = store.meta("seen")
             if seen is None or seen != what_it_reads(recipe) or not is_evaluated(store, recipe):
                 return None
-            report = finished_report(directory, store, recipe)
+            report = finished_report(store, recipe)
+            if report is None or changed_files(report, store, directory, recipe) or not is_kept(directory, store):
+                return None
         finally:
             store.close()
-        if report is None:
-            return None
         text = recipe.dump_yaml()
         if directory.recipe.read_text(encoding="utf-8") != text:
             directory.write(directory.recipe, text)
@@ -68,13 +70,10 @@ def say_finished(directory: RunDirectory) -> None:
     log.info("%s was finished before; begin anew with --restart", directory.path)
 
 
-def finished_report(directory: RunDirectory, store: RunStore, recipe: Recipe) -> Report | None:
-    """The report of this run where every row was answered before and all files of the answers are there. Raises
-    UsageError where that report cannot be read."""
-    files = [directory.report_json, directory.errors, *map(directory.outputs, recipe.sink.formats)]
-    if store.meta("exported") != wanted_export(recipe) or not all(file.exists() for file in files):
-        return None
-    return read_run_report(directory.report_json)
+def finished_report(store: RunStore, recipe: Recipe) -> Report | None:
+    """The report of this run where every row was answered before and the answers were exported as they are now asked
+    for."""
+    return kept_report(store) if store.meta("exported") == wanted_export(recipe) else None
 
 
 def wanted_export(recipe: Recipe) -> dict[str, Any]:

@@ -14,15 +14,15 @@ from batchchat.errors import UsageError
 from batchchat.evaluation import Answered, Answers, Evaluator, evaluate_run, open_answers, refuse_run_gates
 from batchchat.job.run import run
 from batchchat.recipe import Recipe, load_recipe, recipe_from_mapping
+from batchchat.reporting.keeping import kept_report
 from batchchat.reporting.machine import machine_facts
 from batchchat.reporting.meters import Meters
-from batchchat.reporting.reading import read_run_report
 from batchchat.reporting.report import AnswerRows, AnyReport, Provenance, ScoreReport
 from batchchat.reporting.writers import write_report
-from batchchat.store import RunDirectory, RunStore
+from batchchat.store import RunDirectory
 from batchchat.store.directory import replacing
 from batchchat.store.export import raw_value
-from batchchat.store.manifest import time_now, versions
+from batchchat.store.manifest import open_store, require_run, time_now, versions
 from batchchat.version import __version__
 
 _SECTIONS = {"scoring", "summary", "judges", "gates"}
@@ -58,8 +58,7 @@ def score(
 
 def _score_run(target: str, recipe: str | None, overrides: Sequence[str], quiet: bool) -> ScoreResult:
     directory = RunDirectory(Path(target).expanduser())
-    if not (directory.database.exists() and directory.recipe.exists()):
-        raise UsageError(f"{target} is no run directory: it holds no run store; name one, or a JSONL file with answers")
+    require_run(directory, target)
     own = load_recipe(directory.recipe, [] if recipe else overrides)
     if recipe is not None:
         other = load_recipe(recipe, overrides)
@@ -69,11 +68,11 @@ def _score_run(target: str, recipe: str | None, overrides: Sequence[str], quiet:
         evaluator = Evaluator(own)
         directory.lock()
         stack.callback(directory.release)
-        store = RunStore(directory.database)
+        store = open_store(directory)
         stack.callback(store.close)
-        if store.meta("exported") is None or not directory.report_json.exists():
+        report = None if store.meta("exported") is None else kept_report(store)
+        if report is None:
             raise UsageError(f"the run in {target} is not finished; finish it with: batchchat run {directory.recipe}")
-        report = read_run_report(directory.report_json)
         directory.write(directory.recipe, own.dump_yaml())
         report = evaluate_run(evaluator, own, store, directory, report, Meters(), lambda judge: run(judge, quiet=quiet))
     return ScoreResult(report, directory.path, 0 if report.gates_hold else 4)

@@ -7,9 +7,8 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from batchchat.chats import Request
@@ -18,26 +17,28 @@ from batchchat.engines.facts import AnyEngineFacts, EngineFacts
 from batchchat.errors import UsageError
 from batchchat.evaluation import Evaluator, evaluate_run, is_evaluated
 from batchchat.job.finished import RunResult, finished_report, finished_run, say_finished, wanted_export, what_it_reads
+from batchchat.job.mending import mend, write_outputs
 from batchchat.job.reading import ChatReader, expect_rows
+from batchchat.job.references import check_references
 from batchchat.job.turns import OpenChats, min_known
 from batchchat.models import TextSide, group, load_text_side, require_in_reach, show_loading
 from batchchat.models.identity import model_identity
 from batchchat.prompts import SettingsResolver, row_samples
 from batchchat.recipe import Recipe
 from batchchat.reporting.build import build_report
+from batchchat.reporting.keeping import keep_report
+from batchchat.reporting.log import log_to
 from batchchat.reporting.machine import machine_facts
 from batchchat.reporting.meters import Meters
 from batchchat.reporting.progress import OnProgress, ProgressDisplay
 from batchchat.reporting.report import Report
 from batchchat.reporting.speeds import remember_speed
 from batchchat.reporting.watch import Watcher
-from batchchat.reporting.writers import write_report
 from batchchat.schedule import Feed
 from batchchat.sources import Source
 from batchchat.sources.from_recipe import open_recipe_source
 from batchchat.store import RunDirectory, RunStore
-from batchchat.store.export import export
-from batchchat.store.manifest import make_manifest, refuse_another_run
+from batchchat.store.manifest import make_manifest, open_store, settle_manifest
 
 log = logging.getLogger("batchchat")
 
@@ -90,27 +91,36 @@ def run(
             text = load_text_side(recipe)
             resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
             manifest = make_manifest(recipe, inputs, _model_facts(recipe, text), command)
+        is_new = restart or not directory.database.exists()
+        if is_new:
+            check_references(evaluator, source, recipe)
         if restart:
             directory.set_aside()
         directory.lock()
         stack.callback(directory.release)
-        if not refuse_another_run(directory, manifest):
-            directory.write_json(directory.manifest, manifest)
-        directory.write(directory.recipe, recipe.dump_yaml())
-        stack.enter_context(_log_to(directory.log))
-        store = RunStore(directory.database)
+        store = open_store(directory)
         stack.callback(store.close)
+        stack.enter_context(log_to(directory.log))
+        settle_manifest(directory, store, manifest)
+        directory.write(directory.recipe, recipe.dump_yaml())
         if retry_failed:
             _reopen_failed(store)
-        report = finished_report(directory, store, recipe)
-        if report is not None and is_evaluated(store, recipe):
-            store.set_meta("seen", seen)
-            say_finished(directory)
-            return RunResult.of(report, directory, recipe)
-        if report is None:
+        reader = ChatReader(source, recipe, store, lambda chat: row_samples(recipe.generation, chat.settings))
+        report = finished_report(store, recipe)
+        if report is not None:
+            whole = mend(report, store, directory, recipe, reader, source.types)
+            if whole and is_evaluated(store, recipe):
+                store.set_meta("seen", seen)
+                say_finished(directory)
+                return RunResult.of(report, directory, recipe)
+        else:
+            if not is_new:
+                check_references(evaluator, source, recipe)
             store.begin_session(manifest["started"])
             progress = ProgressDisplay(recipe.name, _expected(source.count(), recipe), quiet, on_progress)
-            report = _answer_all(recipe, manifest, source, text, resolver, store, directory, meters, watcher, progress)
+            report = _answer_all(
+                recipe, manifest, source, reader, text, resolver, store, directory, meters, watcher, progress
+            )
         report = evaluate_run(
             evaluator,
             recipe,
@@ -135,6 +145,7 @@ def _answer_all(
     recipe: Recipe,
     manifest: Mapping[str, Any],
     source: Source,
+    reader: ChatReader,
     text: TextSide,
     resolver: SettingsResolver,
     store: RunStore,
@@ -144,11 +155,10 @@ def _answer_all(
     progress: ProgressDisplay,
 ) -> Report:
     """Answer what is open and export everything; returns the report."""
-    reader = ChatReader(source, recipe, store, lambda chat: row_samples(recipe.generation, chat.settings))
     open_chats = OpenChats(recipe, store, text.codec, resolver, meters)
     engine_facts = _generate(recipe, text, store, meters, reader, open_chats, progress)
     with meters.phase("export"):
-        export(store, directory, recipe, reader.chat, reader.options, source.types())
+        write_outputs(store, directory, recipe, reader, source.types())
     store.set_meta("exported", wanted_export(recipe))
     store.set_meta("evaluated", None)
     store.commit(meters.elapsed)
@@ -157,7 +167,8 @@ def _answer_all(
         store.set_meta("dtype", engine_facts.dtype)
     settings = resolver.resolve({})
     report = build_report(recipe, manifest, store, meters, watcher, engine_facts, directory, files, settings)
-    write_report(report, directory)
+    keep_report(report, store, directory)
+    store.commit()
     remember_speed(recipe.model.name, recipe.model.quantization, report.engine, report.session)
     return report
 
@@ -265,19 +276,3 @@ def _requests(reader: ChatReader, open_chats: OpenChats, meters: Meters) -> Iter
                 return
             opened = list(open_chats.open(*found))
         yield from opened
-
-
-@contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Append what the run says to its log file."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    previous = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
-        log.setLevel(previous)

@@ -33,6 +33,8 @@ def _apply(located: Located, override: str, spot: Spot) -> None:
     name, equals, text = override.partition("=")
     name = name.strip()
     path: Path = tuple(name.split("."))
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise _error(spot, "", "the name of a setting is not UTF-8; batchchat schema --markdown lists them all")
     if not equals or not all(path):
         raise _error(spot, "", "an override is section.setting=value, for example generation.max_new_tokens=64")
     if not text.strip():

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from batchchat.credentials import holds_credentials
 from batchchat.recipe.dumping import to_inline_yaml
 from batchchat.recipe.json_schema import Node, allowed, choices, kind_of, kinds, names_at, node_at
 from batchchat.recipe.located import Located, Path
@@ -20,6 +21,18 @@ from batchchat.recipe.schema import Recipe
 
 def validate(located: Located) -> Recipe:
     """The recipe, or a RecipeError with every mistake that was found, those of `located` included."""
+    secrets = [
+        Mistake(
+            located.origin(path).spot,
+            dotted(path),
+            f"{dotted(path)} holds an address with a password or a key in it, which would be kept with the results; "
+            "give the address without, and log in otherwise (hf auth login, environment variables)",
+        )
+        for path, text in _texts(located.data)
+        if (path[0] == "gates" or not any(map(str.isspace, text))) and holds_credentials(text)
+    ]
+    if secrets:
+        raise RecipeError(secrets)
     mistakes = list(located.mistakes)
     try:
         recipe = Recipe.model_validate(located.data)
@@ -28,6 +41,18 @@ def validate(located: Located) -> Recipe:
     if mistakes:
         raise RecipeError(mistakes)
     return recipe
+
+
+def _texts(data: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Every text among the values, with its place."""
+    if isinstance(data, str):
+        yield path, data
+    elif isinstance(data, Mapping):
+        for key, value in data.items():
+            yield from _texts(value, (*path, key))
+    elif isinstance(data, list | tuple):
+        for place, value in enumerate(data):
+            yield from _texts(value, (*path, place))
 
 
 def _mistakes(error: ValidationError, located: Located) -> Iterator[Mistake]:
@@ -90,6 +115,8 @@ def _required(path: Path) -> Iterator[tuple[str, Node]]:
 def _sentence(path: Path, details: ErrorDetails, located: Located) -> str:
     """`generation.top_p is 1.5; it must be a number (above 0, at most 1), or null`."""
     name, value = dotted(path), _value(located.data, path)
+    if details["type"] == "string_unicode":
+        return f"{name} is {_given(value, None)}, which is not UTF-8; rename what it names, or use a pattern such as *"
     plain = located.origins[path].plain if path in located.origins else None
     given = _given(value, plain)
     node = node_at(path)

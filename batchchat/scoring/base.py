@@ -118,13 +118,15 @@ class Scorer:
             reference = column(columns, self.options.reference)
         return self._against(reference, answer, columns)
 
-    def reference_mistake(
+    def try_reference(
         self, num_turns: int, columns: Mapping[str, Any], reference: Any = None, references: Sequence[str | None] = ()
-    ) -> str | None:
-        """Why what a chat's answers are held against cannot be read, tried with empty answers; None where it can."""
+    ) -> Score | None:
+        """What empty answers of a chat would be scored, to see whether what they are held against can be read: the
+        first score where it cannot (`bad_reference`), or else any; None for a chat that has no reference."""
         blank = [Message("assistant", "")] * num_turns
-        found = (self.score_turn(turn, blank, columns, reference, references) for turn in self.turns(num_turns))
-        return next((score.reason for score in found if score.bad_reference), None)
+        tried = [self.score_turn(turn, blank, columns, reference, references) for turn in self.turns(num_turns)]
+        bad_first = sorted(tried, key=lambda score: not score.bad_reference)
+        return next((score for score in bad_first if score.status != "unscored"), None)
 
     def turns(self, num_turns: int) -> Sequence[int]:
         """The turns (from 0) of a chat with `num_turns` that the options ask for; a numbered one may not be there."""

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import regex
 
+from batchchat.scoring.limited import finditer, search
 from batchchat.scoring.numbers import boxed
 
 _OPEN, _CLOSE = r"[\s\"'“”‘’(\[{*_<《「【:]*", r"[\s\"'“”‘’)\]}*_>》」】.:]*"
@@ -113,21 +114,21 @@ def _claimed(text: str, signs: _Signs) -> str | None:
     """The last claim that is not taken back."""
     last: tuple[int, regex.Match[str]] | None = None
     for pattern in (signs.claim, signs.judged):
-        for found in pattern.finditer(text):
+        for found in finditer(pattern, text):
             if not _refuted(text, found, signs) and (last is None or found.start("first") > last[0]):
                 last = (found.start("first"), found)
     return None if last is None else _single(last[1])
 
 
 def _last(text: str, pattern: regex.Pattern[str], signs: _Signs) -> str | None:
-    found = [match for match in pattern.finditer(text) if not _refuted(text, match, signs)]
+    found = [match for match in finditer(pattern, text) if not _refuted(text, match, signs)]
     return _single(found[-1]) if found else None
 
 
 def _marked(text: str, signs: _Signs) -> str | None:
     """A bracketed or bold letter, or one that begins a line; where the answer lists several options in lines of
     their own, those lines only restate the question."""
-    starts = list(signs.listed.finditer(text))
+    starts = list(finditer(signs.listed, text))
     if len({match["first"].upper() for match in starts}) > 1:
         text = signs.listed.sub(lambda match: " " * len(match[0]), text)
     found = _last(text, signs.marked, signs)
@@ -135,7 +136,9 @@ def _marked(text: str, signs: _Signs) -> str | None:
 
 
 def _clause(text: str, signs: _Signs) -> str | None:
-    found = {match["first"].upper(): match for match in signs.clause.finditer(text) if not _refuted(text, match, signs)}
+    found = {
+        match["first"].upper(): match for match in finditer(signs.clause, text) if not _refuted(text, match, signs)
+    }
     return next(iter(found)) if len(found) == 1 else None
 
 
@@ -159,7 +162,7 @@ def _named(text: str, letters: str, texts: Sequence[str]) -> str | None:
     named = [
         letter
         for letter, option in zip(letters, texts, strict=False)
-        if option and regex.search(rf"(?<!\w){regex.escape(_plain(option))}(?!\w)", text, regex.IGNORECASE)
+        if option and search(rf"(?<!\w){regex.escape(_plain(option))}(?!\w)", text, regex.IGNORECASE)
     ]
     return named[0] if len(named) == 1 else None
 

@@ -41,10 +41,14 @@ def find(path: str, split: str | None = None) -> list[DataFile | Path | str]:
         from batchchat.plugins.builtin import builtin_sample
 
         return [DataFile(path, builtin_sample(path.removeprefix(_BUILTIN)))]
+    if _shown(path) != path:
+        raise UsageError(f"the name {_shown(path)} is not UTF-8: rename the file, or use a pattern such as *.jsonl")
     try:
         return _find(path, Path(path).expanduser(), split)
     except PermissionError as error:
         raise UsageError(f"{error.filename or path} may not be read by this user: change its permissions") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be looked for: {error.strerror}") from None
 
 
 def _find(path: str, here: Path, split: str | None) -> list[DataFile | Path | str]:
@@ -52,7 +56,7 @@ def _find(path: str, here: Path, split: str | None) -> list[DataFile | Path | st
         if is_saved(here):
             return [here]
         chosen = choose_split(path, files_in(path, here), split)
-        return [DataFile(str(Path(path) / file), here / file) for file in chosen]
+        return [DataFile(_shown(str(Path(path) / file)), here / file) for file in chosen]
     if os.path.lexists(here):
         return [DataFile(path, here)]
     if glob.has_magic(path):
@@ -60,7 +64,7 @@ def _find(path: str, here: Path, split: str | None) -> list[DataFile | Path | st
         names = sorted(name for name in matches if not Path(name).is_dir())
         if not names:
             raise UsageError(f"no file matches {path}{_neighbours(here)}")
-        return [DataFile(name, Path(name)) for name in names]
+        return [DataFile(_shown(name), Path(name)) for name in names]
     if _HUB_ID.fullmatch(path) and data_suffix(path) not in DATA_SUFFIXES and not here.parent.exists():
         return [path]
     name, colon, rest = path.partition(":")
@@ -85,6 +89,11 @@ def files_in(name: str, folder: Path) -> list[Path]:
 def _is_data(file: Path) -> bool:
     named = data_suffix(file.name) in DATA_SUFFIXES and file.name not in _NO_DATA and not file.name.startswith(".")
     return named and file.is_file()
+
+
+def _shown(name: str) -> str:
+    """A file's name in messages and results: bytes of it that are not UTF-8 stand as escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _neighbours(missing: Path) -> str:

@@ -192,7 +192,8 @@ def _regular(stack: ExitStack, file: DataFile) -> DataFile:
 
 def _stdin() -> BinaryIO:
     if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError("standard input is a terminal: pipe the rows in (cat chats.jsonl | batchchat run …)")
+        what = "closed" if sys.stdin is None else "a terminal"
+        raise UsageError(f"standard input is {what}: pipe the rows in (cat chats.jsonl | batchchat run …)")
     return sys.stdin.buffer
 
 

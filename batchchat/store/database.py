@@ -19,32 +19,12 @@ from typing import Any
 from batchchat.chats import Chat, Place, SourceRow
 from batchchat.chats.formats import FORMATS, ReadOptions
 from batchchat.chats.json_text import encodable, loose_text
-from batchchat.errors import EnvironmentFault, UsageError
+from batchchat.credentials import without_credentials
+from batchchat.errors import BatchchatError
+from batchchat.store.damage import damaged, fault
+from batchchat.store.tables import check_tables, checksum, make_tables
 
 _WHOLE_ROW = -1
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
--- One source row. `format` is NULL where the row could not be read; `data` is then its raw text.
-CREATE TABLE IF NOT EXISTS rows(
-  idx INTEGER PRIMARY KEY, number INTEGER NOT NULL, file TEXT NOT NULL, line INTEGER NOT NULL,
-  id TEXT UNIQUE, format TEXT, data TEXT NOT NULL, samples INTEGER NOT NULL);
--- The rows whose answers are not complete.
-CREATE TABLE IF NOT EXISTS pending(idx INTEGER PRIMARY KEY);
-CREATE TABLE IF NOT EXISTS turns(
-  idx INTEGER NOT NULL, sample INTEGER NOT NULL, turn INTEGER NOT NULL,
-  prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, finish_reason TEXT NOT NULL,
-  queued REAL NOT NULL, started REAL NOT NULL, finished REAL NOT NULL, record TEXT NOT NULL,
-  PRIMARY KEY(idx, sample, turn));
--- The sample of a row that failed as a whole is -1, as a part of the key cannot be NULL.
-CREATE TABLE IF NOT EXISTS errors(
-  idx INTEGER NOT NULL, sample INTEGER NOT NULL, turn INTEGER, reason TEXT NOT NULL,
-  PRIMARY KEY(idx, sample)) WITHOUT ROWID;
--- One process that worked on the run: how many requests it handed out and how many turns came back.
-CREATE TABLE IF NOT EXISTS sessions(
-  number INTEGER PRIMARY KEY, started TEXT NOT NULL, handed_out INTEGER NOT NULL DEFAULT 0,
-  completed INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0);
-"""
 
 _VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 """What differs between reasons of one kind."""
@@ -123,22 +103,28 @@ class RunStore:
         self._session = 0
         self._handed_out = 0
         self._completed = 0
+        self._fault: BatchchatError | None = None
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            is_new = check_tables(self._db, path)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
-            self._db.executescript(_SCHEMA)
+            if is_new:
+                make_tables(self._db)
             self.num_done = self._num_done()
-        except sqlite3.DatabaseError as error:
-            raise _fault(error, path) from error
+        except sqlite3.Error as error:
+            raise fault(error, path) from error
 
     # --- what a run is about -------------------------------------------------------------------------------------
 
     def meta(self, key: str) -> Any:
         """The value last written under `key`, or None."""
-        found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return json.loads(found[0]) if found else None
+        found = self._first("SELECT value FROM meta WHERE key = ?", (key,))
+        try:
+            return json.loads(found[0]) if found else None
+        except ValueError as error:
+            raise damaged(self.path, f"its entry '{key}' cannot be read: {error}") from error
 
     def set_meta(self, key: str, value: Any) -> None:
         self._write("INSERT OR REPLACE INTO meta VALUES(?, ?)", (key, loose_text(value)))
@@ -151,7 +137,7 @@ class RunStore:
     @property
     def started(self) -> int:
         """When the run began, in seconds since 1970; 0 before that."""
-        found = self._db.execute("SELECT min(started) FROM sessions").fetchone()[0]
+        found = self._one("SELECT min(started) FROM sessions")
         return int(datetime.fromisoformat(found).timestamp()) if found else 0
 
     # --- writing -------------------------------------------------------------------------------------------------
@@ -161,11 +147,21 @@ class RunStore:
         is written, or None."""
         try:
             self._write(
-                "INSERT INTO rows VALUES(?,?,?,?,?,?,?,?)",
-                (row.index, row.number, row.place.file, row.place.line, row.id, row.format, row.raw, row.samples),
+                "INSERT INTO rows VALUES(?,?,?,?,?,?,?,?,?)",
+                (
+                    row.index,
+                    row.number,
+                    row.place.file,
+                    row.place.line,
+                    row.id,
+                    row.format,
+                    row.raw,
+                    row.samples,
+                    checksum(row.id, row.format, row.raw),
+                ),
             )
         except sqlite3.IntegrityError:
-            found = self._db.execute("SELECT file, line FROM rows WHERE id = ?", (row.id,)).fetchone()
+            found = self._first("SELECT file, line FROM rows WHERE id = ?", (row.id,))
             if found is None:
                 raise
             return Place(*found)
@@ -174,21 +170,22 @@ class RunStore:
 
     def add_turn(self, turn: TurnRecord) -> None:
         self._completed += 1
+        record = loose_text(turn.record)
         self._write(
-            "INSERT INTO turns VALUES(?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO turns VALUES(?,?,?,?,?,?,?,?,?,?,?)",
             (
                 turn.index, turn.sample, turn.turn, turn.prompt_tokens, turn.completion_tokens, turn.finish_reason,
-                turn.queued, turn.started, turn.finished, loose_text(turn.record),
+                turn.queued, turn.started, turn.finished, record, checksum(turn.finish_reason, record),
             ),
         )  # fmt: skip
 
     def add_error(self, index: int, sample: int, turn: int, reason: str) -> None:
         """A sample of the row failed at this turn."""
-        self._write("INSERT INTO errors VALUES(?,?,?,?)", (index, sample, turn, encodable(reason)))
+        self._write("INSERT INTO errors VALUES(?,?,?,?)", (index, sample, turn, _said(reason)))
 
     def fail_row(self, index: int, reason: str) -> None:
         """The row failed as a whole, before any sample of it was asked for; it is finished."""
-        self._write("INSERT INTO errors VALUES(?,?,NULL,?)", (index, _WHOLE_ROW, encodable(reason)))
+        self._write("INSERT INTO errors VALUES(?,?,NULL,?)", (index, _WHOLE_ROW, _said(reason)))
         self.finish_row(index)
 
     def finish_row(self, index: int) -> None:
@@ -202,7 +199,7 @@ class RunStore:
         read: their input has not changed."""
         self.commit()
         failed = "SELECT DISTINCT idx FROM errors JOIN rows USING(idx) WHERE format IS"
-        count = [self._db.execute(f"SELECT count(*) FROM ({failed} {what} NULL)").fetchone()[0] for what in ("NOT", "")]
+        count = [self._one(f"SELECT count(*) FROM ({failed} {what} NULL)") for what in ("NOT", "")]
         if count[0]:
             self._write(f"INSERT OR IGNORE INTO pending {failed} NOT NULL", ())
             self._write(f"DELETE FROM errors WHERE idx IN ({failed} NOT NULL)", ())
@@ -218,7 +215,10 @@ class RunStore:
             self.commit()
 
     def commit(self, seconds: float | None = None) -> None:
-        """Make everything written so far durable. `seconds` is how long this session has worked so far."""
+        """Make everything written so far durable. `seconds` is how long this session has worked so far. Does nothing
+        after a fault, which was raised when it came up."""
+        if self._fault is not None:
+            return
         try:
             if self._session:
                 self._write(
@@ -229,32 +229,35 @@ class RunStore:
             if self._pending:
                 self._db.execute("COMMIT")
                 self._pending = 0
-        except sqlite3.DatabaseError as error:
-            raise _fault(error, self.path) from error
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
 
     # --- reading -------------------------------------------------------------------------------------------------
 
     def num_rows(self) -> int:
         """How many rows of the input the store holds, good and bad: the place where reading goes on."""
-        return int(self._db.execute("SELECT coalesce(max(idx) + 1, 0) FROM rows").fetchone()[0])
+        return int(self._one("SELECT coalesce(max(idx) + 1, 0) FROM rows"))
 
     def open_rows(self) -> Iterator[StoredRow]:
         """The rows whose answers are not complete, in input order."""
-        ids = [found[0] for found in self._db.execute("SELECT idx FROM pending ORDER BY idx")]
+        ids = [found[0] for found in self._select("SELECT idx FROM pending ORDER BY idx")]
         for index in ids:
             yield from self.rows(index, index)
 
     def rows(self, first: int = 0, last: int = 2**62) -> Iterator[StoredRow]:
         """The rows from `first` to `last` in input order."""
         query = (
-            "SELECT idx, number, file, line, id, format, data, samples FROM rows WHERE idx BETWEEN ? AND ? ORDER BY idx"
+            "SELECT idx, number, file, line, id, format, data, samples, checksum FROM rows "
+            "WHERE idx BETWEEN ? AND ? ORDER BY idx"
         )
-        for index, number, file, line, id_, format_, data, samples in self._db.execute(query, (first, last)):
+        for index, number, file, line, id_, format_, data, samples, sum_ in self._select(query, (first, last)):
+            if sum_ != checksum(id_, format_, data):
+                raise damaged(self.path, f"row {index} is not what was written")
             yield StoredRow(index, number, Place(file, line), id_, format_, data, samples)
 
     def row_by_id(self, id_: str) -> StoredRow | None:
         """The row of the chat with this id, if it is here."""
-        found = self._db.execute("SELECT idx FROM rows WHERE id = ?", (id_,)).fetchone()
+        found = self._first("SELECT idx FROM rows WHERE id = ?", (id_,))
         return next(self.rows(found[0], found[0])) if found else None
 
     def turns(self, index: int) -> dict[int, list[TurnRecord]]:
@@ -262,10 +265,12 @@ class RunStore:
         found: dict[int, list[TurnRecord]] = {}
         query = (
             "SELECT idx, sample, turn, prompt_tokens, completion_tokens, finish_reason, queued, started, finished, "
-            "record FROM turns WHERE idx = ? ORDER BY sample, turn"
+            "record, checksum FROM turns WHERE idx = ? ORDER BY sample, turn"
         )
-        for values in self._db.execute(query, (index,)):
-            columns: tuple[Any, ...] = (*values[:-1], json.loads(values[-1]))
+        for *values, record, sum_ in self._select(query, (index,)):
+            if sum_ != checksum(values[5], record):
+                raise damaged(self.path, f"an answer of row {index} is not what was written")
+            columns: tuple[Any, ...] = (*values, json.loads(record))
             turn = TurnRecord(*columns)
             found.setdefault(turn.sample, []).append(turn)
         return found
@@ -274,14 +279,14 @@ class RunStore:
         """The failed samples of a row: sample to turn and reason, all None but the reason where the row failed as a
         whole."""
         query = "SELECT sample, turn, reason FROM errors WHERE idx = ? ORDER BY sample"
-        found = self._db.execute(query, (index,))
+        found = self._select(query, (index,))
         return {None if sample == _WHOLE_ROW else sample: (turn, reason) for sample, turn, reason in found}
 
     def failures(self, most: int) -> list[tuple[int, str, Place]]:
         """The commonest reasons of failure, alike but for numbers and quoted texts: (errors, reason and place of the
         first one)."""
         kinds: dict[str, tuple[int, int, str]] = {}
-        for count, first, reason in self._db.execute("SELECT count(*), min(idx), reason FROM errors GROUP BY reason"):
+        for count, first, reason in self._select("SELECT count(*), min(idx), reason FROM errors GROUP BY reason"):
             kind = _VARYING.sub("#", reason)
             known, *earliest = kinds.get(kind, (0, first, reason))
             kinds[kind] = (known + count, *min(earliest, [first, reason]))
@@ -290,27 +295,24 @@ class RunStore:
 
     def latencies(self, percentiles: tuple[float, ...]) -> dict[float, float] | None:
         """Seconds from entering the engine to the end of the answer, by percentile; None before the first turn."""
-        count = self._db.execute("SELECT count(*) FROM turns").fetchone()[0]
+        count = self._one("SELECT count(*) FROM turns")
         if not count:
             return None
         query = "SELECT finished - queued FROM turns ORDER BY 1 LIMIT 1 OFFSET ?"
-        return {p: self._db.execute(query, (min(count - 1, int(p / 100 * count)),)).fetchone()[0] for p in percentiles}
+        return {p: self._one(query, (min(count - 1, int(p / 100 * count)),)) for p in percentiles}
 
     def totals(self) -> Totals:
         """Counts over all sessions."""
-        one = self._db.execute
         rows = self.num_rows()
-        turns, prompt, completion = one(
+        turns, prompt, completion = self._first(
             "SELECT count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) FROM turns"
-        ).fetchone()
-        failed = one("SELECT count(DISTINCT idx) FROM errors").fetchone()[0]
-        failed_samples = one(
+        )
+        failed = self._one("SELECT count(DISTINCT idx) FROM errors")
+        failed_samples = self._one(
             "SELECT coalesce(sum(CASE sample WHEN ? THEN rows.samples ELSE 1 END), 0) FROM errors JOIN rows USING(idx)",
             (_WHOLE_ROW,),
-        ).fetchone()[0]
-        wanted = one(
-            "SELECT coalesce(sum(samples), 0) FROM rows WHERE idx NOT IN (SELECT idx FROM pending)"
-        ).fetchone()[0]
+        )
+        wanted = self._one("SELECT coalesce(sum(samples), 0) FROM rows WHERE idx NOT IN (SELECT idx FROM pending)")
         return Totals(
             rows=rows,
             rows_done=self.num_done,
@@ -320,10 +322,10 @@ class RunStore:
             turns=turns,
             prompt_tokens=prompt,
             completion_tokens=completion,
-            finish_reasons=dict(one("SELECT finish_reason, count(*) FROM turns GROUP BY 1 ORDER BY 1").fetchall()),
+            finish_reasons=dict(self._select("SELECT finish_reason, count(*) FROM turns GROUP BY 1 ORDER BY 1")),
             sessions=[
                 {"started": started, "handed_out": handed, "completed": completed, "seconds": round(seconds, 3)}
-                for started, handed, completed, seconds in one(
+                for started, handed, completed, seconds in self._select(
                     "SELECT started, handed_out, completed, seconds FROM sessions ORDER BY number"
                 )
             ],
@@ -331,11 +333,25 @@ class RunStore:
 
     def close(self) -> None:
         """Commit and close; the write-ahead file is folded in."""
-        self.commit()
-        self._db.close()
+        try:
+            self.commit()
+        finally:
+            self._db.close()
+
+    def _select(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[Any]:
+        try:
+            yield from self._db.execute(query, values)
+        except sqlite3.Error as error:
+            raise fault(error, self.path) from error
+
+    def _first(self, query: str, values: tuple[Any, ...] = ()) -> Any:
+        return next(self._select(query, values), None)
+
+    def _one(self, query: str, values: tuple[Any, ...] = ()) -> Any:
+        return self._first(query, values)[0]
 
     def _num_done(self) -> int:
-        return self.num_rows() - int(self._db.execute("SELECT count(*) FROM pending").fetchone()[0])
+        return self.num_rows() - int(self._one("SELECT count(*) FROM pending"))
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> int:
         try:
@@ -345,17 +361,16 @@ class RunStore:
             return self._db.execute(statement, values).lastrowid or 0
         except sqlite3.IntegrityError:
             raise
-        except sqlite3.DatabaseError as error:
-            raise _fault(error, self.path) from error
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: sqlite3.Error) -> BatchchatError:
+        """The first fault of writing, which is what went wrong; those that follow from it say something else."""
+        if self._fault is None:
+            self._fault = fault(error, self.path)
+        return self._fault
 
 
-def _fault(error: sqlite3.DatabaseError, path: Path) -> EnvironmentFault | UsageError:
-    text = str(error)
-    if "full" in text:
-        return EnvironmentFault(
-            f"the disk is full at {path.parent}: what was finished is kept; free some space and run the same command "
-            "again"
-        )
-    if "malformed" in text or "not a database" in text:
-        return UsageError(f"{path} is not a run store of batchchat ({text}); start afresh with --restart")
-    return EnvironmentFault(f"the run store {path} cannot be written: {text}; check the disk and the permissions")
+def _said(reason: str) -> str:
+    """A reason as it may be kept."""
+    return encodable(without_credentials(reason))

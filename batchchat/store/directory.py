@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from batchchat.errors import EnvironmentFault, UsageError
+from batchchat.chats.json_text import encodable
+from batchchat.errors import DISK_FULL, EnvironmentFault, UsageError
 from batchchat.store.lock import hold
+
+_LOCK = "lock"
 
 
 class RunDirectory:
@@ -24,7 +27,7 @@ class RunDirectory:
         self.errors = directory / "errors.jsonl"
         self.report_json = directory / "report.json"
         self.report_markdown = directory / "report.md"
-        self._lock: IO[str] | None = None
+        self._lock: FileIO | None = None
 
     def outputs(self, format_: str) -> Path:
         return self.path / f"outputs.{format_}"
@@ -33,11 +36,12 @@ class RunDirectory:
         """Create the directory and hold it until `release` or the end of the process, however that comes."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / "lock", "a+", encoding="utf-8")
+            self._lock = open(self.path / _LOCK, "ab", buffering=0)
             hold(self._lock)
+            moved = not os.path.samestat(os.fstat(self._lock.fileno()), (self.path / _LOCK).stat())
         except BlockingIOError:
             self.release()
-            holder = (self.path / "lock").read_text(encoding="utf-8").strip() or "another process"
+            holder = (self.path / _LOCK).read_text(encoding="utf-8", errors="replace").strip() or "another process"
             raise UsageError(
                 f"{self.path} is in use by {holder}: wait until it ends, or give this run another name with name=…"
             ) from None
@@ -45,11 +49,15 @@ class RunDirectory:
             raise UsageError(f"{self.path} is not a directory: choose another with sink.directory=…") from None
         except OSError as error:
             raise EnvironmentFault(
-                f"the run directory {self.path} cannot be made: {error.strerror}; choose another with sink.directory=…"
+                f"the run directory {self.path} cannot be used: {error.strerror}; choose another with sink.directory=…"
             ) from None
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()}")
-        self._lock.flush()
+        if moved:  # the directory was set aside before it was held
+            self.release()
+            self.lock()
+            return
+        with suppress(OSError):  # on a full disk it is held all the same, without a name
+            self._lock.truncate(0)
+            self._lock.write(f"process {os.getpid()}".encode())
 
     def release(self) -> None:
         if self._lock is not None:
@@ -57,22 +65,44 @@ class RunDirectory:
             self._lock = None
 
     def set_aside(self) -> Path | None:
-        """Move an existing run directory to the next free `NAME.old-N`; None where there is none."""
+        """Move an existing run directory to the next free `NAME.old-N`; None where there is none. Raises UsageError
+        where another process works in it, or where it holds other things than a run."""
         if not self.path.exists():
             return None
+        if not any((self.path / name).exists() for name in (_LOCK, self.database.name, self.manifest.name)):
+            if self.path.is_dir() and not any(self.path.iterdir()):
+                return None
+            raise UsageError(
+                f"{self.path} holds no run, so it is not moved aside: choose another directory with sink.directory=…"
+            )
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
             number += 1
-        self.path.rename(aside)
+        self.lock()
+        if os.name == "nt":  # where nothing moves in which a file is open
+            self.release()
+        try:
+            self.path.rename(aside)
+        except OSError as error:
+            raise EnvironmentFault(f"{self.path} cannot be moved to {aside}: {error.strerror}") from error
+        finally:
+            self.release()
         return aside
 
     def write(self, path: Path, text: str) -> None:
-        """Replace a file of the directory in one step: readers see the old one or the new one, whole."""
+        """Replace a file of the directory in one step: readers see the old one or the new one, whole. Names of files
+        that are not UTF-8 stand in it as escapes."""
         with replacing(path) as file:
-            file.write(text.encode("utf-8"))
+            file.write(encodable(text).encode("utf-8"))
 
-    def write_json(self, path: Path, value: Mapping[str, Any]) -> None:
-        self.write(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+def make_folder(path: Path) -> None:
+    """Raises EnvironmentFault where it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        full = "the disk is full, and " if error.errno in DISK_FULL else ""
+        raise EnvironmentFault(f"{full}the folder {path} cannot be made: {error.strerror}") from error
 
 
 class replacing:  # noqa: N801 - reads as a verb in a with statement
@@ -109,7 +139,13 @@ class replacing:  # noqa: N801 - reads as a verb in a with statement
                 raise self._fault(error) from error
 
     def _fault(self, error: OSError) -> EnvironmentFault:
+        if not self._path.parent.exists():
+            return EnvironmentFault(
+                f"{self._path.parent} was removed while the run worked in it, and its answers with it; run the same "
+                "command again"
+            )
+        full = "the disk is full, and " if error.errno in DISK_FULL else ""
         return EnvironmentFault(
-            f"{self._path} cannot be written: {error.strerror or error}; everything is in the run store, "
-            "so free some space and run the same command again"
+            f"{full}{self._path} cannot be written: {error.strerror or error}; what was finished is kept, so make room "
+            "for it and run the same command again"
         )

@@ -13,6 +13,7 @@ from batchchat.chats.formats.openai import failure, is_batch_line
 from batchchat.chats.json_text import read_exact, read_row
 from batchchat.plugins.tables import WRITERS
 from batchchat.recipe import Recipe
+from batchchat.store.damage import damaged
 from batchchat.store.database import RunStore, StoredRow, TurnRecord
 from batchchat.store.directory import RunDirectory, replacing
 from batchchat.store.writers import JSONL, Outputs, Writer
@@ -69,7 +70,9 @@ def _output_rows(
     for sample in range(row.samples):
         if sample in failed:
             continue
-        written = turns[sample]
+        written = turns.get(sample, [])
+        if len(written) != chat.num_turns:
+            raise damaged(store.path, f"answers of row {row.index} are gone")
         answers = [message_from(turn.record["message"]) for turn in written]
         facts = {"sample": sample, "turns": [_turn_facts(turn, chat, recipe.sink.timings) for turn in written]}
         further = {"model": recipe.model.name, "created": store.started}

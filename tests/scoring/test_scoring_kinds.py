@@ -219,8 +219,10 @@ def test_presets_agree_with_their_source() -> None:
 def test_a_reference_that_cannot_be_read_is_told_apart(scorer: str, reference: str, options: dict[str, Any]) -> None:
     made = make_scorer(scorer, options)
     assert made.score_turn(0, [Message("assistant", "1")], {}, reference).bad_reference
-    assert made.reference_mistake(1, {}, reference) is not None
-    assert made.reference_mistake(1, {}, None) is None
+    tried = made.try_reference(1, {}, reference)
+    assert tried is not None
+    assert tried.bad_reference
+    assert made.try_reference(1, {}, None) is None
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import regex
 from pydantic import Field
 
 from batchchat.scoring.base import Answer, BadReference, Score, ScoreFunction, ScorerOptions, column, is_missing
 from batchchat.scoring.choices import chosen_letter
+from batchchat.scoring.limited import findall, search, time_limit
 
 
 class Options(ScorerOptions):
@@ -30,6 +30,9 @@ class Options(ScorerOptions):
         default=None,
         description="Column with the list of the options' texts. An answer without a letter then counts where it "
         "names exactly one of them.",
+    )
+    seconds: float = Field(
+        default=1.0, gt=0, description="Time limit per row; an answer that exceeds it is an error of that row."
     )
 
 
@@ -58,7 +61,8 @@ def make(options: Options) -> ScoreFunction:
         references = reference if isinstance(reference, list | tuple) else (reference,)
         expected = [letter_of(entry, texts) for entry in references if not is_missing(entry)]
         wanted = ", ".join(expected)
-        given = chosen(answer.text, letters, texts)
+        with time_limit(options.seconds, "the search for a choice"):
+            given = chosen(answer.text, letters, texts)
         if given is None:
             return Score(0.0, "the answer settles on no single option", None, wanted)
         right = given in expected
@@ -69,12 +73,12 @@ def make(options: Options) -> ScoreFunction:
 
 def _as_mmlu_pro(text: str, letters: str, texts: Sequence[str] = ()) -> str | None:
     """The first `answer is (X)`; else what the first line with `answer:` says last; else the last letter on its own."""
-    found = regex.search(rf"answer is \(?([{letters}])\)?", text)
+    found = search(rf"answer is \(?([{letters}])\)?", text)
     if found is None:
-        found = regex.search(rf".*[aA]nswer:\s*([{letters}])", text)
+        found = search(rf".*[aA]nswer:\s*([{letters}])", text)
     if found is not None:
         return str(found[1])
-    alone = regex.findall(rf"\b[{letters}]\b", text)
+    alone = findall(rf"\b[{letters}]\b", text)
     return alone[-1] if alone else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from functools import lru_cache
@@ -28,6 +29,7 @@ def make(options: Options) -> ScoreFunction:
     RuntimeError. Needs the extra `eval`.
     """
     library = need("math_verify", "the scorer 'math'")
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it logs whole answers that take too long
     need("latex2sympy2_extended", "the scorer 'math'")
 
     def parse(text: str) -> Any:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from batchchat.scoring.base import Answer, BadReference, Score, ScoreFunction, ScorerOptions, column
 from batchchat.scoring.extras import need
+from batchchat.scoring.limited import time_limit
 from batchchat.scoring.scorers.ifeval.instructions import INSTRUCTIONS
 
 NEEDS_REFERENCE = False
@@ -33,6 +34,12 @@ class Options(ScorerOptions):
         description="Which of the two is the score; the other is in the details. `loose` accepts an answer that "
         "follows once its first line, its last line or its asterisks are taken away.",
     )
+    seconds: float = Field(
+        default=1.0,
+        gt=0,
+        description="Time limit of the patterns per row (keywords are some); an answer that exceeds it is an error of "
+        "that row.",
+    )
 
 
 def make(options: Options) -> ScoreFunction:
@@ -50,9 +57,10 @@ def make(options: Options) -> ScoreFunction:
         if len(parameters) != len(names):
             raise BadReference(f"{len(names)} instructions but {len(parameters)} entries in '{options.parameters}'")
         checks = [instruction(name, given or {}) for name, given in zip(names, parameters, strict=True)]
-        strict = [follows(check, answer.text) for check in checks]
-        variants = loose_variants(answer.text)
-        loose = [any(follows(check, variant) for variant in variants) for check in checks]
+        with time_limit(options.seconds, "the instructions"):
+            strict = [follows(check, answer.text) for check in checks]
+            variants = loose_variants(answer.text)
+            loose = [any(follows(check, variant) for variant in variants) for check in checks]
         details = {
             "strict": float(all(strict)),
             "loose": float(all(loose)),

@@ -8,9 +8,11 @@ a response whose language cannot be told counts as following.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 
+import regex
+
+from batchchat.scoring.limited import findall, search, split
 from batchchat.scoring.scorers.ifeval.texts import count_sentences, count_words, leading_word, words_in_capitals
 from batchchat.scoring.scorers.language import language_detector
 
@@ -34,15 +36,15 @@ def in_language(response: str, language: str) -> bool:
 
 
 def keywords_exist(response: str, *, keywords: list[str]) -> bool:
-    return all(re.search(keyword, response, re.IGNORECASE) for keyword in keywords)
+    return all(search(keyword, response, regex.IGNORECASE) for keyword in keywords)
 
 
 def keyword_frequency(response: str, *, keyword: str, frequency: int, relation: str) -> bool:
-    return _holds(len(re.findall(keyword.strip(), response, re.IGNORECASE)), relation, frequency)
+    return _holds(len(findall(keyword.strip(), response, regex.IGNORECASE)), relation, frequency)
 
 
 def words_forbidden(response: str, *, forbidden_words: list[str]) -> bool:
-    return not any(re.search(rf"\b{word}\b", response, re.IGNORECASE) for word in forbidden_words)
+    return not any(search(rf"\b{word}\b", response, regex.IGNORECASE) for word in forbidden_words)
 
 
 def letter_frequency(response: str, *, letter: str, let_frequency: int, let_relation: str) -> bool:
@@ -81,7 +83,7 @@ def number_words(response: str, *, num_words: int, relation: str) -> bool:
 
 def number_paragraphs(response: str, *, num_paragraphs: int) -> bool:
     """Paragraphs are divided by `***`; one that is empty is allowed only before the first and after the last mark."""
-    paragraphs = [paragraph.strip() for paragraph in re.split(r"\s?\*\*\*\s?", response)]
+    paragraphs = [paragraph.strip() for paragraph in split(r"\s?\*\*\*\s?", response)]
     if any(not paragraph for paragraph in paragraphs[1:-1]):
         return False
     return sum(1 for paragraph in paragraphs if paragraph) == num_paragraphs
@@ -89,7 +91,7 @@ def number_paragraphs(response: str, *, num_paragraphs: int) -> bool:
 
 def nth_paragraph_first_word(response: str, *, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
     """Paragraphs are divided by blank lines; the n-th of the pieces, empty ones counted, begins with the word."""
-    pieces = re.split(r"\n\n", response)
+    pieces = split(r"\n\n", response)
     count = sum(1 for piece in pieces if piece.strip())
     if nth_paragraph > count or not pieces[nth_paragraph - 1].strip():
         return False
@@ -100,17 +102,17 @@ def nth_paragraph_first_word(response: str, *, num_paragraphs: int, nth_paragrap
 
 
 def number_placeholders(response: str, *, num_placeholders: int) -> bool:
-    return len(re.findall(r"\[.*?\]", response)) >= num_placeholders
+    return len(findall(r"\[.*?\]", response)) >= num_placeholders
 
 
 def postscript(response: str, *, postscript_marker: str) -> bool:
     marker = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}.get(postscript_marker)
-    return re.search(marker or re.escape(postscript_marker.lower()), response.lower()) is not None
+    return search(marker or regex.escape(postscript_marker.lower()), response.lower()) is not None
 
 
 def number_bullet_lists(response: str, *, num_bullets: int) -> bool:
-    stars = re.findall(r"^\s*\*[^\*].*$", response, re.MULTILINE)
-    dashes = re.findall(r"^\s*-.*$", response, re.MULTILINE)
+    stars = findall(r"^\s*\*[^\*].*$", response, regex.MULTILINE)
+    dashes = findall(r"^\s*-.*$", response, regex.MULTILINE)
     return len(stars) + len(dashes) == num_bullets
 
 
@@ -120,13 +122,13 @@ def constrained_response(response: str) -> bool:
 
 def number_highlighted_sections(response: str, *, num_highlights: int) -> bool:
     """`*text*` and `**text**` on one line; the second shape also counts where the first one finds its halves empty."""
-    single = [found for found in re.findall(r"\*[^\n\*]*\*", response) if found.strip("*").strip()]
-    double = [found for found in re.findall(r"\*\*[^\n\*]*\*\*", response) if found[2:-2].strip()]
+    single = [found for found in findall(r"\*[^\n\*]*\*", response) if found.strip("*").strip()]
+    double = [found for found in findall(r"\*\*[^\n\*]*\*\*", response) if found[2:-2].strip()]
     return len(single) + len(double) >= num_highlights
 
 
 def multiple_sections(response: str, *, section_spliter: str, num_sections: int) -> bool:
-    return len(re.findall(rf"{section_spliter.strip()}\s?\d+", response)) >= num_sections
+    return len(findall(rf"{section_spliter.strip()}\s?\d+", response)) >= num_sections
 
 
 def json_format(response: str) -> bool:
@@ -141,7 +143,7 @@ def json_format(response: str) -> bool:
 
 
 def title(response: str) -> bool:
-    return any(found.lstrip("<").rstrip(">").strip() for found in re.findall(r"<<[^\n]+>>", response))
+    return any(found.lstrip("<").rstrip(">").strip() for found in findall(r"<<[^\n]+>>", response))
 
 
 # combination, start and end, punctuation
