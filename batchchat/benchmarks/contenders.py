@@ -75,7 +75,9 @@ def drafted(model: Any, codec: Any, rows: int) -> EngineContender:
     return EngineContender(continuous_engine(model, codec, rows, drafter))
 
 
-def continuous_engine(model: Any, codec: Any, rows: int, drafter: Any = None, **settings: Any) -> Any:
+def continuous_engine(
+    model: Any, codec: Any, rows: int, drafter: Any = None, meter: Any = None, **settings: Any
+) -> Any:
     """The engine that a run with these settings of `engine` would get."""
     from batchchat.engines import EngineContext
     from batchchat.engines.continuous import try_build
@@ -83,7 +85,7 @@ def continuous_engine(model: Any, codec: Any, rows: int, drafter: Any = None, **
 
     section = {"kind": "continuous", "max_batch_rows": rows, "max_batch_tokens": rows * 1024, **settings}
     recipe = Recipe.model_validate({"source": {"path": "-"}, "engine": section})
-    engine, reason = try_build(model, EngineContext(recipe, codec, Silent()), drafter)
+    engine, reason = try_build(model, EngineContext(recipe, codec, meter or Silent()), drafter)
     if engine is None:
         raise UsageError(f"the continuous engine cannot run this model: {reason}; leave it out of --engines")
     return engine

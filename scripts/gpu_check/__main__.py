@@ -26,9 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ["TRITON_INTERPRET"] = "1"
-    os.environ.setdefault(
-        "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
-    )  # being asked about must not keep CUDA from being forked
+    # Processes that are ended leave their locks behind, which is no news.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # else CUDA cannot be forked any more
     try:
         parts = chosen(options.parts)
         if options.device != "cpu":
@@ -76,7 +76,7 @@ def require_gpu() -> None:
     built = f"is built for CUDA {torch.version.cuda} but sees no device" if torch.version.cuda else "is built without"
     raise EnvironmentFault(
         f"the check of the GPU path needs an NVIDIA GPU, its driver and a CUDA build of torch, and torch "
-        f"{torch.__version__} {built}; run it where there is one, or its parts small on this CPU with --device cpu --toy"
+        f"{torch.__version__} {built}; run it where there is one, or try its parts on a CPU with --device cpu --toy"
     )
 
 

@@ -41,7 +41,9 @@ def tried(case: str, right: bool, figures: dict[str, Any], note: str = "") -> Fi
 
 def aimed(case: str, reached: bool | None, target: str, figures: dict[str, Any]) -> Finding:
     """A finding with a target of speed; `reached` is None where it does not apply."""
-    return Finding(case, figures, "" if reached is None else "reached" if reached else "missed", f"target: {target}")
+    if reached is None:
+        return Finding(case, figures)
+    return Finding(case, figures, "reached" if reached else "missed", f"target: {target}")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def _part(name: str, title: str, text: str, function: str, limit: float, **other
 
 
 PARTS: tuple[Part, ...] = (
-    _part("machine", "The machine", "What it is, and what it can do at best.", "machine:run", 60),
+    _part("machine", "The machine", "What it is, and what it can do at best.", "machine:run", 60, alone=True),
     _part(
         "kernels",
         "Kernels against float64",
@@ -44,13 +44,14 @@ PARTS: tuple[Part, ...] = (
         90,
     ),
     _part(
-        "zoo",
-        "Architectures",
+        "zoo-bfloat16",
+        "Architectures in bfloat16",
         "Each answers prompts of 1 to 700 tokens, with shared beginnings and second turns; every token is held "
         "against the plain forward's logits, in standard deviations of them.",
-        "zoo:run",
-        150,
+        "zoo:bfloat16",
+        120,
     ),
+    _part("zoo-float32", "Architectures in float32", "The same.", "zoo:float32", 120),
     _part("graphs", "Recorded steps", "The same answers with `engine.cuda_graphs` on and off.", "graphs:run", 90),
     _part(
         "quantized",

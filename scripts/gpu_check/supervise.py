@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import groupby
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ _PRELOADED = (
 )
 """Imported once, by a process from which those of the parts are forked: each then begins at once."""
 _TRIAL_SECONDS = 120
-_MOST_WORKERS = 4
-_CORES_EACH = 3
+_MOST_WORKERS = 8
+_CORES_EACH = 2
 """A part keeps some cores busy: its own thread, torch's and the compiler's."""
 
 
@@ -47,13 +48,15 @@ class Supervisor:
         self._context: Any = None
 
     def run(self, parts: Sequence[Part]) -> list[Outcome]:
-        """What comes together first, then what must be alone, each in the order given."""
+        """In the order given; parts that need not be alone run beside those that follow them and need it as little."""
+        workers = max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) // _CORES_EACH))
+        found: list[Outcome] = []
         try:
             self._context = self._quickest_start()
-            workers = max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) // _CORES_EACH))
-            with ThreadPoolExecutor(workers) as pool:
-                found = list(pool.map(self._part, [part for part in parts if not part.alone]))
-            return found + [self._part(part) for part in parts if part.alone]
+            for alone, some in groupby(parts, lambda part: part.alone):
+                with ThreadPoolExecutor(1 if alone else workers) as pool:
+                    found += pool.map(self._part, some)
+            return found
         finally:
             for process in list(self._running):
                 _end(process)
