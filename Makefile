@@ -1,11 +1,12 @@
 # make demo   set up and run the quickstart recipe
 # make test   set up and run every check that a change must pass
+# make gpu    check on a GPU what only a GPU can say (8 minutes; PARTS="kernels strict" for some of it)
 # make bench  measure the engines side by side and write docs/BENCHMARKS.md (an hour)
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types unit bench tiny-chat schema setup clean
+.PHONY: demo test lint types unit gpu bench tiny-chat schema setup clean
 
 setup: $(STAMP)
 
@@ -29,6 +30,10 @@ types: setup
 
 unit: setup
 	$(PY) -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term:skip-covered
+
+# Takes the Python at hand where there is no environment, as there is no network on many machines with a GPU.
+gpu:
+	$(if $(wildcard $(PY)),$(PY),python3) -m scripts.gpu_check $(if $(PARTS),--parts $(PARTS)) $(if $(OUTPUT),--output $(OUTPUT))
 
 bench: setup
 	$(PY) -m scripts.benchmarks $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))

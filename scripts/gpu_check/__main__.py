@@ -50,7 +50,7 @@ def check(parts: list[Part], bench: Bench, output: Path, seconds: float) -> int:
         print(words, flush=True)
         table.write_text(document(parts, read(results), bench), encoding="utf-8")
 
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, _terminated)  # so that what runs is ended too
     outcomes = Supervisor(bench, output, seconds, say).run(parts)
     text = document(parts, read(results), bench)
     table.write_text(text, encoding="utf-8")

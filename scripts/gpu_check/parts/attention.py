@@ -12,21 +12,22 @@ from batchchat.reporting.limits import machine_limits
 from scripts.gpu_check.bench import Bench, seconds
 from scripts.gpu_check.findings import Finding
 
-_HEADS, _KV_HEADS, _DIM = 32, 8, 128
+_DIM = 128
 
 
 def run(bench: Bench) -> Iterator[Finding]:
     device = torch.device(bench.device)
     dtype = getattr(torch, bench.dtype)
     bandwidth = machine_limits(bench.dtype, "cuda:0" if bench.on_gpu else "cpu").bytes_per_second
+    heads, kv_heads = bench.pick((32, 8), (2, 1))
     for block_size in bench.pick((16, 256), (16,)):
-        kind = LayerKind(_HEADS, _KV_HEADS, _DIM, _DIM, block_size, dtype, device)
+        kind = LayerKind(heads, kv_heads, _DIM, _DIM, block_size, dtype, device)
         for rows, length in bench.pick(((1, 4096), (32, 2048), (128, 1024)), ((2, 40),)):
             for candidate in candidates(kind):
                 if candidate.why_not is None:
                     for strict in (False, True):
                         name = f"{candidate.name}, blocks of {block_size}, {rows} rows of {length}"
-                        moved = 2 * rows * length * _KV_HEADS * _DIM * dtype.itemsize
+                        moved = 2 * rows * length * kv_heads * _DIM * dtype.itemsize
                         taken = _decoded(candidate.backend, kind, rows, length, strict, bench)
                         figures = {
                             "µs": taken * 1e6,
