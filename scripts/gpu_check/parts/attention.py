@@ -51,7 +51,7 @@ def _decoded(backend: object, kind: LayerKind, rows: int, length: int, strict: b
 
     def calls() -> None:
         for _ in range(times):
-            backend.decode(query, keys, values, tables, lengths, 0.1, strict=strict)  # type: ignore[attr-defined]
+            backend.decode(query, keys, values, tables, lengths, 0.1, batch_invariant=strict)  # type: ignore[attr-defined]
 
     calls()
     return min(seconds(calls) for _ in range(bench.pick(3, 1))) / times

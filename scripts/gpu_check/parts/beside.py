@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from batchchat.benchmarks.contenders import ARMS
+from batchchat.benchmarks.contenders import CONTENDERS
 from batchchat.benchmarks.worker import least_seconds
 from batchchat.benchmarks.workloads import equal, mixed
 from batchchat.chats import Request
@@ -15,7 +15,7 @@ from batchchat.reporting.limits import machine_limits
 from scripts.gpu_check.bench import Bench, seconds
 from scripts.gpu_check.findings import Finding, aimed
 
-_ARMS = ("continuous", "strict", "pipeline", "transformers", "plain")
+_ENGINES = ("continuous", "strict", "pipeline", "transformers", "plain")
 _TIMES = {"transformers": 3.0, "pipeline": 8.0}
 """How many times as fast the continuous engine should be."""
 _PLAIN = 4
@@ -27,13 +27,13 @@ def run(bench: Bench) -> Iterator[Finding]:
     rows, requests = bench.pick(64, 4), mixed(bench.pick(128, 8))
     limits = machine_limits(bench.dtype, str(model.device))
     ours = 0.0
-    for name in _ARMS:
-        arm = ARMS[name](model, codec, rows)
-        list(arm.drain(equal(2, 40, 4, seed=200)))
+    for name in _ENGINES:
+        contender = CONTENDERS[name](model, codec, rows)
+        list(contender.drain(equal(2, 40, 4, seed=200)))
         asked: list[Request] = requests[::_PLAIN] if name == "plain" else requests
         done: list[tuple[int, int]] = []
-        taken = seconds(lambda arm=arm, asked=asked, done=done: done.extend(arm.drain(asked)))  # type: ignore[misc]
-        arm.close()
+        taken = seconds(lambda contender=contender, asked=asked, done=done: done.extend(contender.drain(asked)))  # type: ignore[misc]
+        contender.close()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -78,7 +78,7 @@ def _attention(candidate: Candidate, case: _Case, dtype: torch.dtype, bench: Ben
 def _decode(candidate: Candidate, case: _Case, rows: Rows, strict: bool, bench: Bench) -> float:
     query = _queries(len(rows.dense) * case.count, case, rows)
     found = candidate.backend.decode(
-        query.to(bench.device), *_moved(rows, bench), _SCALING, **case.features(bench.device), strict=strict
+        query.to(bench.device), *_moved(rows, bench), _SCALING, **case.features(bench.device), batch_invariant=strict
     )
     wanted = [
         plain(one, *pair, _SCALING, **case.features("cpu"))

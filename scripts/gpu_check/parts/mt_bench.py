@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from batchchat.benchmarks.runs import compare_runs
+from batchchat.benchmarks.runs import time_recipes
 from batchchat.reporting.report import Report
 from scripts.gpu_check.bench import Bench
 from scripts.gpu_check.findings import Finding, tried
@@ -29,7 +29,7 @@ def run(bench: Bench) -> Iterator[Finding]:
     for name, overrides in bench.pick(list(_WAYS.items()), list(_WAYS.items())[:1]):
         given = (f"source.path={source}", *overrides)
         limit = bench.pick(None, 2)
-        (found,) = compare_runs("builtin:mt-bench", {name: given}, rounds=1, limit=limit, progress=lambda _: None)
+        (found,) = time_recipes("builtin:mt-bench", {name: given}, rounds=1, limit=limit, progress=lambda _: None)
         report = Report.model_validate(found["report"])
         energy = report.watch.energy_joules if report.watch is not None else None
         figures = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from batchchat.benchmarks.contenders import EngineArm, continuous_engine
+from batchchat.benchmarks.contenders import EngineContender, continuous_engine
 from batchchat.benchmarks.worker import least_seconds
 from batchchat.benchmarks.workloads import equal
 from batchchat.reporting.limits import machine_limits
@@ -35,11 +35,11 @@ def half_billion(bench: Bench) -> Iterator[Finding]:
 def _speed(bench: Bench, shape: str, aimed_at: float | None = None) -> Iterator[Finding]:
     model, codec = bench.shape(shape)
     limits = machine_limits(bench.dtype, str(model.device))
-    arm = EngineArm(continuous_engine(model, codec, max(_ROWS)))
-    cache_bytes = arm.engine.describe().cache_bytes_per_token
+    contender = EngineContender(continuous_engine(model, codec, max(_ROWS)))
+    cache_bytes = contender.engine.describe().cache_bytes_per_token
     steps: dict[int, float] = {}
     for rows in bench.pick(_ROWS, (1, 8)):
-        taken, context = _step(arm, rows, bench)
+        taken, context = _step(contender, rows, bench)
         steps[rows] = taken
         moved = _weight_bytes(model) + rows * context * (cache_bytes or 0)
         share = moved / taken / limits.bytes_per_second
@@ -53,15 +53,15 @@ def _speed(bench: Bench, shape: str, aimed_at: float | None = None) -> Iterator[
         applies = aimed_at is not None and rows <= _UP_TO_ROWS and bench.on_gpu
         reached = share >= aimed_at if applies and aimed_at is not None else None
         yield aimed(f"decode step, {rows} rows", reached, f"{_SHARE:.0%} of the bandwidth", figures)
-    yield _prompts(arm, model, limits.flops_per_second, bench)
-    replayed = arm.engine.describe().steps_replayed
-    arm.close()
+    yield _prompts(contender, model, limits.flops_per_second, bench)
+    replayed = contender.engine.describe().steps_replayed
+    contender.close()
     for name, rows, settings in (
         ("strict", bench.pick(32, 8), {"reproducible": "strict"}),
         ("strict", 1, {"reproducible": "strict"}),
         ("not recorded", bench.pick(8, 1), {"cuda_graphs": False}),
     ):
-        other = EngineArm(continuous_engine(model, codec, max(rows, bench.pick(32, 8)), **settings))
+        other = EngineContender(continuous_engine(model, codec, max(rows, bench.pick(32, 8)), **settings))
         taken, _ = _step(other, rows, bench)
         other.close()
         times = taken / steps[rows]
@@ -76,7 +76,7 @@ def _speed(bench: Bench, shape: str, aimed_at: float | None = None) -> Iterator[
     yield Finding("steps replayed", {"steps": replayed})
 
 
-def _step(arm: EngineArm, rows: int, bench: Bench) -> tuple[float, float]:
+def _step(contender: EngineContender, rows: int, bench: Bench) -> tuple[float, float]:
     """Seconds of a step in which `rows` rows decode, and the tokens that each of them sees on average: the difference
     between drains of long and of short answers, so that nothing but such steps counts."""
     short, long = bench.pick((8, 72), (2, 6))
@@ -84,7 +84,7 @@ def _step(arm: EngineArm, rows: int, bench: Bench) -> tuple[float, float]:
 
     def drain(answer: int, seed: int) -> float:
         requests = equal(rows, prompt, answer, seed)
-        return seconds(lambda: list(arm.drain(requests)))
+        return seconds(lambda: list(contender.drain(requests)))
 
     drain(2 * short, seed=100)
     begun = min(drain(short, seed=101), drain(short, seed=102))
@@ -92,11 +92,11 @@ def _step(arm: EngineArm, rows: int, bench: Bench) -> tuple[float, float]:
     return max(1e-6, whole - begun) / (long - short), prompt + (short + long) / 2
 
 
-def _prompts(arm: EngineArm, model: Any, flops_per_second: float, bench: Bench) -> Finding:
+def _prompts(contender: EngineContender, model: Any, flops_per_second: float, bench: Bench) -> Finding:
     """Prompts with one token of answer: the floor is their products, without attention."""
     count, length = bench.pick((32, 1024), (2, 30))
     requests = equal(count, length, 1, seed=110)
-    taken = seconds(lambda: list(arm.drain(requests)))
+    taken = seconds(lambda: list(contender.drain(requests)))
     least = least_seconds(model, count * length, count, flops_per_second)
     figures = {
         "ms": taken * 1e3,

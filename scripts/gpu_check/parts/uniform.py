@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from batchchat.benchmarks.contenders import EngineArm, continuous_engine
+from batchchat.benchmarks.contenders import EngineContender, continuous_engine
 from batchchat.benchmarks.worker import least_seconds
 from batchchat.benchmarks.workloads import equal, uniform
 from batchchat.reporting.limits import machine_limits
@@ -28,13 +28,13 @@ def _drained(bench: Bench, shape: str) -> Finding:
     model, codec = bench.shape(shape)
     requests = bench.pick(uniform(256), uniform(4, 10, 20))
     meter = Noted()
-    arm = EngineArm(continuous_engine(model, codec, len(requests), meter=meter, max_batch_tokens=None))
-    list(arm.drain(equal(8, 40, 8, seed=300)))
+    contender = EngineContender(continuous_engine(model, codec, len(requests), meter=meter, max_batch_tokens=None))
+    list(contender.drain(equal(8, 40, 8, seed=300)))
     done: list[tuple[int, int]] = []
     with Watcher(interval=0.1) as watcher:
-        taken = seconds(lambda: done.extend(arm.drain(requests)))
-    facts = arm.engine.describe()
-    arm.close()
+        taken = seconds(lambda: done.extend(contender.drain(requests)))
+    facts = contender.engine.describe()
+    contender.close()
     tokens = sum(count for _, count in done)
     limits = machine_limits(bench.dtype, str(model.device))
     least = least_seconds(model, sum(len(one.prompt_ids) for one in requests), tokens, limits.flops_per_second)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from batchchat.benchmarks.contenders import EngineArm, continuous_engine
+from batchchat.benchmarks.contenders import EngineContender, continuous_engine
 from batchchat.benchmarks.workloads import equal
 from batchchat.reporting.report import Recording
 from batchchat.reporting.watch import Watcher
@@ -20,14 +20,14 @@ _ROUNDS = 4
 def run(bench: Bench) -> Iterator[Finding]:
     model, codec = bench.shape("0.5b")
     rows, answer = bench.pick((16, 150), (2, 6))
-    arm = EngineArm(continuous_engine(model, codec, rows))
+    contender = EngineContender(continuous_engine(model, codec, rows))
     number = 400
 
     def drain() -> float:
         nonlocal number
         number += 1
         requests = equal(rows, 40, answer, number)
-        return seconds(lambda: list(arm.drain(requests)))
+        return seconds(lambda: list(contender.drain(requests)))
 
     drain()
     alone, watched = [], []
@@ -35,7 +35,7 @@ def run(bench: Bench) -> Iterator[Finding]:
         alone.append(drain())
         with Watcher() as watcher:
             watched.append(drain())
-    arm.close()
+    contender.close()
     recording, missing = watcher.recording(), watcher.missing
     figures = {"seconds": median(alone), "watched": median(watched), "times as long": median(watched) / median(alone)}
     yield aimed("cost", figures["times as long"] <= _COST if bench.on_gpu else None, f"at most {_COST} times", figures)
