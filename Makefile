@@ -1,11 +1,18 @@
 # make demo   set up and run the quickstart recipe
 # make test   set up and run every check that a change must pass
+# make test-floors  test what leans on other packages with the oldest versions that are allowed (3 GB, half an hour)
+# make gpu    check on a GPU what only a GPU can say (8 minutes; PARTS="kernels strict" for some of it)
 # make bench  measure the engines side by side and write docs/BENCHMARKS.md (an hour)
 VENV := .venv
+FLOORS := .venv-floors
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types unit bench tiny-chat schema setup clean
+# What leans on torch, transformers and the libraries around them.
+FLOOR_TESTS := tests/benchmarks tests/cli tests/engines tests/job tests/models tests/plugins tests/prompts tests/recipe \
+	tests/sampling tests/scoring tests/sources tests/store tests/test_package.py
+
+.PHONY: demo test lint types unit test-floors gpu bench tiny-chat schema setup clean
 
 setup: $(STAMP)
 
@@ -29,6 +36,21 @@ types: setup
 
 unit: setup
 	$(PY) -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term:skip-covered
+
+test-floors: $(FLOORS)/.installed
+	$(FLOORS)/bin/python -m pytest $(FLOOR_TESTS)
+
+$(FLOORS)/.installed: pyproject.toml constraints-floors.txt
+	test -x $(FLOORS)/bin/python || python3 -m venv $(FLOORS)
+	$(FLOORS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-floors.txt \
+		hatchling editables
+	$(FLOORS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-floors.txt \
+		--no-build-isolation --editable '.[dev,gpu]'
+	touch $@
+
+# Takes the Python at hand where there is no environment, as there is no network on many machines with a GPU.
+gpu:
+	$(if $(wildcard $(PY)),$(PY),python3) -m scripts.gpu_check $(if $(PARTS),--parts $(PARTS)) $(if $(OUTPUT),--output $(OUTPUT))
 
 bench: setup
 	$(PY) -m scripts.benchmarks $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))

@@ -1,9 +1,10 @@
 """Measures everything that docs/BENCHMARKS.md says, and writes it.
 
-    python -m scripts.benchmarks [--vllm-python PYTHON] [--only PART ...]
+    python -m scripts.benchmarks [--vllm-python PYTHON] [--only PART ...] [--gpu TABLE]
 
 Each part is one call of `batchchat bench`, whose results are kept in build/benchmarks; parts that were measured before
-are measured again only where they are named. The document holds what is there.
+are measured again only where they are named. The document holds what is there, and at its end the table of `make gpu`
+that was put there last.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from batchchat.benchmarks.compare import table
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "build" / "benchmarks"
 DOCUMENT = ROOT / "docs" / "BENCHMARKS.md"
+GPU = "\n## On a GPU\n"
+"""What the table of `make gpu` begins with."""
 
 PARTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "engines": (
@@ -74,14 +77,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vllm-python", help="the Python of an environment with vLLM, to measure that too")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=(), help="measure these parts, even again")
+    parser.add_argument("--gpu", type=Path, metavar="TABLE", help="measure nothing; put this table at the end")
     options = parser.parse_args()
+    before, found, gpu = DOCUMENT.read_text(encoding="utf-8").partition(GPU)
+    if options.gpu is not None:
+        DOCUMENT.write_text(f"{before}\n{options.gpu.read_text(encoding='utf-8')}", encoding="utf-8")
+        return
     KEPT.mkdir(parents=True, exist_ok=True)
     for name, (_, _, arguments) in PARTS.items():
         file = KEPT / f"{name}.json"
         if name in options.only or (not options.only and not file.exists()):
             print(f"measuring: {name}", flush=True)
             file.write_text(json.dumps(measured(name, arguments, options.vllm_python)), encoding="utf-8")
-    DOCUMENT.write_text(document(), encoding="utf-8")
+    DOCUMENT.write_text(document() + found + gpu, encoding="utf-8")
     print(f"written: {DOCUMENT}")
 
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from batchchat import __version__
 from tests.support.jobs import ROOT, Command
@@ -26,6 +31,23 @@ def test_the_wheel_holds_everything_that_a_recipe_may_name(tmp_path: Path) -> No
 
 
 KEPT = {".py", ".json", ".jinja", ".safetensors", ".yaml"}
+
+
+def test_the_lowest_versions_allowed_are_those_that_are_tested() -> None:
+    """`make test-floors` installs what constraints-floors.txt says."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    sections = [project["build-system"]["requires"], project["project"]["dependencies"]]
+    sections += project["project"]["optional-dependencies"].values()
+    asked = [Requirement(text) for section in sections for text in section]
+    lines = (ROOT / "constraints-floors.txt").read_text(encoding="utf-8").splitlines()
+    tested = {
+        canonicalize_name(name): Version(version) for name, _, version in (line.partition("==") for line in lines)
+    }
+    lowest = {
+        canonicalize_name(one.name): spec.version for one in asked for spec in one.specifier if spec.operator == ">="
+    }
+    assert len(lowest) > 20
+    assert {name: tested[name] for name in lowest} == {name: Version(version) for name, version in lowest.items()}
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from batchchat.benchmarks.workloads import second_turn
@@ -75,7 +75,9 @@ def drafted(model: Any, codec: Any, rows: int) -> EngineContender:
     return EngineContender(continuous_engine(model, codec, rows, drafter))
 
 
-def continuous_engine(model: Any, codec: Any, rows: int, drafter: Any = None, **settings: Any) -> Any:
+def continuous_engine(
+    model: Any, codec: Any, rows: int, drafter: Any = None, meter: Any = None, **settings: Any
+) -> Any:
     """The engine that a run with these settings of `engine` would get."""
     from batchchat.engines import EngineContext
     from batchchat.engines.continuous import try_build
@@ -83,7 +85,7 @@ def continuous_engine(model: Any, codec: Any, rows: int, drafter: Any = None, **
 
     section = {"kind": "continuous", "max_batch_rows": rows, "max_batch_tokens": rows * 1024, **settings}
     recipe = Recipe.model_validate({"source": {"path": "-"}, "engine": section})
-    engine, reason = try_build(model, EngineContext(recipe, codec, Silent()), drafter)
+    engine, reason = try_build(model, EngineContext(recipe, codec, meter or Silent()), drafter)
     if engine is None:
         raise UsageError(f"the continuous engine cannot run this model: {reason}; leave it out of --engines")
     return engine
@@ -158,12 +160,12 @@ class TransformersContender:
         self._rows = rows
 
     def drain(self, requests: list[Request], two_turns: bool = False) -> Iterator[Done]:
-        from transformers import ContinuousBatchingConfig, GenerationConfig
+        from transformers import GenerationConfig
 
         if two_turns:
             raise ValueError("transformers' continuous batching is measured with single turns")
         generation = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=1, max_new_tokens=256)
-        cache = ContinuousBatchingConfig(page_size=32, num_blocks=512, max_batch_tokens=1024)
+        cache = _transformers_cache(self._model.device)
         waiting = list(requests)
         with self._model.continuous_batching_context_manager(
             generation_config=generation, continuous_batching_config=cache
@@ -186,6 +188,18 @@ class TransformersContender:
         return {"engine": "transformers-continuous", "rows": self._rows}
 
     def close(self) -> None: ...
+
+
+def _transformers_cache(device: Any) -> Any:
+    """The cache of transformers' continuous batching: on an accelerator its own choice, on a CPU small pages, as it
+    would take all of the memory."""
+    from transformers import ContinuousBatchingConfig
+
+    if device.type != "cpu":
+        return ContinuousBatchingConfig()
+    takes = {field.name for field in fields(ContinuousBatchingConfig)}
+    page = "page_size" if "page_size" in takes else "block_size"  # as transformers 5.17 calls it
+    return ContinuousBatchingConfig(**{page: 32}, num_blocks=512, max_batch_tokens=1024)
 
 
 CONTENDERS: dict[str, Callable[[Any, Any, int], Any]] = {

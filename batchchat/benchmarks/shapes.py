@@ -27,6 +27,41 @@ SHAPES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 8192,
         "tie_word_embeddings": True,
     },
+    "0.6b": {
+        "model_type": "qwen3",
+        "vocab_size": 151936,
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+    },
+    "1.7b": {
+        "model_type": "qwen3",
+        "vocab_size": 151936,
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+    },
+    "8b": {
+        "model_type": "llama",
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": False,
+    },
 }
 """Names of shapes to their configuration."""
 GUESSABLE = "135m-guessable"
@@ -39,22 +74,24 @@ _LATER_WEIGHT = 0.08
 
 
 def shape_model(name: str, dtype: str) -> Any:
-    """A model of a shape on the CPU or the first accelerator."""
+    """A model of a shape, made on the first accelerator, or on the CPU where there is none."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     settings = dict(SHAPES[name])
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     torch.manual_seed(0)
-    # Made in float32: random numbers in bfloat16 take many times as long on a CPU.
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    # On a CPU it is made in float32: random numbers in bfloat16 take many times as long there.
+    made_in = torch.float32 if device.type == "cpu" else getattr(torch, dtype)
+    with device:
+        model = AutoModelForCausalLM.from_config(config, dtype=made_in)
     if name == GUESSABLE:
         with torch.no_grad():
             for layer in model.model.layers[_DRAFT_LAYERS:]:
                 layer.self_attn.o_proj.weight.mul_(_LATER_WEIGHT)
                 layer.mlp.down_proj.weight.mul_(_LATER_WEIGHT)
-    model = model.to(getattr(torch, dtype)).eval()
-    return model.to(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else model
+    return model.to(getattr(torch, dtype)).eval()
 
 
 def first_layers(model: Any) -> Any:

@@ -39,10 +39,16 @@ def separate_prefixes(count: int) -> list[Request]:
     return [replace(one, prompt_ids=(_LOWEST_ID + one.index, *one.prompt_ids[1:])) for one in shared_prefix(count)]
 
 
-def equal(count: int, prompt: int = 60, answer: int = 128) -> list[Request]:
+def equal(count: int, prompt: int = 60, answer: int = 128, seed: int = 3) -> list[Request]:
     """Requests of equal lengths, so that as many are in flight all the time."""
-    rng = random.Random(3)
+    rng = random.Random(seed)
     return [_request(index, _ids(rng, prompt), answer) for index in range(count)]
+
+
+def uniform(count: int, low: int = 100, high: int = 1024) -> list[Request]:
+    """Prompt and answer lengths that are all equally likely."""
+    rng = random.Random(0)
+    return [_request(index, _ids(rng, rng.randint(low, high)), rng.randint(low, high)) for index in range(count)]
 
 
 def first_turns(count: int, length: int = 300, answer: int = 32) -> list[Request]:
@@ -69,6 +75,7 @@ WORKLOADS: dict[str, Callable[[], list[Request]]] = {
     "mixed48": lambda: mixed(48),
     "mixed16": lambda: mixed(16),
     "four": lambda: equal(24),
+    "uniform256": lambda: uniform(256),
     "two-turns": lambda: first_turns(16),
     "shared-prefix": lambda: shared_prefix(64),
     "separate-prefixes": lambda: separate_prefixes(64),

@@ -21,7 +21,10 @@ def bench(
         ),
     ] = "pipeline,continuous",
     workload: Annotated[
-        str, typer.Option("--workload", help="mixed48, mixed16, four, two-turns, shared-prefix or separate-prefixes.")
+        str,
+        typer.Option(
+            "--workload", help="mixed48, mixed16, four, uniform256, two-turns, shared-prefix or separate-prefixes."
+        ),
     ] = "mixed48",
     dtype: Annotated[str, typer.Option("--dtype", help="Number type of the weights.")] = "bfloat16",
     rows: Annotated[int, typer.Option("--rows", min=1, help="Requests in a batch, or in flight, of a workload.")] = 48,

@@ -52,17 +52,16 @@ def release_memory() -> None:
 
     gc.collect()
     if torch.accelerator.is_available():
-        empty_cache = getattr(torch.accelerator, "empty_cache", torch.cuda.empty_cache)  # since torch 2.9
-        empty_cache()
+        torch.accelerator.empty_cache()
 
 
 def free_bytes(device: torch.device) -> int:
     """What an accelerator has left, memory that torch holds and does not use included."""
     import torch
 
-    memory = torch.accelerator if hasattr(torch.accelerator, "get_memory_info") else torch.cuda  # since torch 2.10
-    free, _ = memory.get_memory_info(device) if memory is torch.accelerator else torch.cuda.mem_get_info(device)
-    return int(free + memory.memory_reserved(device) - memory.memory_allocated(device))
+    free, _ = torch.accelerator.get_memory_info(device)
+    unused = torch.accelerator.memory_reserved(device) - torch.accelerator.memory_allocated(device)
+    return int(free + unused)
 
 
 def too_large(request: Request) -> str:

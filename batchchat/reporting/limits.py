@@ -21,8 +21,8 @@ _SECONDS = 0.15
 """How long each rate is measured."""
 _SHAPES = {"cpu": ((256, 1536, 1536), (1024, 1024, 1024)), "other": ((8192, 8192, 8192),)}
 """Rows, inner and outer width of the products that are tried: many rows of a common width, and a square."""
-_READ_BYTES = 256 * 2**20
-"""More than any cache holds."""
+_READ_BYTES = {"cpu": 256 * 2**20, "other": 2 * 2**30}
+"""More than any cache holds, and on an accelerator long enough that launching it does not count."""
 
 
 class MachineLimits(Record):
@@ -36,7 +36,7 @@ def machine_limits(dtype: str, device: str) -> MachineLimits:
     """The limits of `device` for weights of `dtype`, measured once per machine and kept in the user's cache folder."""
     import torch
 
-    what = json.dumps(["read", machine_facts().as_dict(), dtype, device, torch.__version__, torch.get_num_threads()])
+    what = json.dumps(["read 2", machine_facts().as_dict(), dtype, device, torch.__version__, torch.get_num_threads()])
     key = hashlib.sha256(what.encode("utf-8")).hexdigest()
     try:
         return MachineLimits.model_validate(read_cache(_FILE).get(key))
@@ -56,15 +56,29 @@ def measure_limits(dtype: str, device: str) -> MachineLimits:
 
     place = torch.device(device)
     is_cpu = place.type == "cpu"
+    kind_of_device = "cpu" if is_cpu else "other"
     kinds = {getattr(torch, dtype), torch.float32} if is_cpu else {getattr(torch, dtype)}
     rates = []
-    for rows, inner, outer in _SHAPES["cpu" if is_cpu else "other"]:
+    for rows, inner, outer in _SHAPES[kind_of_device]:
         for kind in kinds:
-            left = torch.ones(rows, inner, dtype=kind, device=place)
-            right = torch.ones(inner, outer, dtype=kind, device=place)
+            # An accelerator multiplies equal numbers faster than such as weights are: they take less power.
+            left = torch.randn(rows, inner, device=place).to(kind)
+            right = torch.randn(inner, outer, device=place).to(kind)
             rates.append(2.0 * rows * inner * outer * _per_second(partial(torch.mm, left, right), place))
-    large = torch.ones(_READ_BYTES // 8, dtype=torch.int64, device=place)
-    return MachineLimits(flops_per_second=max(rates), bytes_per_second=_READ_BYTES * _per_second(large.sum, place))
+    return MachineLimits(
+        flops_per_second=max(rates), bytes_per_second=_read_per_second(_READ_BYTES[kind_of_device], place)
+    )
+
+
+def _read_per_second(size: int, device: Any) -> float:
+    """Bytes per second of a read of `size` bytes, of fewer where there is no room for them."""
+    import torch
+
+    try:
+        large = torch.ones(size // 8, dtype=torch.int64, device=device)
+    except torch.OutOfMemoryError:
+        return _read_per_second(size // 2, device)
+    return size * _per_second(large.sum, device)
 
 
 def _per_second(work: Callable[[], Any], device: Any) -> float:

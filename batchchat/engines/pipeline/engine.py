@@ -214,7 +214,9 @@ class PipelineEngine:
         self._rope.forget()
         self._pipeline.call_count = 0  # many calls are meant here; the pipeline would advise against them
         requests = [row.request for row in rows]
-        ids: list[list[int]] = self._pipeline(requests, batch_size=len(requests), **arguments)
+        # The model's own generation config is bare; the pipeline's has lengths beside it, which `generate` warns of.
+        bare = {"generation_config": None, **arguments}
+        ids: list[list[int]] = self._pipeline(requests, batch_size=len(requests), **bare)
         return ids
 
     def _failed(self, request: Request, reason: str) -> OpenAnswer:

@@ -34,13 +34,10 @@ class Trial(NamedTuple):
 
 def peak_bytes(device: torch.device, run: Callable[[], None]) -> int:
     """What `run` allocates at most on an accelerator, beside what was allocated before."""
-    memory: Any = torch.accelerator
-    if not hasattr(memory, "max_memory_allocated"):  # since torch 2.9
-        memory = torch.cuda
-    memory.reset_peak_memory_stats(device)
-    before = memory.memory_allocated(device)
+    torch.accelerator.reset_peak_memory_stats(device)
+    before = torch.accelerator.memory_allocated(device)
     run()
-    return int(memory.max_memory_allocated(device) - before)
+    return int(torch.accelerator.max_memory_allocated(device) - before)
 
 
 def try_largest(
