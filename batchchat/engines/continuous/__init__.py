@@ -12,9 +12,10 @@ from batchchat.engines.base import EngineConfig, EngineContext
 from batchchat.engines.continuous.acceleration import acceleration
 from batchchat.engines.continuous.admission.batch_invariance import rows_are_independent
 from batchchat.engines.continuous.admission.self_check import check
-from batchchat.engines.continuous.engine import ContinuousEngine, pass_sizes
+from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.continuous.graphs import record_cuda
 from batchchat.engines.continuous.paged.sizing import page_tokens, try_largest
+from batchchat.engines.continuous.passes import pass_sizes
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
 from batchchat.errors import UsageError
 from batchchat.models import load_generation_defaults
