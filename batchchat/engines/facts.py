@@ -114,6 +114,10 @@ class ContinuousFacts(EngineFacts):
     kv_peak_tokens: Tokens = Field(description="Most tokens that the cache had places for.")
     prompt_tokens_reused: Tokens = Field(description="Tokens of prompts that were taken over and not computed.")
     preempted: Times = Field(description="How often a request gave up its place for want of memory.")
+    steps_recorded: Times = Field(
+        default=0, description="Numbers of rows for which a step was recorded when the run began."
+    )
+    recording_seconds: Seconds = Field(default=0.0, description="How long that took.")
     steps_replayed: Times = Field(description="Steps that were replayed from a recorded graph.")
     drafts: DraftFacts | None = Field(default=None, description="What came of drafts, where there were any.")
 

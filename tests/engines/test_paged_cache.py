@@ -347,20 +347,6 @@ def test_what_is_shared_is_computed_once() -> None:
     assert len(set(tokens(found).values())) == 8
 
 
-def test_one_recording_for_each_number_of_rows_serves_all_lengths() -> None:
-    made = [0]
-
-    def record(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        made[0] += 1
-        return step
-
-    plain, _ = answer(mixed()[:16], turns=2)
-    recorded, facts = answer(mixed()[:16], turns=2, record=record)
-    assert tokens(recorded) == tokens(plain)
-    assert 1 <= made[0] <= len({row_bucket(rows) for rows in range(1, 9)})
-    assert facts.steps_replayed > 20
-
-
 def test_drafts_are_verified_over_pages() -> None:
     requests = [request(n, prompt(n, 12) * 3, max_new_tokens=30) for n in range(6)]
     plain, _ = answer(requests)

@@ -13,7 +13,7 @@ from batchchat.engines.continuous.acceleration import acceleration
 from batchchat.engines.continuous.admission.batch_invariance import rows_are_independent
 from batchchat.engines.continuous.admission.self_check import check
 from batchchat.engines.continuous.engine import ContinuousEngine
-from batchchat.engines.continuous.graphs import record_cuda
+from batchchat.engines.continuous.graphs import CudaGraphs
 from batchchat.engines.continuous.paged.sizing import page_tokens, try_largest
 from batchchat.engines.continuous.passes import pass_sizes
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
@@ -63,7 +63,7 @@ def try_build(
         on_token=context.on_token,
         budget=context.budget,
         drafter=drafter or _drafter(model, context),
-        record=record_cuda if config.record_graphs else None,
+        record=CudaGraphs() if config.record_graphs else None,
         undo=undo,
     )
     return engine, ""

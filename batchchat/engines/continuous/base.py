@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -71,28 +71,6 @@ class PackedPass(Protocol):
 
     @property
     def size(self) -> int: ...
-
-    @property
-    def layout(self) -> Any:
-        """All but the values in its inputs, which a recording is made for; changes where the tensors behind it move.
-        None where recordings are of no use."""
-        ...
-
-    def inputs(self) -> Iterable[torch.Tensor]:
-        """The tensors that differ between passes of one layout."""
-        ...
-
-    def own_inputs(self) -> PackedPass:
-        """The same pass on tensors of its own, into which other passes of its layout can be filled."""
-        ...
-
-    def fill(self, other: Any) -> None:
-        """Take the inputs of another pass of the same layout."""
-        ...
-
-    def begin(self) -> None:
-        """Forget what was derived from the inputs: they were filled anew."""
-        ...
 
 
 class KVStore(Protocol[Held]):
@@ -172,6 +150,10 @@ class KVStore(Protocol[Held]):
     ) -> Any:
         """A pass of at least `size` tokens over `spans`, for which there is room, with at least `num_logits` logits.
         `exact` (strict mode): of just that size, and a token's attention depends on its own sequence alone."""
+        ...
+
+    def blank(self, rows: int, device: torch.device, exact: bool) -> Any | None:
+        """A pass of `rows` rows that hold nothing, for recordings to be made of; None where they are of no use."""
         ...
 
     def attend(

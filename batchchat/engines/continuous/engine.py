@@ -15,7 +15,7 @@ from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.caches import make_cache
 from batchchat.engines.continuous.graphs import Record
 from batchchat.engines.continuous.model_runner import ModelRunner
-from batchchat.engines.continuous.passes import CHUNK, EXACT_CHUNK, Part, parts
+from batchchat.engines.continuous.passes import CHUNK, EXACT_CHUNK, Part, decode_sizes, parts
 from batchchat.engines.continuous.pools import bucket
 from batchchat.engines.continuous.scheduler import Scheduler
 from batchchat.engines.continuous.sequence import Sequence
@@ -78,7 +78,8 @@ class ContinuousEngine:
         self._budget = budget or Budget()
         device = model.get_input_embeddings().weight.device
         quantum = EXACT_CHUNK if self._exact else 1
-        self._cache = make_cache(config.cache, device, config.max_tokens, quantum)
+        longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self._cache = make_cache(config.cache, device, config.max_tokens, quantum, longest)
         self._cache.budget = self._budget.within(config.max_tokens)
         self._needy: Sequence | None = None
         """The request for which memory ran out just now, with nothing left to give up."""
@@ -88,7 +89,7 @@ class ContinuousEngine:
         """The last step, whose tokens the host does not know yet."""
         self._read_at = 0.0
         """When the last step's tokens were known."""
-        self._runner = ModelRunner(model, self._cache, record, lambda why: meter.event("not_recorded", why))
+        self._runner = ModelRunner(model, self._cache)
         self._scheduler = Scheduler(self._cache, config.max_rows, CHUNK, self._exact)
         self._work = Work()
         self._codec = codec
@@ -97,6 +98,9 @@ class ContinuousEngine:
         self._writing = Writing(vocab_size, device, codec, on_token, read_by)
         self._speculation = None if drafter is None else Speculation(drafter, meter, config.always_draft)
         self._undo = undo
+        self._recording_seconds = 0.0
+        if record is not None:
+            self._record(record)
 
     def run(self, feed: Feed) -> Iterator[Completion]:
         try:
@@ -126,6 +130,7 @@ class ContinuousEngine:
                 feed.wait(_WAIT_SECONDS)
 
     def describe(self) -> ContinuousFacts:
+        recordings = self._runner.recordings
         return ContinuousFacts(
             **model_facts(self._runner.model).values(),
             engine="continuous",
@@ -138,7 +143,9 @@ class ContinuousEngine:
             kv_peak_tokens=self._cache.peak_tokens,
             prompt_tokens_reused=self._scheduler.num_reused,
             preempted=self._scheduler.num_preempted,
-            steps_replayed=self._runner.num_replayed,
+            steps_recorded=0 if recordings is None else len(recordings),
+            recording_seconds=self._recording_seconds,
+            steps_replayed=0 if recordings is None else recordings.num_replayed,
             learned_batch_tokens=self._budget.tokens,
             drafts=None if self._speculation is None else self._speculation.describe(),
         )
@@ -151,6 +158,22 @@ class ContinuousEngine:
         self._undo = lambda: None
         del self._runner
         release_memory()
+
+    def _record(self, record: Record) -> None:
+        """Record the steps that only decode."""
+        began = self._meter.now()
+        sizes = decode_sizes(self._config)
+        try:
+            self._runner.record(record, sizes, self._exact)
+        except Exception as error:  # a model may do what cannot be recorded
+            words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            self._meter.event("not_recorded", f"steps cannot be recorded, and are computed one by one ({words})")
+            release_memory()
+        self._recording_seconds = self._meter.now() - began
+        if self._runner.recordings is not None:
+            self._meter.event(
+                "recorded", f"steps of {len(sizes)} numbers of rows were recorded in {self._recording_seconds:.1f} s"
+            )
 
     def _give_up(self) -> None:
         self._unread = None

@@ -62,6 +62,9 @@ def fixed_sizes(max_rows: int) -> tuple[int, int]:
     return row_bucket(max_rows), CHUNK
 
 
-def row_buckets(max_rows: int) -> list[int]:
-    """The sizes that passes which only decode have with up to `max_rows` requests in flight, the largest first."""
-    return sorted({row_bucket(rows) for rows in range(1, max_rows + 1)}, reverse=True)
+def decode_sizes(config: EngineConfig) -> list[int]:
+    """The numbers of rows that passes which only decode have over pages."""
+    if config.batch_invariant and not config.any_pass_size:
+        return [row_bucket(config.max_rows) if config.shared_passes else _APART_ROWS]
+    least = 2 if config.batch_invariant else 1
+    return sorted({row_bucket(rows) for rows in range(least, max(least, config.max_rows) + 1)})

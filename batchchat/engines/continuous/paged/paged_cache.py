@@ -11,17 +11,22 @@ from batchchat.engines.continuous.acceleration import Acceleration
 from batchchat.engines.continuous.attention_spec import Scoring
 from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.paged.backends import choose
-from batchchat.engines.continuous.paged.batch import PagedPass, lay_out
+from batchchat.engines.continuous.paged.batch import PagedPass, blank, lay_out
 from batchchat.engines.continuous.paged.block_table import BlockTables
 from batchchat.engines.continuous.paged.contract import PagedAttention
 from batchchat.engines.continuous.paged.pages import Pages
+from batchchat.engines.continuous.prefix_index import BLOCK_SIZE
 
 
 class PagedCache(BlockTables):
-    """Block tables whose blocks are pages: see `base.KVStore`. All memory is taken when the layers are known, once."""
+    """Block tables whose blocks are pages: see `base.KVStore`. All memory is taken when the layers are known, once.
 
-    def __init__(self, budget: int, quantum: int = 1):
+    `longest`: tokens that a sequence has at most, where that is known.
+    """
+
+    def __init__(self, budget: int, quantum: int = 1, longest: int | None = None):
         super().__init__(budget, quantum)
+        self._longest = min(budget, longest or budget)
         self.pages = Pages(self.pool.num_blocks)
         self._attention: dict[int, PagedAttention] = {}
         """Per layer what attends over its pages."""
@@ -40,7 +45,10 @@ class PagedCache(BlockTables):
     ) -> PagedPass:
         self.pages.copy(self.copies)
         self.copies.clear()
-        return lay_out(spans, device, size, num_logits, self.pool.num_blocks, exact)
+        return lay_out(spans, device, size, num_logits, exact)
+
+    def blank(self, rows: int, device: torch.device, exact: bool) -> PagedPass:
+        return blank(rows, -(-self._longest // BLOCK_SIZE) + 1, device, exact)
 
     def attend(
         self,
