@@ -56,13 +56,21 @@ def release_memory() -> None:
         empty_cache()
 
 
+def unused_bytes(device: torch.device) -> int:
+    """What no one uses of an accelerator's memory, torch included."""
+    import torch
+
+    if hasattr(torch.accelerator, "get_memory_info"):  # since torch 2.10
+        return int(torch.accelerator.get_memory_info(device)[0])
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
 def free_bytes(device: torch.device) -> int:
     """What an accelerator has left, memory that torch holds and does not use included."""
     import torch
 
-    memory = torch.accelerator if hasattr(torch.accelerator, "get_memory_info") else torch.cuda  # since torch 2.10
-    free, _ = memory.get_memory_info(device) if memory is torch.accelerator else torch.cuda.mem_get_info(device)
-    return int(free + memory.memory_reserved(device) - memory.memory_allocated(device))
+    memory = torch.accelerator if hasattr(torch.accelerator, "memory_reserved") else torch.cuda  # since torch 2.9
+    return unused_bytes(device) + int(memory.memory_reserved(device) - memory.memory_allocated(device))
 
 
 def too_large(request: Request) -> str:

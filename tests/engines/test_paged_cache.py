@@ -21,13 +21,14 @@ from batchchat.engines.continuous.paged.backends import BACKENDS
 from batchchat.engines.continuous.paged.batch import row_bucket
 from batchchat.engines.continuous.paged.block_pool import CachedBlock
 from batchchat.engines.continuous.paged.block_table import BlockTable, BlockTables
-from batchchat.engines.continuous.paged.sizing import Trial, page_tokens, try_largest
+from batchchat.engines.continuous.paged.sizing import Trial, page_tokens, try_largest, try_recording
 from batchchat.engines.continuous.prefix_index import BLOCK_SIZE
 from batchchat.engines.continuous.speculative.drafters import LookUp
 from batchchat.errors import EnvironmentFault
 from batchchat.schedule import Feed
 from tests.support.architectures import ARCHITECTURES
 from tests.support.engines import continuous
+from tests.support.recording import Replays
 from tests.support.requests import mixed, prompt
 from tests.support.scheduling import Scheduling, Tokens
 from tests.support.zoo import Clock, llama, request
@@ -402,6 +403,31 @@ def test_a_trial_pass_tells_its_memory_from_that_of_the_pages() -> None:
     a_token = 2 * config.num_hidden_layers * config.num_key_value_heads * (config.hidden_size // 4) * 4
     assert trial.block_bytes == BLOCK_SIZE * a_token
     assert trial.pass_bytes == 10**6 - 7 * trial.block_bytes
+
+
+def test_recordings_are_counted_before_the_pages_are_sized() -> None:
+    """Two are made, with the memory of the largest, and the second stands for the others."""
+    left = iter([1000, 700, 680, 1000, 700])
+    assert try_recording(llama(layers=1), (1, 2, 4, 8, 16), Replays(), free=lambda device: next(left)) == 300 + 4 * 20
+    assert try_recording(llama(layers=1), (16,), Replays(), free=lambda device: next(left)) == 300
+    device = torch.device("cuda")
+    trial = Trial(pass_bytes=0, block_bytes=1000, recorded_bytes=50_000)
+    assert page_tokens(trial, device, lambda device: 10**6) == 900 * BLOCK_SIZE
+    with pytest.raises(EnvironmentFault, match=r"0\.05 GB of recorded steps"):
+        page_tokens(trial._replace(recorded_bytes=5 * 10**7), device, lambda device: 10**7)
+
+    def refused(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    assert try_recording(llama(layers=1), (1, 2), refused, free=lambda device: 1000) == 0
+
+
+def test_a_trial_pass_that_does_not_fit_is_said_in_a_sentence() -> None:
+    def peak(device: torch.device, run: Callable[[], None]) -> int:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(EnvironmentFault, match=r"for one pass; free the device, lower engine.max_batch_rows"):
+        try_largest(llama(layers=1), 100, 8, peak)
 
 
 @pytest.mark.parametrize("name", ["gemma2, window 50", "gpt_oss, window 50"])
