@@ -11,12 +11,12 @@ import torch
 
 from batchchat.engines.base import EngineConfig, EngineContext
 from batchchat.engines.continuous.acceleration import acceleration
-from batchchat.engines.continuous.admission.batch_invariance import rows_are_independent
+from batchchat.engines.continuous.admission.batch_invariance import passes_can_be_shared, rows_are_independent
 from batchchat.engines.continuous.admission.self_check import check
 from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.continuous.graphs import CudaGraphs
 from batchchat.engines.continuous.paged.sizing import page_tokens, try_largest, try_recording
-from batchchat.engines.continuous.passes import decode_sizes, pass_sizes
+from batchchat.engines.continuous.passes import decode_sizes, fixed_sizes, pass_sizes
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
 from batchchat.errors import UsageError
 from batchchat.models import load_generation_defaults
@@ -66,10 +66,15 @@ def _build(
         context.meter.event(
             "self_check", f"logits differ from the plain forward by {found.difference:.2g} standard deviations"
         )
+    for name, why in ({} if found.pages is None else found.pages.not_by).items():
+        context.meter.event("attention_fallback", f"{name} does not attend over the pages: {why}")
     config = _config(model, context)
     drafter = drafter or _drafter(model, context, undoing)
     if config.batch_invariant:
-        config = replace(config, any_pass_size=rows_are_independent(model, pass_sizes(config.max_rows)))
+        proven = _strict(model, config)
+        if proven is None:
+            return None, "its products give a row other bits at another place of a pass, which strict mode rules out"
+        config = proven
     if config.max_tokens == 0:
         config = replace(config, max_tokens=_page_tokens(model, config))
     engine = ContinuousEngine(
@@ -84,6 +89,16 @@ def _build(
         undo=undoing.close,
     )
     return engine, ""
+
+
+def _strict(model: Any, config: EngineConfig) -> EngineConfig | None:
+    """What passes a trial allows in strict mode: of any size, of fixed sizes that are shared, or on a CPU, where each
+    prompt has one for itself, of fixed size. None where nothing is known to give the same bits."""
+    if rows_are_independent(model, pass_sizes(config.max_rows)):
+        return replace(config, any_pass_size=True)
+    if _device(model).type == "cpu":
+        return config
+    return replace(config, shared_passes=True) if passes_can_be_shared(model, *fixed_sizes(config.max_rows)) else None
 
 
 def prepare(model: Any) -> Callable[[], None]:

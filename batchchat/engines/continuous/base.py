@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from batchchat.engines.continuous.acceleration import Acceleration
     from batchchat.engines.continuous.attention_spec import Scoring
     from batchchat.engines.continuous.batch import Span
+    from batchchat.engines.facts import AttentionFacts
 
 
 class Allocation(Protocol):
@@ -150,6 +151,15 @@ class KVStore(Protocol[Held]):
     ) -> Any:
         """A pass of at least `size` tokens over `spans`, for which there is room, with at least `num_logits` logits.
         `exact` (strict mode): of just that size, and a token's attention depends on its own sequence alone."""
+        ...
+
+    def attended_by(self) -> AttentionFacts | None:
+        """Who attends over pages; None where there are none."""
+        ...
+
+    @property
+    def gathers(self) -> bool:
+        """Whether attention takes as long as if all sequences were of the greatest length, once it is recorded."""
         ...
 
     def blank(self, rows: int, device: torch.device, exact: bool) -> Any | None:

@@ -137,6 +137,7 @@ class ContinuousEngine:
             reproducible="strict" if self._exact else "fast",
             passes=None if not self._exact else "of any size" if self._config.any_pass_size else "of fixed size",
             computed_by=self._runner.computed_by,
+            pages=self._cache.attended_by(),
             work=self._work.facts(),
             max_rows=self._scheduler.max_rows,
             kv_budget_tokens=self._cache.budget,

@@ -186,6 +186,11 @@ class KVCache:
         """See `build_pass`."""
         return build_pass(spans, device, size, num_logits, exact=exact)
 
+    gathers = False
+
+    def attended_by(self) -> None:
+        """Slots are attended over in place."""
+
     def blank(self, rows: int, device: torch.device, exact: bool) -> None:
         """Passes over slots are not recorded: where the slots lie changes with every row that comes or goes."""
 

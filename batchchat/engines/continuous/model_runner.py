@@ -91,8 +91,12 @@ class ModelRunner:
         """Make recordings of passes that only decode, with so many rows, where the cache's can be recorded. Raises
         whatever a model raises that does what cannot be; it is computed plainly then."""
         blank = self.cache.blank(max(sizes), self.device, exact)
-        if blank is not None:
-            self.recordings = Recordings(self._compute, record, blank, sizes)
+        if blank is None:
+            return
+        self._compute(blank.first(1, width=1))  # from then on it is known who attends
+        if self.cache.gathers:
+            raise UnsupportedModelError("its attention copies all blocks that a table could name")
+        self.recordings = Recordings(self._compute, record, blank, sizes)
 
     @property
     def computed_by(self) -> str:

@@ -65,8 +65,9 @@ class PagedPass:
         """The tensors that differ between passes of as many rows."""
         yield from (self.input_ids, self.position_ids, self.wanted, self.slots, self.tables, self.lengths)
 
-    def first(self, rows: int) -> PagedPass:
-        """Of a pass that only decodes the part with the first rows, on the same memory."""
+    def first(self, rows: int, width: int | None = None) -> PagedPass:
+        """Of a pass that only decodes the part with the first rows, and of their tables the first `width` blocks, on
+        the same memory."""
         return replace(
             self,
             input_ids=self.input_ids[:, :rows],
@@ -74,7 +75,7 @@ class PagedPass:
             wanted=self.wanted[:rows],
             num_wanted=rows,
             slots=self.slots[:rows],
-            tables=self.tables[:rows],
+            tables=self.tables[:rows, :width],
             lengths=self.lengths[:rows],
             num_decoding=rows,
         )

@@ -10,12 +10,12 @@ import torch
 from batchchat.engines.continuous.acceleration import Acceleration
 from batchchat.engines.continuous.attention_spec import Scoring
 from batchchat.engines.continuous.batch import Span
-from batchchat.engines.continuous.paged.backends import choose
+from batchchat.engines.continuous.paged.backends import Backend, choose
 from batchchat.engines.continuous.paged.batch import PagedPass, blank, lay_out
 from batchchat.engines.continuous.paged.block_table import BlockTables
-from batchchat.engines.continuous.paged.contract import PagedAttention
 from batchchat.engines.continuous.paged.pages import Pages
 from batchchat.engines.continuous.prefix_index import BLOCK_SIZE
+from batchchat.engines.facts import AttentionFacts
 
 
 class PagedCache(BlockTables):
@@ -28,8 +28,8 @@ class PagedCache(BlockTables):
         super().__init__(budget, quantum)
         self._longest = min(budget, longest or budget)
         self.pages = Pages(self.pool.num_blocks)
-        self._attention: dict[int, PagedAttention] = {}
-        """Per layer what attends over its pages."""
+        self.backends: dict[int, Backend] = {}
+        """Per layer who attends over its pages."""
 
     def drop_idle(self) -> None:
         """Pages are one piece of memory for the run: there is nothing to give back."""
@@ -47,6 +47,15 @@ class PagedCache(BlockTables):
         self.copies.clear()
         return lay_out(spans, device, size, num_logits, exact)
 
+    def attended_by(self) -> AttentionFacts:
+        chosen = self.backends.values()
+        refused = {name: why for backend in chosen for name, why in backend.refused.items()}
+        return AttentionFacts(by=tuple(dict.fromkeys(backend.name for backend in chosen)), not_by=refused)
+
+    @property
+    def gathers(self) -> bool:
+        return any(backend.gathers for backend in self.backends.values())
+
     def blank(self, rows: int, device: torch.device, exact: bool) -> PagedPass:
         return blank(rows, -(-self._longest // BLOCK_SIZE) + 1, device, exact)
 
@@ -63,9 +72,9 @@ class PagedCache(BlockTables):
         self.pages.learn(layer, key, value)
         keys, values = self.pages.keys[layer], self.pages.values[layer]
         queries = query[0].transpose(0, 1)
-        if layer not in self._attention:
-            _, self._attention[layer] = choose(queries, keys, values, scoring)
-        attention = self._attention[layer]
+        if layer not in self.backends:
+            self.backends[layer] = choose(queries, keys, values, scoring)
+        attention = self.backends[layer].attention
         attention.write(key[0].transpose(0, 1), value[0].transpose(0, 1), keys, values, work.slots)
         rows = work.num_decoding
         scaling, bends = scoring.scaling, scoring[1:]
