@@ -18,6 +18,7 @@ from batchchat.engines.continuous.graphs import CudaGraphs
 from batchchat.engines.continuous.paged.sizing import page_tokens, try_largest, try_recording
 from batchchat.engines.continuous.passes import decode_sizes, fixed_sizes, pass_sizes
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
+from batchchat.engines.loading import load
 from batchchat.errors import UsageError
 from batchchat.models import load_generation_defaults
 from batchchat.prompts import resolve_settings
@@ -25,9 +26,7 @@ from batchchat.prompts import resolve_settings
 
 def build(context: EngineContext) -> ContinuousEngine:
     """The engine of a recipe: loads its model. Raises UsageError, with the reason, where it cannot be run."""
-    from batchchat.models import load_model
-
-    model = load_model(context.recipe.model)
+    model = load(context)
     engine, reason = try_build(model, context)
     if engine is None:
         raise UsageError(
