@@ -98,10 +98,10 @@ def reader(device: torch.device) -> Reader:
 
 def _from_cuda(choice: Choice) -> Reading:
     packed = choice.packed()
-    host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
+    host = torch.empty(1 + len(packed), dtype=packed.dtype, pin_memory=True)[1:]  # a step may have no tokens
     host.copy_(packed, non_blocking=True)
     there = torch.cuda.Event()
-    there.record()
+    there.record(torch.cuda.current_stream(packed.device))
 
     def read() -> Told:
         there.synchronize()

@@ -10,6 +10,6 @@ import torch
 def staged(values: Any, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
     """A list or an array as a tensor on a device. Memory that is not pinned would be copied with the host waiting."""
     tensor = torch.as_tensor(values, dtype=dtype)
-    if device.type == "cpu":
-        return tensor
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+    if device.type == "cuda" and tensor.numel():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

@@ -84,7 +84,7 @@ def _build(
         on_token=context.on_token,
         budget=context.budget,
         drafter=drafter,
-        record=CudaGraphs() if config.record_graphs else None,
+        record=CudaGraphs(_device(model)) if config.record_graphs else None,
         undo=undoing.close,
     )
     return engine, ""
@@ -124,7 +124,7 @@ def _page_tokens(model: Any, config: EngineConfig) -> int:
     of steps."""
     trial = try_largest(model, max(pass_sizes(config.max_rows)), config.max_rows)
     if config.record_graphs:
-        recorded = try_recording(model, decode_sizes(config), CudaGraphs(), config.batch_invariant)
+        recorded = try_recording(model, decode_sizes(config), CudaGraphs(_device(model)), config.batch_invariant)
         trial = trial._replace(recorded_bytes=recorded)
     return page_tokens(trial, _device(model))
 

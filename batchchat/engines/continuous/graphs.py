@@ -52,21 +52,23 @@ def _step(compute: Compute, work: PagedPass) -> Callable[[], torch.Tensor]:
 class CudaGraphs:
     """Makes recordings as CUDA graphs that share their memory: one is replayed at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool: tuple[int, int] | None = None
 
     def __call__(self, step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
         """A computation is run twice before it is recorded, as kernels are compiled and choose their plans when they
         first run; rows that hold nothing write nothing."""
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(2):
-                step()
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # others may watch the device
-            logits = step()
+        with torch.cuda.device(self._device):
+            aside, main = torch.cuda.Stream(), torch.cuda.current_stream()
+            aside.wait_stream(main)
+            with torch.cuda.stream(aside):
+                for _ in range(2):
+                    step()
+            main.wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # others may watch it
+                logits = step()
         self._pool = graph.pool()
 
         def replay() -> torch.Tensor:
