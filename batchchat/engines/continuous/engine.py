@@ -177,7 +177,7 @@ class ContinuousEngine:
             )
 
     def _give_up(self) -> None:
-        self._unread = None
+        self._unread, self._held = None, []
         self._scheduler.give_up()
         self._writing.keep()
 
