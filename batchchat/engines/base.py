@@ -74,7 +74,7 @@ class EngineConfig:
     """Padded token places in a batch, or keys and values in flight, in tokens."""
     batch_invariant: bool = False
     """A request's tokens are bit for bit the same alone or in a crowd (`engine.reproducible: strict`)."""
-    any_pass_size: bool = False
+    products_are_invariant: bool = False
     """Passes of all sizes are known to give a row the same bits, so that batch invariance needs no fixed shapes."""
     shared_passes: bool = False
     """Of batch invariance by fixed shapes: a row's bits are known not to depend on its place in a pass, so that all

@@ -58,7 +58,7 @@ def test_one_recording_for_each_number_of_rows_serves_all_lengths(more: dict[str
     ]
 
 
-@pytest.mark.parametrize("more", [{}, {"any_pass_size": True}, {"shared_passes": True}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"products_are_invariant": True}, {"shared_passes": True}], ids=str)
 def test_strict_passes_of_one_size_do_not_overwrite_each_other(more: dict[str, Any]) -> None:
     """Several of them make a step, and all are replayed from one recording."""
     requests = [request(n, prompt(n, 5 + n), max_new_tokens=6, logprobs=2) for n in range(20)]
@@ -114,7 +114,7 @@ def test_padding_and_blank_rows_write_nothing(monkeypatch: pytest.MonkeyPatch) -
 
 
 def passes(count: int, width: int) -> PagedPass:
-    blank = batch.blank(count, width, torch.device("cpu"), exact=False)
+    blank = batch.blank(count, width, torch.device("cpu"), batch_invariant=False)
     blank.input_ids += torch.arange(count)
     return blank
 

@@ -267,7 +267,7 @@ def test_passes_of_any_size_give_the_same_bits(dtype: torch.dtype) -> None:
     model = copy.deepcopy(llama(layers=2)).to(dtype)
     prepare(model)
     assert rows_are_independent(model, pass_sizes(9))
-    strict: dict[str, Any] = {"batch_invariant": True, "any_pass_size": True}
+    strict: dict[str, Any] = {"batch_invariant": True, "products_are_invariant": True}
     requests = [
         request(n, tuple(range(5 + n, 45 + 9 * n)), max_new_tokens=10, temperature=float(n % 2), logprobs=1)
         for n in range(9)
@@ -291,7 +291,7 @@ def test_a_long_prompt_beside_others_does_not_change_their_bits(dtype: torch.dty
     requests = [long, *short]  # one short prompt after the other is read while the long one is
 
     def run(chosen: list[Request], rows: int) -> dict[int, Any]:
-        engine = continuous(model, Clock(), max_rows=rows, batch_invariant=True, any_pass_size=True)
+        engine = continuous(model, Clock(), max_rows=rows, batch_invariant=True, products_are_invariant=True)
         return {d.request.index: (d.token_ids, d.logprobs) for d in engine.run(Feed(iter(chosen), look_ahead=4))}
 
     alone = [run([one], 1)[one.index] for one in requests]

@@ -19,7 +19,7 @@ from batchchat.engines import EngineContext, build_engine
 from batchchat.engines import continuous as continuous_engine
 from batchchat.engines.continuous.admission.batch_invariance import passes_can_be_shared
 from batchchat.engines.continuous.admission.cancelling import cancelling, same_at_any_place, same_at_any_size
-from batchchat.engines.continuous.admission.self_check import check
+from batchchat.engines.continuous.admission.self_check import self_check
 from batchchat.errors import UsageError
 from batchchat.prompts import TokenizerCodec
 from batchchat.recipe import Recipe
@@ -106,8 +106,8 @@ def test_the_same_bits_in_other_architectures(name: str) -> None:
 
 def test_experts_are_refused_since_their_shapes_depend_on_the_crowd() -> None:
     model = next(architecture for architecture in ARCHITECTURES if architecture.name == "mixtral").model()
-    assert check(model).reason is None
-    assert "experts" in str(check(model, strict=True).reason)
+    assert self_check(model).reason is None
+    assert "experts" in str(self_check(model, strict=True).reason)
 
 
 def test_fast_mode_is_not_promised_the_same_bits() -> None:

@@ -92,7 +92,7 @@ def test_a_flag_in_the_models_own_file_takes_the_pipeline_and_one_that_is_off_do
     assert build_engine("auto", context(dense, Clock(), sampled)).describe().engine == "pipeline"
 
 
-@pytest.mark.parametrize("when", ["check", "ContinuousEngine"])
+@pytest.mark.parametrize("when", ["self_check", "ContinuousEngine"])
 def test_an_engine_that_cannot_be_built_leaves_the_model_as_it_was(
     when: str, dense: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

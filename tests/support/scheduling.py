@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.scheduler import Scheduler
-from batchchat.engines.continuous.sequence import Sequence
+from batchchat.engines.continuous.sequence import SequenceState
 from tests.support.requests import CODEC
 from tests.support.zoo import request
 
@@ -36,7 +36,7 @@ class Scheduling(RuleBasedStateMachine):
     @rule(tokens=Tokens.filter(len), answer=st.integers(1, 90))
     def add(self, tokens: list[int], answer: int) -> None:
         self.number += 1
-        sequence = Sequence(request(self.number, tuple(tokens), max_new_tokens=answer), CODEC, 0.0)
+        sequence = SequenceState(request(self.number, tuple(tokens), max_new_tokens=answer), CODEC, 0.0)
         self.scheduler.add(sequence)
         self.open.add(self.number)
 
@@ -57,19 +57,19 @@ class Scheduling(RuleBasedStateMachine):
             if span.sampled:
                 sequence = span.sequence
                 for token in [*span.drafts[:accepted], 1 + sequence.request.index % 3]:
-                    if not sequence.progress.done:
+                    if not sequence.answer.done:
                         sequence.choose()
                         sequence.read(token, None)
                 if span.drafts:
                     self.scheduler.settle(sequence)
-                if sequence.progress.done:
+                if sequence.answer.done:
                     self.scheduler.finish(sequence)
                     self.open.remove(sequence.request.index)
 
     @precondition(lambda self: self.scheduler.running)
     @rule()
-    def set_apart(self) -> None:
-        guilty = self.scheduler.set_apart()
+    def bisect(self) -> None:
+        guilty = self.scheduler.bisect()
         if guilty is not None:
             self.open.remove(guilty.request.index)
 

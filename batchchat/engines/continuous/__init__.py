@@ -12,7 +12,7 @@ import torch
 from batchchat.engines.base import EngineConfig, EngineContext
 from batchchat.engines.continuous.acceleration import acceleration
 from batchchat.engines.continuous.admission.batch_invariance import passes_can_be_shared, rows_are_independent
-from batchchat.engines.continuous.admission.self_check import check
+from batchchat.engines.continuous.admission.self_check import self_check
 from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.continuous.graphs import CudaGraphs
 from batchchat.engines.continuous.paged.sizing import page_tokens, try_largest, try_recording
@@ -58,7 +58,7 @@ def _build(
     model: Any, context: EngineContext, drafter: Drafter | None, undoing: ExitStack
 ) -> tuple[ContinuousEngine | None, str]:
     """The engine for a prepared model, or why there is none. `undoing` holds what undoes what was changed for it."""
-    found = check(model, context.recipe.engine.reproducible == "strict")
+    found = self_check(model, context.recipe.engine.reproducible == "strict")
     if found.reason is not None:
         return None, found.reason
     if found.difference is not None:
@@ -94,7 +94,7 @@ def _strict(model: Any, config: EngineConfig) -> EngineConfig | None:
     """What passes a trial allows in strict mode: of any size, of fixed sizes that are shared, or on a CPU, where each
     prompt has one for itself, of fixed size. None where nothing is known to give the same bits."""
     if rows_are_independent(model, pass_sizes(config.max_rows)):
-        return replace(config, any_pass_size=True)
+        return replace(config, products_are_invariant=True)
     if _device(model).type == "cpu":
         return config
     return replace(config, shared_passes=True) if passes_can_be_shared(model, *fixed_sizes(config.max_rows)) else None

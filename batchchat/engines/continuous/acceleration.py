@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from batchchat.engines.continuous.attention_spec import Scoring
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.batch import Pass
 
 ACCELERATIONS: dict[str, str] = {"cpu": "batchchat.engines.cpu", "cuda": "batchchat.engines.cuda.acceleration"}
@@ -26,7 +26,7 @@ class Acceleration(Protocol):
         """Whether there are kernels here at all, for the report."""
         ...
 
-    def attends(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring) -> bool:
+    def attends(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spec: AttentionSpec) -> bool:
         """Whether `attend` does this attention."""
         ...
 
@@ -38,7 +38,7 @@ class Acceleration(Protocol):
         key: torch.Tensor,
         value: torch.Tensor,
         out: torch.Tensor,
-        scoring: Scoring,
+        spec: AttentionSpec,
     ) -> None:
         """Keep keys and values of a pass's spans, but for its long ones, and write their attention to `out`. Shapes as
         in `attention.attend`."""

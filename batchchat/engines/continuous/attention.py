@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from batchchat.engines.continuous.acceleration import Acceleration
-from batchchat.engines.continuous.attention_spec import Scoring
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.batch import DecodeGroup, Pass, PrefillSpan
 
 
@@ -20,7 +20,7 @@ def attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    scoring: Scoring,
+    spec: AttentionSpec,
     faster: Acceleration | None = None,
 ) -> torch.Tensor:
     """Keep the pass's new keys and values `[1, heads, tokens, dim]` in their slots, and attend over those.
@@ -31,19 +31,19 @@ def attend(
     queries = query[0].transpose(0, 1)
     out = queries.new_empty(*queries.shape[:2], value.shape[3])
     spans = current.prefilling
-    if faster is not None and faster.attends(query, key, value, scoring):
-        faster.attend(current, layer, query, key, value, out, scoring)
+    if faster is not None and faster.attends(query, key, value, spec):
+        faster.attend(current, layer, query, key, value, out, spec)
         spans = current.long_spans
         _store_spans(spans, layer, key, value)
     else:
         _store(current, layer, key, value)
         for group in current.decoding:
-            out[group.first : group.last] = _decode(current, group, layer, queries, scoring)
+            out[group.first : group.last] = _decode(current, group, layer, queries, spec)
     for span in spans:
-        if scoring.softcap is None and scoring.sinks is None:
-            out[span.first : span.last] = _prefill_fused(current, span, layer, query, scoring)
+        if spec.softcap is None and spec.sinks is None:
+            out[span.first : span.last] = _prefill_fused(current, span, layer, query, spec)
         else:
-            out[span.first : span.last] = _prefill(current, span, layer, queries, scoring)
+            out[span.first : span.last] = _prefill(current, span, layer, queries, spec)
     out[current.num_tokens :] = 0  # padding, of which nothing may come that is not finite
     return out[None]
 
@@ -67,11 +67,11 @@ def _decode(
     group: DecodeGroup,
     layer: int,
     queries: torch.Tensor,
-    scoring: Scoring,
+    spec: AttentionSpec,
 ) -> torch.Tensor:
     keys = group.pool.keys[layer][: group.num_rows, :, : group.length]
     values = group.pool.values[layer][: group.num_rows, :, : group.length]
-    if current.exact:  # a product over slices of longer slots may round in another way
+    if current.batch_invariant:  # a product over slices of longer slots may round in another way
         keys, values = keys.contiguous(), values.contiguous()
     rows, heads = keys.shape[:2]
     count, shared = group.count, queries.shape[1] // heads
@@ -81,9 +81,9 @@ def _decode(
         spread[group.rows] = own
         own = spread
     folded = own.permute(0, 2, 3, 1, 4).reshape(rows * heads, shared * count, -1)
-    mask = group.mask(scoring.window, heads, shared, queries.dtype)
-    per_query = None if scoring.sinks is None else _fold(scoring.sinks, heads, rows, count)
-    out = _weigh(folded, keys.flatten(0, 1), values.flatten(0, 1), mask, scoring, per_query)
+    mask = group.mask(spec.window, heads, shared, queries.dtype)
+    per_query = None if spec.sinks is None else _fold(spec.sinks, heads, rows, count)
+    out = _weigh(folded, keys.flatten(0, 1), values.flatten(0, 1), mask, spec, per_query)
     out = out.view(rows, heads, shared, count, -1).permute(0, 3, 1, 2, 4)
     out = out if group.rows is None else out[group.rows]
     return out.reshape(-1, heads * shared, out.shape[-1])
@@ -94,11 +94,11 @@ def _prefill(
     span: PrefillSpan,
     layer: int,
     queries: torch.Tensor,
-    scoring: Scoring,
+    spec: AttentionSpec,
 ) -> torch.Tensor:
     keys = span.pool.keys[layer][span.row, :, : span.length]
     values = span.pool.values[layer][span.row, :, : span.length]
-    if current.exact:
+    if current.batch_invariant:
         keys, values = keys.contiguous(), values.contiguous()
     heads = keys.shape[0]
     own = queries[span.first : span.last]
@@ -106,32 +106,32 @@ def _prefill(
     folded = own.view(count, heads, group, -1).permute(1, 2, 0, 3).reshape(heads, group * count, -1)
     per_query = (
         None
-        if scoring.sinks is None
-        else scoring.sinks.view(heads, group, 1).expand(-1, -1, count).reshape(heads, -1, 1)
+        if spec.sinks is None
+        else spec.sinks.view(heads, group, 1).expand(-1, -1, count).reshape(heads, -1, 1)
     )
-    mask = span.bias(scoring.window, queries.dtype).repeat(group, 1)
-    out = _weigh(folded, keys, values, mask, scoring, per_query)
+    mask = span.bias(spec.window, queries.dtype).repeat(group, 1)
+    out = _weigh(folded, keys, values, mask, spec, per_query)
     return out.view(heads, group, count, -1).permute(2, 0, 1, 3).reshape(count, heads * group, -1)
 
 
-def _prefill_fused(current: Pass, span: PrefillSpan, layer: int, query: torch.Tensor, scoring: Scoring) -> torch.Tensor:
+def _prefill_fused(current: Pass, span: PrefillSpan, layer: int, query: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
     """The same through torch's own fused kernel: key heads as the batch, so that no key is repeated."""
     keys = span.pool.keys[layer][span.row, :, None, : span.length]
     values = span.pool.values[layer][span.row, :, None, : span.length]
-    if current.exact:
+    if current.batch_invariant:
         keys, values = keys.contiguous(), values.contiguous()
     heads, count = keys.shape[0], span.last - span.first
     own = query[0, :, span.first : span.last]
     own = own.reshape(heads, own.shape[0] // heads, count, -1)
     group = own.shape[1]
-    simple = span.start == 0 and (scoring.window is None or scoring.window >= span.end)
+    simple = span.start == 0 and (spec.window is None or spec.window >= span.end)
     out = functional.scaled_dot_product_attention(
         own,
         keys.expand(-1, group, -1, -1),
         values.expand(-1, group, -1, -1),
-        attn_mask=None if simple else span.seen(scoring.window),
+        attn_mask=None if simple else span.seen(spec.window),
         is_causal=simple,
-        scale=scoring.scaling,
+        scale=spec.scaling,
     )
     return out.flatten(0, 1).transpose(0, 1)
 
@@ -147,18 +147,18 @@ def _weigh(
     keys: torch.Tensor,
     values: torch.Tensor,
     mask: torch.Tensor,
-    scoring: Scoring,
+    spec: AttentionSpec,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
     """Softmax-weighted values: queries `[batch, n, dim]`, keys and values `[batch, length, dim]`; `sinks` as scores
     `[batch, n, 1]`.
 
     The mask, 0 where a key is seen and -inf where not, is added to the scores."""
-    if scoring.softcap is None:
-        scores = torch.baddbmm(mask, queries, keys.transpose(1, 2), alpha=scoring.scaling)
+    if spec.softcap is None:
+        scores = torch.baddbmm(mask, queries, keys.transpose(1, 2), alpha=spec.scaling)
     else:
-        scores = torch.bmm(queries, keys.transpose(1, 2)) * (scoring.scaling / scoring.softcap)
-        scores = scores.tanh_().mul_(scoring.softcap).add_(mask)
+        scores = torch.bmm(queries, keys.transpose(1, 2)) * (spec.scaling / spec.softcap)
+        scores = scores.tanh_().mul_(spec.softcap).add_(mask)
     if sinks is None:
         weights = torch.softmax(scores, dim=-1)
     else:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 
-class Scoring(NamedTuple):
+class AttentionSpec(NamedTuple):
     """How a layer scores its keys."""
 
     scaling: float

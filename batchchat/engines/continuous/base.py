@@ -10,7 +10,7 @@ import torch
 
 if TYPE_CHECKING:
     from batchchat.engines.continuous.acceleration import Acceleration
-    from batchchat.engines.continuous.attention_spec import Scoring
+    from batchchat.engines.continuous.attention_spec import AttentionSpec
     from batchchat.engines.continuous.batch import Span
     from batchchat.engines.facts import AttentionFacts
 
@@ -85,7 +85,7 @@ class KVStore(Protocol[Held]):
     """Tokens that one sequence may take if it is alone."""
     budget: int
     """Tokens that several may take together: less than the limit once memory ran out."""
-    quantum: int
+    granularity: int
     """Only multiples of so many tokens are taken over (strict mode); 1 otherwise."""
     peak_tokens: int
     """The most that was held at a time."""
@@ -147,10 +147,10 @@ class KVStore(Protocol[Held]):
         size: int | None = None,
         num_logits: int | None = None,
         *,
-        exact: bool = False,
+        batch_invariant: bool = False,
     ) -> Any:
         """A pass of at least `size` tokens over `spans`, for which there is room, with at least `num_logits` logits.
-        `exact` (strict mode): of just that size, and a token's attention depends on its own sequence alone."""
+        `batch_invariant` (strict mode): of just that size, and a token's attention depends on its own sequence alone."""
         ...
 
     def attended_by(self) -> AttentionFacts | None:
@@ -162,7 +162,7 @@ class KVStore(Protocol[Held]):
         """Whether attention takes as long as if all sequences were of the greatest length, once it is recorded."""
         ...
 
-    def blank(self, rows: int, device: torch.device, exact: bool) -> Any | None:
+    def blank(self, rows: int, device: torch.device, batch_invariant: bool) -> Any | None:
         """A pass of `rows` rows that hold nothing, for recordings to be made of; None where they are of no use."""
         ...
 
@@ -173,7 +173,7 @@ class KVStore(Protocol[Held]):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        scoring: Scoring,
+        spec: AttentionSpec,
         faster: Acceleration | None = None,
     ) -> torch.Tensor:
         """Keep the new keys and values `[1, heads, size, dim]` of a pass that was laid out here, and attend over its

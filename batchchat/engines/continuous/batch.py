@@ -140,7 +140,7 @@ class PrefillSpan:
 
 
 @dataclass(slots=True)
-class Write:
+class KVWrite:
     """Where new keys and values go: token `tokens[i]` of the pass to place `places[i]` of row `rows[i]`."""
 
     pool: Pool
@@ -164,10 +164,10 @@ class Pass:
     then padding."""
     num_wanted: int
     """How many of them are no padding."""
-    writes: list[Write]
+    writes: list[KVWrite]
     decoding: list[DecodeGroup]
     prefilling: list[PrefillSpan]
-    exact: bool
+    batch_invariant: bool
     """Attention must not depend on what else is in flight (strict mode)."""
     bases: dict[int, np.ndarray] = field(default_factory=dict)
     """Where each layer's keys and values lie, pool by pool of the plan: kept by who computes it."""
@@ -219,18 +219,18 @@ def build_pass(
     size: int | None = None,
     num_logits: int | None = None,
     *,
-    exact: bool = False,
+    batch_invariant: bool = False,
 ) -> Pass:
     """Lay out `spans` as one pass of `size` tokens that computes `num_logits` logits (as many as needed if None).
 
-    Rows see all of their slot, masked behind their own end; if `exact`, as much of it as their own length decides.
+    Rows see all of their slot, masked behind their own end; if `batch_invariant`, as much of it as their own length decides.
     """
 
     def is_short(span: Span[Any]) -> bool:
-        return span.count == 1 or (span.start > 0 and span.count <= FEW_TOKENS and not exact)
+        return span.count == 1 or (span.start > 0 and span.count <= FEW_TOKENS and not batch_invariant)
 
     def lane(span: Span[Any]) -> tuple[int, int, int]:
-        return (span.slot.pool.length, bucket(span.end) if exact else 0, span.count)
+        return (span.slot.pool.length, bucket(span.end) if batch_invariant else 0, span.count)
 
     decode = sorted((span for span in spans if is_short(span)), key=lambda span: (*lane(span), span.slot.row))
     ordered = decode + [span for span in spans if not is_short(span)]
@@ -266,7 +266,7 @@ def build_pass(
             first + span.count,
             span.start,
             span.end,
-            bucket(span.end) if exact else span.end,
+            bucket(span.end) if batch_invariant else span.end,
             device,
         )
         for span, first in zip(ordered[len(decode) :], firsts[len(decode) :], strict=True)
@@ -280,7 +280,7 @@ def build_pass(
         _writes(ordered, firsts, tensor),
         groups,
         prefilling,
-        exact,
+        batch_invariant,
     )
 
 
@@ -305,7 +305,7 @@ def _decode_group(
     )
 
 
-def _writes(spans: list[Span[Any]], firsts: list[int], tensor: Callable[[list[int]], torch.Tensor]) -> list[Write]:
+def _writes(spans: list[Span[Any]], firsts: list[int], tensor: Callable[[list[int]], torch.Tensor]) -> list[KVWrite]:
     writes = []
     by_pool = sorted(zip(spans, firsts, strict=True), key=lambda pair: pair[0].slot.pool.length)
     for _, members in groupby(by_pool, key=lambda pair: pair[0].slot.pool.length):
@@ -317,5 +317,5 @@ def _writes(spans: list[Span[Any]], firsts: list[int], tensor: Callable[[list[in
             tokens += range(first, first + span.count)
             rows += [span.slot.row] * span.count
             places += range(span.start, span.end)
-        writes.append(Write(pool, tensor(tokens), tensor(rows), tensor(places)))
+        writes.append(KVWrite(pool, tensor(tokens), tensor(rows), tensor(places)))
     return writes

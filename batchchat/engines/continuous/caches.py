@@ -15,11 +15,11 @@ def make_cache(
     kind: Literal["auto", "slots", "paged"],
     device: torch.device,
     budget: int,
-    quantum: int = 1,
+    granularity: int = 1,
     longest: int | None = None,
 ) -> KVStore[Any]:
     """A cache for up to `budget` tokens: slots on the CPU, whose products read them in place, and pages elsewhere.
     `longest`: tokens of a sequence at most, where that is known."""
     if kind == "slots" or (kind == "auto" and device.type == "cpu"):
-        return KVCache(budget, quantum)
-    return PagedCache(budget, quantum, longest)
+        return KVCache(budget, granularity)
+    return PagedCache(budget, granularity, longest)

@@ -15,10 +15,10 @@ from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.caches import make_cache
 from batchchat.engines.continuous.graphs import Record
 from batchchat.engines.continuous.model_runner import ModelRunner
-from batchchat.engines.continuous.passes import CHUNK, EXACT_CHUNK, Part, decode_sizes, parts
+from batchchat.engines.continuous.passes import CHUNK, INVARIANT_CHUNK, Part, decode_sizes, parts
 from batchchat.engines.continuous.pools import bucket
 from batchchat.engines.continuous.scheduler import Scheduler
-from batchchat.engines.continuous.sequence import Sequence
+from batchchat.engines.continuous.sequence import SequenceState
 from batchchat.engines.continuous.speculative.drafters import Drafter, Drafts
 from batchchat.engines.continuous.speculative.speculation import Speculation
 from batchchat.engines.continuous.writing import Chosen, Writing
@@ -37,8 +37,8 @@ _WAIT_SECONDS = 0.1
 class Step:
     """A step that was launched."""
 
-    spans: list[Span[Sequence]]
-    sampled: list[Span[Sequence]]
+    spans: list[Span[SequenceState]]
+    sampled: list[Span[SequenceState]]
     """Those of the sequences that get a token, in the order of the sampler's rows."""
     parts: list[Part]
     """Its passes, with the places that they really have."""
@@ -74,14 +74,14 @@ class ContinuousEngine:
         undo: Callable[[], None] = lambda: None,
     ):
         self._config = config
-        self._exact = config.batch_invariant
+        self._batch_invariant = config.batch_invariant
         self._budget = budget or Budget()
         device = model.get_input_embeddings().weight.device
-        quantum = EXACT_CHUNK if self._exact else 1
+        granularity = INVARIANT_CHUNK if self._batch_invariant else 1
         longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self._cache = make_cache(config.cache, device, config.max_tokens, quantum, longest)
+        self._cache = make_cache(config.cache, device, config.max_tokens, granularity, longest)
         self._cache.budget = self._budget.within(config.max_tokens)
-        self._needy: Sequence | None = None
+        self._starved: SequenceState | None = None
         """The request for which memory ran out just now, with nothing left to give up."""
         self._held: list[Completion] = []
         """What ended in the last step and was not given away yet."""
@@ -90,7 +90,7 @@ class ContinuousEngine:
         self._read_at = 0.0
         """When the last step's tokens were known."""
         self._runner = ModelRunner(model, self._cache)
-        self._scheduler = Scheduler(self._cache, config.max_rows, CHUNK, self._exact)
+        self._scheduler = Scheduler(self._cache, config.max_rows, CHUNK, self._batch_invariant)
         self._work = Work()
         self._codec = codec
         self._meter = meter
@@ -117,7 +117,7 @@ class ContinuousEngine:
                 if not is_out_of_memory(error):
                     raise
                 yield from self._catch_up()
-                yield from self._relieve()
+                yield from self._after_out_of_memory()
                 continue
             for sequence in too_long:
                 yield self._too_long(sequence)
@@ -134,8 +134,8 @@ class ContinuousEngine:
         return ContinuousFacts(
             **model_facts(self._runner.model).values(),
             engine="continuous",
-            reproducible="strict" if self._exact else "fast",
-            passes=None if not self._exact else "of any size" if self._config.any_pass_size else "of fixed size",
+            reproducible="strict" if self._batch_invariant else "fast",
+            passes=None if not self._batch_invariant else "of any size" if self._config.products_are_invariant else "of fixed size",
             computed_by=self._runner.computed_by,
             pages=self._cache.attended_by(),
             work=self._work.facts(),
@@ -165,7 +165,7 @@ class ContinuousEngine:
         began = self._meter.now()
         sizes = decode_sizes(self._config)
         try:
-            self._runner.record(record, sizes, self._exact)
+            self._runner.record(record, sizes, self._batch_invariant)
         except Exception as error:  # a model may do what cannot be recorded
             words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             self._meter.event("not_recorded", f"steps cannot be recorded, and are computed one by one ({words})")
@@ -190,7 +190,7 @@ class ContinuousEngine:
             now = self._meter.now(wait=False)
             answered = []
             for request in requests:
-                sequence = Sequence(request, self._codec, now)
+                sequence = SequenceState(request, self._codec, now)
                 if not request.prompt_ids:
                     answered.append(sequence.completion(now, "the prompt has no tokens; give the chat some text"))
                 elif request.settings.flags:
@@ -199,7 +199,7 @@ class ContinuousEngine:
                     answered.append(sequence.completion(now, reason))
                 elif (refused := self._writing.refusal(request)) is not None:
                     answered.append(sequence.completion(now, refused))
-                elif sequence.progress.done:
+                elif sequence.answer.done:
                     answered.append(sequence.completion(now))
                 else:
                     self._scheduler.add(sequence)
@@ -220,10 +220,10 @@ class ContinuousEngine:
             step = self._launch()
         except Exception as error:  # whatever a model raises is tried again apart, and told where it happens again
             yield from self._catch_up()
-            yield from self._relieve() if is_out_of_memory(error) else self._set_apart(error)
+            yield from self._after_out_of_memory() if is_out_of_memory(error) else self._bisect(error)
             return
         yield from self._catch_up()  # an accelerator is computing now
-        self._needy, self._unread = None, step
+        self._starved, self._unread = None, step
         if not self._config.overlap or self._speculation is not None:
             self._held = self._read()
         if not self._config.overlap or not self._scheduler.running:
@@ -264,7 +264,7 @@ class ContinuousEngine:
         self._read_at = now
         return self._ended(taking, now)
 
-    def _plan(self, drafts: Drafts) -> list[Span[Sequence]]:
+    def _plan(self, drafts: Drafts) -> list[Span[SequenceState]]:
         """The spans of the next step. Sequences that lost their slots for it no longer write."""
         preempted = self._scheduler.num_preempted
         spans = self._scheduler.plan(drafts)
@@ -273,7 +273,7 @@ class ContinuousEngine:
         self._writing.keep()
         return spans
 
-    def _compute(self, spans: list[Span[Sequence]]) -> tuple[torch.Tensor, list[Part]]:
+    def _compute(self, spans: list[Span[SequenceState]]) -> tuple[torch.Tensor, list[Part]]:
         """Run the passes of a step. Logits `[places, vocabulary]` of the sampled spans, in their order, and the passes
         with the places that they have."""
         now = self._meter.now(wait=False)
@@ -283,14 +283,14 @@ class ContinuousEngine:
         logits, passes = [], []
         planned = list(parts(spans, self._config))
         for part in planned:
-            work = self._cache.lay_out(part.spans, self._runner.device, part.size, part.num_logits, exact=self._exact)
+            work = self._cache.lay_out(part.spans, self._runner.device, part.size, part.num_logits, batch_invariant=self._batch_invariant)
             self._writing.fill(work)
             found = self._runner.forward(work)  # valid until the next pass
             logits.append(found if len(planned) == 1 else found.clone())
             passes.append(part._replace(size=work.size))
         return logits[0] if len(logits) == 1 else torch.cat(logits), passes
 
-    def _account(self, step: Step, taking: list[Sequence], seconds: float) -> None:
+    def _account(self, step: Step, taking: list[SequenceState], seconds: float) -> None:
         """A step took so long. `taking`: the sequences that took a token of it."""
         took = {id(sequence) for sequence in taking}
         for part in step.parts:
@@ -317,15 +317,15 @@ class ContinuousEngine:
         generated = sum(span.sequence.num_known - span.known for span in writing)
         self._meter.batch(len(part.spans), sum(span.count for span in reading), generated, places)
 
-    def _ended(self, taking: list[Sequence], now: float) -> list[Completion]:
+    def _ended(self, taking: list[SequenceState], now: float) -> list[Completion]:
         """Settle what the sequences computed, and give up the slots of those that are done."""
         done = []
         for sequence in taking:
-            if self._speculation is not None or sequence.progress.done:
+            if self._speculation is not None or sequence.answer.done:
                 self._scheduler.settle(sequence)
-            if not sequence.progress.done:
+            if not sequence.answer.done:
                 continue
-            if sequence.progress.error is None:
+            if sequence.answer.error is None:
                 self._scheduler.finish(sequence)
             else:
                 self._scheduler.fail(sequence)
@@ -333,40 +333,40 @@ class ContinuousEngine:
         self._writing.keep()
         return done
 
-    def _set_apart(self, error: Exception) -> Iterator[Completion]:
+    def _bisect(self, error: Exception) -> Iterator[Completion]:
         """A step failed: its requests are computed again apart, and the one that fails alone is an error."""
         words = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-        guilty = self._scheduler.set_apart()
+        guilty = self._scheduler.bisect()
         self._writing.keep()
         if guilty is None:
             self._meter.event("retry", f"a step failed ({words}); its requests are computed again apart")
         else:
             yield guilty.completion(self._meter.now(wait=False), f"the model failed on this request alone ({words})")
 
-    def _relieve(self) -> Iterator[Completion]:
+    def _after_out_of_memory(self) -> Iterator[Completion]:
         """Memory ran out: what is in flight gets less of it, for the rest of the run. Where nothing is left to give up,
         the request that needs it is tried once more, and is an error if it still does not fit."""
-        running, placing = list(self._scheduler.running), self._scheduler.placing
-        self._scheduler.placing = None
+        running, allocating = list(self._scheduler.running), self._scheduler.allocating
+        self._scheduler.allocating = None
         held = self._cache.active_tokens
         self._meter.event("out_of_memory", f"{len(running)} requests in {held} tokens of KV memory did not fit")
-        if len(running) + (placing is not None) > 1:
-            self._budget.did_not_fit(held if placing is None else 2 * held)
+        if len(running) + (allocating is not None) > 1:
+            self._budget.did_not_fit(held if allocating is None else 2 * held)
             self._cache.budget = self._budget.within(self._cache.limit)
-        eased = bool(running) if placing is not None else self._scheduler.shed(self._cache.budget)
+        eased = bool(running) if allocating is not None else self._scheduler.shrink(self._cache.budget)
         self._writing.keep()
         self._cache.drop_idle()
         release_memory()
         if eased:
             return
-        needy = running[0] if placing is None else placing
-        if needy is self._needy:
-            self._scheduler.drop(needy)
+        starved = running[0] if allocating is None else allocating
+        if starved is self._starved:
+            self._scheduler.drop(starved)
             self._writing.keep()
-            yield needy.completion(self._meter.now(wait=False), too_large(needy.request))
-        self._needy = needy
+            yield starved.completion(self._meter.now(wait=False), too_large(starved.request))
+        self._starved = starved
 
-    def _too_long(self, sequence: Sequence) -> Completion:
+    def _too_long(self, sequence: SequenceState) -> Completion:
         length, budget = len(sequence.tokens), self._cache.budget
         reason = (
             f"{length} tokens of prompt and answer do not fit into the KV budget of {budget} tokens; "

@@ -10,7 +10,7 @@ import torch
 
 from batchchat.engines.continuous.acceleration import Acceleration
 from batchchat.engines.continuous.attention import attend
-from batchchat.engines.continuous.attention_spec import Scoring
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.base import Prefix
 from batchchat.engines.continuous.batch import Pass, Span, build_pass
 from batchchat.engines.continuous.pools import LayerShape, Pool, Slot, bucket, copy_prefix
@@ -20,16 +20,16 @@ from batchchat.engines.continuous.prefix_index import BLOCK_SIZE, PrefixIndex
 class KVCache:
     """Slots for up to `budget` tokens in all, counted as allocated (rows times slot length).
 
-    `quantum`: in strict mode only whole chunks of this many tokens are reused, since a chunk's numbers depend on
+    `granularity`: in strict mode only whole chunks of this many tokens are reused, since a chunk's numbers depend on
     where it begins and ends; 1 otherwise.
     """
 
-    def __init__(self, budget: int, quantum: int = 1):
+    def __init__(self, budget: int, granularity: int = 1):
         self.limit = budget
         """What one sequence may take if it is alone."""
         self.budget = budget
         """What several may take together: less than the limit once memory ran out."""
-        self.quantum = quantum
+        self.granularity = granularity
         self.shapes: dict[int, LayerShape] = {}
         self.pools: dict[int, Pool] = {}
         self.peak_tokens = 0
@@ -181,17 +181,17 @@ class KVCache:
         size: int | None = None,
         num_logits: int | None = None,
         *,
-        exact: bool = False,
+        batch_invariant: bool = False,
     ) -> Pass:
         """See `build_pass`."""
-        return build_pass(spans, device, size, num_logits, exact=exact)
+        return build_pass(spans, device, size, num_logits, batch_invariant=batch_invariant)
 
     gathers = False
 
     def attended_by(self) -> None:
         """Slots are attended over in place."""
 
-    def blank(self, rows: int, device: torch.device, exact: bool) -> None:
+    def blank(self, rows: int, device: torch.device, batch_invariant: bool) -> None:
         """Passes over slots are not recorded: where the slots lie changes with every row that comes or goes."""
 
     def attend(
@@ -201,16 +201,16 @@ class KVCache:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        scoring: Scoring,
+        spec: AttentionSpec,
         faster: Acceleration | None = None,
     ) -> torch.Tensor:
         """See `attention.attend`."""
         self.learn(layer, key, value)
-        return attend(work, layer, query, key, value, scoring, faster)
+        return attend(work, layer, query, key, value, spec, faster)
 
     def _whole(self, count: int) -> int:
         """Tokens in whole quanta."""
-        return count - count % self.quantum
+        return count - count % self.granularity
 
     def _pool(self, length: int) -> Pool:
         if length not in self.pools:

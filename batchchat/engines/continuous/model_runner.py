@@ -12,7 +12,7 @@ import torch
 from transformers import AttentionInterface, Cache
 
 from batchchat.engines.continuous.acceleration import acceleration
-from batchchat.engines.continuous.attention_spec import Scoring
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.base import KVStore, PackedPass
 from batchchat.engines.continuous.graphs import Record, Recordings
 from batchchat.engines.continuous.kv_cache import KVCache
@@ -63,7 +63,7 @@ class ModelRunner:
         self.model = model
         self.cache = cache
         self.device: torch.device = model.get_input_embeddings().weight.device
-        self.scorings: dict[int, Scoring] = {}
+        self.scorings: dict[int, AttentionSpec] = {}
         """Per layer that called the attention function: what it asked for."""
         self._faster = acceleration(self.device)
         self._current: PackedPass | None = None
@@ -87,10 +87,10 @@ class ModelRunner:
         return self.recordings.replay(work)
 
     @torch.inference_mode()
-    def record(self, record: Record, sizes: Collection[int], exact: bool) -> None:
+    def record(self, record: Record, sizes: Collection[int], batch_invariant: bool) -> None:
         """Make recordings of passes that only decode, with so many rows, where the cache's can be recorded. Raises
         whatever a model raises that does what cannot be; it is computed plainly then."""
-        blank = self.cache.blank(max(sizes), self.device, exact)
+        blank = self.cache.blank(max(sizes), self.device, batch_invariant)
         if blank is None:
             return
         self._compute(blank.first(1, width=1))  # from then on it is known who attends
@@ -164,8 +164,8 @@ class ModelRunner:
             raise UnsupportedModelError("its attention adds a bias of its own")
         layer: int = module.layer_idx  # every attention module of a decoder has it
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        scoring = self.scorings[layer] = Scoring(scale, sliding_window, softcap, s_aux)
-        return self.cache.attend(self.current, layer, query, key, value, scoring, self._faster), None
+        spec = self.scorings[layer] = AttentionSpec(scale, sliding_window, softcap, s_aux)
+        return self.cache.attend(self.current, layer, query, key, value, spec, self._faster), None
 
 
 def _attention(module: torch.nn.Module, *tensors: Any, **settings: Any) -> tuple[torch.Tensor, None]:

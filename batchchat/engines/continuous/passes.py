@@ -11,7 +11,7 @@ from batchchat.engines.continuous.paged.batch import row_bucket
 
 CHUNK = 256
 """Tokens of prompts that a step computes at most."""
-EXACT_CHUNK = 64
+INVARIANT_CHUNK = 64
 """In strict mode prompts are computed in chunks that begin at multiples of so many tokens."""
 _APART_ROWS = 16
 """Rows of a strict pass where prompts are computed each for itself."""
@@ -29,7 +29,7 @@ def parts(spans: Sequence[Span[Any]], config: EngineConfig) -> Iterator[Part]:
     """A step's spans, pass by pass: all in one with a little padding, or in strict mode in passes of fixed size, unless
     they may have any. The spans' sequences say whether they write (`is_writing`)."""
     everything = list(spans)
-    if not config.batch_invariant or config.any_pass_size:
+    if not config.batch_invariant or config.products_are_invariant:
         tokens, logits = sum(span.count for span in spans), sum(span.num_logits for span in spans)
         least = 2 if config.batch_invariant else 1  # one row alone is summed up in another way
         yield Part(everything, max(least, round_up(tokens)), max(least, round_up(logits)) if logits else 0)
@@ -43,7 +43,7 @@ def parts(spans: Sequence[Span[Any]], config: EngineConfig) -> Iterator[Part]:
         yield Part(reading, CHUNK, rows)
     elif not config.shared_passes:
         for span in reading:
-            yield Part([span], EXACT_CHUNK, int(span.sampled))
+            yield Part([span], INVARIANT_CHUNK, int(span.sampled))
 
 
 def round_up(count: int) -> int:
@@ -64,7 +64,7 @@ def fixed_sizes(max_rows: int) -> tuple[int, int]:
 
 def decode_sizes(config: EngineConfig) -> list[int]:
     """The numbers of rows that passes which only decode have over pages."""
-    if config.batch_invariant and not config.any_pass_size:
+    if config.batch_invariant and not config.products_are_invariant:
         return [row_bucket(config.max_rows) if config.shared_passes else _APART_ROWS]
     least = 2 if config.batch_invariant else 1
     return sorted({row_bucket(rows) for rows in range(least, max(least, config.max_rows) + 1)})

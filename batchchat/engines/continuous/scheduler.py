@@ -9,7 +9,7 @@ from typing import Any
 from batchchat.chats import Request
 from batchchat.engines.continuous.base import KVStore
 from batchchat.engines.continuous.batch import Span
-from batchchat.engines.continuous.sequence import Sequence
+from batchchat.engines.continuous.sequence import SequenceState
 
 _SHORTEST_CHUNK = 16
 _WORTH_WAITING = 32
@@ -22,28 +22,28 @@ class Scheduler:
     """Admits waiting sequences by free rows and free memory, and plans steps.
 
     `chunk`: prompt tokens that one step computes at most, so that a long prompt does not stall the others.
-    `exact` (strict mode): a prompt is computed in chunks that begin at multiples of the cache's quantum.
+    `batch_invariant` (strict mode): a prompt is computed in chunks that begin at multiples of the cache's granularity.
     """
 
-    def __init__(self, cache: KVStore[Any], max_rows: int, chunk: int, exact: bool = False):
+    def __init__(self, cache: KVStore[Any], max_rows: int, chunk: int, batch_invariant: bool = False):
         self.cache = cache
         self.max_rows = max_rows
         self.chunk = chunk
-        self.exact = exact
-        self.running: list[Sequence] = []
+        self.batch_invariant = batch_invariant
+        self.running: list[SequenceState] = []
         """In the order of admission."""
-        self.placing: Sequence | None = None
+        self.allocating: SequenceState | None = None
         """The sequence that is being given a slot; still set where that failed."""
         self.num_preempted = 0
         self.num_reused = 0
         """Prompt tokens taken over from earlier computations."""
-        self._waiting: list[Sequence] = []
-        self._apart: deque[list[Sequence]] = deque()
+        self._waiting: list[SequenceState] = []
+        self._suspects: deque[list[SequenceState]] = deque()
 
     @property
     def room(self) -> int:
         """How many more requests may be taken: none while suspects are computed apart."""
-        return 0 if self._apart else self.max_rows - len(self.running) - len(self._waiting)
+        return 0 if self._suspects else self.max_rows - len(self.running) - len(self._waiting)
 
     def pick(self, ready: list[Request]) -> tuple[list[Request], list[Request]]:
         """Of the feed's requests those to take now, and the rest: later turns first, whose chats are in the cache,
@@ -53,17 +53,17 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        return not (self.running or self._waiting or self._apart)
+        return not (self.running or self._waiting or self._suspects)
 
-    def add(self, sequence: Sequence) -> None:
+    def add(self, sequence: SequenceState) -> None:
         """Let a sequence wait for a slot."""
         self._waiting.append(sequence)
 
-    def admit(self) -> list[Sequence]:
+    def admit(self) -> list[SequenceState]:
         """Give slots to waiting sequences. Returns those that cannot be held even alone."""
-        while self._apart and not self._apart[0] and not self.running:
-            self._apart.popleft()
-        waiting = self._apart[0] if self._apart else self._waiting
+        while self._suspects and not self._suspects[0] and not self.running:
+            self._suspects.popleft()
+        waiting = self._suspects[0] if self._suspects else self._waiting
         too_long = []
         for sequence in list(waiting):
             if len(self.running) >= self.max_rows:
@@ -72,9 +72,9 @@ class Scheduler:
                 waiting.remove(sequence)
                 too_long.append(sequence)
                 continue
-            self.placing = sequence
+            self.allocating = sequence
             placed = self._place(sequence)
-            self.placing = None
+            self.allocating = None
             if placed:
                 waiting.remove(sequence)
                 self.running.append(sequence)
@@ -82,7 +82,7 @@ class Scheduler:
                 break
         return too_long
 
-    def plan(self, drafts: Mapping[Sequence, tuple[int, ...]]) -> list[Span[Sequence]]:
+    def plan(self, drafts: Mapping[SequenceState, tuple[int, ...]]) -> list[Span[SequenceState]]:
         """What the next step computes: one token of every sequence that writes, with its drafts, and up to `chunk`
         prompt tokens.
 
@@ -109,10 +109,10 @@ class Scheduler:
         room = all(self.cache.grow(sequence.placed, len(sequence.tokens)) for sequence in going_on)
         return bool(going_on) and room and not self.outgrown()
 
-    def _going_on(self) -> list[Sequence]:
+    def _going_on(self) -> list[SequenceState]:
         return [sequence for sequence in self.running if not sequence.is_complete]
 
-    def _chunks(self) -> Iterator[tuple[Sequence, int]]:
+    def _chunks(self) -> Iterator[tuple[SequenceState, int]]:
         """How many prompt tokens of which sequences this step takes: half of them are for the one admitted first, the
         others go to the shortest first, and what they leave to the first again."""
         reading = [sequence for sequence in self.running if not sequence.is_writing]
@@ -128,38 +128,38 @@ class Scheduler:
                 yield sequence, count
         yield first, self._chunk(first, min(first.num_pending, self.chunk // 2) + left)
 
-    def _chunk(self, sequence: Sequence, budget: int) -> int:
-        if not self.exact:
+    def _chunk(self, sequence: SequenceState, budget: int) -> int:
+        if not self.batch_invariant:
             return min(sequence.num_pending, budget)
-        count = min(sequence.num_pending, self.cache.quantum)
+        count = min(sequence.num_pending, self.cache.granularity)
         return count if count <= budget else 0
 
-    def outgrown(self) -> list[Sequence]:
+    def outgrown(self) -> list[SequenceState]:
         """Sequences in flight whose next token would not fit even if they were alone."""
         return [sequence for sequence in self._going_on() if not self.cache.fits(len(sequence.tokens))]
 
-    def advance(self, spans: Iterable[Span[Sequence]]) -> None:
+    def advance(self, spans: Iterable[Span[SequenceState]]) -> None:
         """The tokens of `spans` are computed."""
         for span in spans:
             self._advance(span.sequence, span.end)
 
-    def _advance(self, sequence: Sequence, computed: int) -> None:
+    def _advance(self, sequence: SequenceState, computed: int) -> None:
         """Others may take over what is computed of tokens that the host knows; in strict mode of the prompt alone."""
         slot = sequence.placed
-        self.cache.advance(slot, computed, min(computed, slot.promised if self.exact else sequence.num_known))
+        self.cache.advance(slot, computed, min(computed, slot.promised if self.batch_invariant else sequence.num_known))
 
-    def settle(self, sequence: Sequence) -> None:
+    def settle(self, sequence: SequenceState) -> None:
         """The sequence's next token is known: what was computed of drafts, or ahead, beyond it counts no more."""
         self.cache.cut(sequence.placed, sequence.num_known - 1)
 
-    def finish(self, sequence: Sequence) -> None:
+    def finish(self, sequence: SequenceState) -> None:
         """The sequence is done. What it computed stays for prompts that begin with it."""
         self.running.remove(sequence)
         self._advance(sequence, sequence.placed.computed)
         self.cache.retire(sequence.placed)
         sequence.slot = None
 
-    def fail(self, sequence: Sequence) -> None:
+    def fail(self, sequence: SequenceState) -> None:
         """The sequence is given up, and its slot cleared."""
         self.running.remove(sequence)
         self.cache.release(sequence.placed, scrub=True)
@@ -170,9 +170,9 @@ class Scheduler:
         for sequence in list(self.running):
             self.finish(sequence)
         self._waiting.clear()
-        self._apart.clear()
+        self._suspects.clear()
 
-    def set_apart(self) -> Sequence | None:
+    def bisect(self) -> SequenceState | None:
         """A step failed: take back all that is in flight, to be computed again in two halves, one after the other.
         A sequence that was alone is returned: the failure is its own."""
         suspects = self.running
@@ -180,15 +180,15 @@ class Scheduler:
         for sequence in suspects:
             self.cache.release(sequence.placed, scrub=True)
             sequence.restart()
-        if self._apart and len(suspects) == 1:
+        if self._suspects and len(suspects) == 1:
             return suspects[0]
-        if self._apart:
-            suspects = suspects + self._apart.popleft()
+        if self._suspects:
+            suspects = suspects + self._suspects.popleft()
         half = len(suspects) // 2
-        self._apart.extendleft([suspects[half:], suspects[:half]])
+        self._suspects.extendleft([suspects[half:], suspects[:half]])
         return None
 
-    def _place(self, sequence: Sequence) -> bool | None:
+    def _place(self, sequence: SequenceState) -> bool | None:
         """True where the sequence has a slot now, False where it waits for a prefix, None where memory is short."""
         tokens = sequence.tokens
         prefix = self.cache.find(tokens)
@@ -206,7 +206,7 @@ class Scheduler:
         sequence.slot = slot
         return True
 
-    def shed(self, tokens: int) -> bool:
+    def shrink(self, tokens: int) -> bool:
         """Memory ran out: let the youngest sequences wait until half are left, with at most `tokens` of it, and compute
         shorter pieces of prompts. False where nothing of that can be done."""
         crowded = len(self.running) > 1
@@ -214,26 +214,26 @@ class Scheduler:
             self.max_rows = len(self.running) // 2
         while len(self.running) > 1 and (len(self.running) > self.max_rows or self.cache.active_tokens > tokens):
             self._preempt(self.running[-1])
-        long = not self.exact and self.chunk > _SHORTEST_CHUNK
+        long = not self.batch_invariant and self.chunk > _SHORTEST_CHUNK
         if long:
             self.chunk //= 2
         return crowded or (long and not self.running[0].is_writing)
 
-    def drop(self, sequence: Sequence) -> None:
+    def drop(self, sequence: SequenceState) -> None:
         """Give up a sequence, in flight or waiting."""
         if sequence.slot is not None:
             self.fail(sequence)
         else:
-            (self._apart[0] if self._apart else self._waiting).remove(sequence)
+            (self._suspects[0] if self._suspects else self._waiting).remove(sequence)
 
-    def _preempt(self, sequence: Sequence) -> None:
+    def _preempt(self, sequence: SequenceState) -> None:
         """Take the slot of the youngest sequence, which waits again and is computed again."""
         self.running.remove(sequence)
         self.cache.release(sequence.placed)
         sequence.reached = len(sequence.tokens)
         sequence.restart()
         self.num_preempted += 1
-        (self._apart[0] if self._apart else self._waiting).insert(0, sequence)
+        (self._suspects[0] if self._suspects else self._waiting).insert(0, sequence)
 
 
 def _urgency(request: Request) -> tuple[int, int, int, tuple[int, int, int]]:

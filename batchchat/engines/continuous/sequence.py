@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from batchchat.chats import Completion, Logprob, Request
-from batchchat.engines.answer import Progress
+from batchchat.engines.answer import OpenAnswer
 from batchchat.engines.continuous.base import Allocation
 from batchchat.prompts import Codec
 
@@ -14,7 +14,7 @@ UNREAD = 0
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
-class Sequence:
+class SequenceState:
     """A request, the tokens of its prompt and answer so far, and the slot that it has while it is being computed.
 
     The last `num_unread` tokens are chosen, and the host does not know them yet: they are `UNREAD` as long.
@@ -24,13 +24,13 @@ class Sequence:
     codec: Codec
     queued: float
     tokens: list[int] = field(init=False)
-    progress: Progress = field(init=False)
+    answer: OpenAnswer = field(init=False)
     num_unread: int = field(default=0, init=False)
     slot: Allocation | None = field(default=None, init=False)
     started: float | None = None
     reached: int = 0
     """Tokens that it had when its slot was taken from it: it asks for as much room from the start the next time."""
-    num_told: int = 0
+    num_reported: int = 0
     """Tokens of the answer that the listener knows: none is told twice when an answer is computed again."""
 
     def __post_init__(self) -> None:
@@ -39,7 +39,7 @@ class Sequence:
     def restart(self) -> None:
         """Forget the answer so far, to be computed again from the prompt."""
         self.tokens = list(self.request.prompt_ids)
-        self.progress = Progress(self.request, self.codec)
+        self.answer = OpenAnswer(self.request, self.codec)
         self.num_unread = 0
         self.slot = None
 
@@ -82,8 +82,8 @@ class Sequence:
         """The first of the tokens that were not known. Where the answer ends with it, there are no others."""
         self.tokens[-self.num_unread] = token_id
         self.num_unread -= 1
-        self.progress.add(token_id, logprob)
-        if self.progress.done:
+        self.answer.add(token_id, logprob)
+        if self.answer.done:
             self.drop_unread()
 
     def drop_unread(self) -> None:
@@ -94,6 +94,6 @@ class Sequence:
     def completion(self, now: float, error: str | None = None) -> Completion:
         """What became of the request; with `error`, in one sentence, it failed."""
         if error is not None:
-            self.progress.fail(error)
-        self.progress.finished_at = now
-        return self.progress.completion(self.queued, now if self.started is None else self.started)
+            self.answer.fail(error)
+        self.answer.finished_at = now
+        return self.answer.completion(self.queued, now if self.started is None else self.started)

@@ -16,7 +16,7 @@ import torch
 from batchchat.chats import Request
 from batchchat.engines.base import TokenListener
 from batchchat.engines.continuous.base import PackedPass
-from batchchat.engines.continuous.sequence import Sequence
+from batchchat.engines.continuous.sequence import SequenceState
 from batchchat.prompts import Codec
 from batchchat.sampling import Choice, Reader, Reading, SamplerRows, reader, staged
 
@@ -25,7 +25,7 @@ from batchchat.sampling import Choice, Reader, Reading, SamplerRows, reader, sta
 class Chosen:
     """A token for each of some sequences, on its way to the host."""
 
-    sequences: list[Sequence]
+    sequences: list[SequenceState]
     """In the order of the choice's rows."""
     rows: Ordered[int]
     """Those of them that take their token."""
@@ -45,7 +45,7 @@ class Writing:
         on_token: TokenListener | None = None,
         read_by: Reader | None = None,
     ):
-        self.live: list[Sequence] = []
+        self.live: list[SequenceState] = []
         self.sampler = SamplerRows(vocab_size, device, texts=codec.token_texts)
         self._device = device
         self._on_token = on_token
@@ -57,7 +57,7 @@ class Writing:
         """Why a request cannot be sampled, in one sentence; None if it can."""
         return self.sampler.refusal
 
-    def begin(self, sequences: Ordered[Sequence]) -> None:
+    def begin(self, sequences: Ordered[SequenceState]) -> None:
         """Sequences whose prompt is computed begin to write."""
         if sequences:
             self.live += sequences
@@ -97,7 +97,7 @@ class Writing:
         self._last = Chosen(list(self.live), taking, choice.ids, self._read_by(choice))
         return self._last
 
-    def read(self, chosen: Chosen) -> list[Sequence]:
+    def read(self, chosen: Chosen) -> list[SequenceState]:
         """Give the tokens to the sequences that are still in flight. Returns those."""
         told = chosen.reading()
         taking = []
@@ -107,13 +107,13 @@ class Writing:
                 continue
             taking.append(sequence)
             if told.failed[row]:
-                step = len(sequence.progress.token_ids) + 1
+                step = len(sequence.answer.token_ids) + 1
                 reason = f"the model's logits for token {step} of the answer are not numbers; try model.dtype=float32"
                 sequence.drop_unread()
-                sequence.progress.fail(reason)
+                sequence.answer.fail(reason)
             else:
                 sequence.read(told.ids[row], None if told.logprobs is None else told.logprobs[row])
-                self._tell(sequence)
+                self._report_token(sequence)
         return taking
 
     def verify(self, logits: torch.Tensor, drafts: list[tuple[int, ...]]) -> None:
@@ -125,18 +125,18 @@ class Writing:
             row
             for row in going_on
             if number < len(drafts[row])
-            and not self.live[row].progress.done
+            and not self.live[row].answer.done
             and self.live[row].tokens[-1] == drafts[row][number]
         ]:
             number += 1
             places = [first + number * (row in going_on) for row, first in enumerate(firsts)]
             self.read(self.choose(logits[places], going_on))
 
-    def _tell(self, sequence: Sequence) -> None:
-        written = len(sequence.progress.token_ids)
-        if self._on_token is not None and written > sequence.num_told:
-            self._on_token(sequence.request, sequence.progress.token_ids[-1])
-            sequence.num_told = written
+    def _report_token(self, sequence: SequenceState) -> None:
+        written = len(sequence.answer.token_ids)
+        if self._on_token is not None and written > sequence.num_reported:
+            self._on_token(sequence.request, sequence.answer.token_ids[-1])
+            sequence.num_reported = written
 
 
 def _nothing(logits: torch.Tensor) -> Choice:

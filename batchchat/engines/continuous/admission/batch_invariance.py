@@ -71,7 +71,7 @@ def _logits(model: Any, taken: Collection[tuple[int, ...]], least: int) -> list[
     """Logits `[tokens, vocabulary]` of some of the trial's prompts, computed together in passes of `least` places."""
     tokens = probe.prompts(model.config.get_text_config().vocab_size, [sum(counts) for counts in taken])
     runner = ModelRunner(model, make_cache("auto", _device(model), 4096))
-    return probe.logits(runner, list(zip(*taken, strict=True)), tokens, least=least, exact=True)
+    return probe.logits(runner, list(zip(*taken, strict=True)), tokens, least=least, batch_invariant=True)
 
 
 def _device(model: Any) -> torch.device:

@@ -13,7 +13,7 @@ from batchchat.engines.continuous.model_runner import ModelRunner
 
 
 @dataclass(eq=False, slots=True)
-class Prompt:
+class ProbePrompt:
     tokens: list[int]
     placed: Allocation
 
@@ -28,7 +28,7 @@ def logits(
     takes: Sequence[Sequence[int]],
     tokens: Sequence[list[int]],
     least: int = 1,
-    exact: bool = False,
+    batch_invariant: bool = False,
     offset: int = 0,
 ) -> list[torch.Tensor]:
     """Logits `[tokens, vocabulary]` of each prompt, computed in passes of at least `least` places. `takes` says pass by
@@ -38,7 +38,7 @@ def logits(
     for ids in tokens:
         slot = runner.cache.place(ids, len(ids))
         assert slot is not None, "the cache is too small for the trial"
-        tried.append(Prompt(ids, slot))
+        tried.append(ProbePrompt(ids, slot))
     found: dict[int, list[torch.Tensor]] = {id(prompt): [] for prompt in tried}
     for counts in takes:
         spans = [
@@ -47,7 +47,7 @@ def logits(
             if count
         ]
         num_tokens = sum(span.count for span in spans)
-        work = runner.cache.lay_out(spans, runner.device, max(least, num_tokens), exact=exact)
+        work = runner.cache.lay_out(spans, runner.device, max(least, num_tokens), batch_invariant=batch_invariant)
         work.position_ids += offset
         computed = runner.forward(work, every=True)[:num_tokens].clone()
         for span, part in zip(work.spans, computed.split([span.count for span in work.spans]), strict=True):

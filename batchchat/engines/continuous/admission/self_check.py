@@ -12,7 +12,7 @@ from batchchat.engines.continuous.admission import probe
 from batchchat.engines.continuous.caches import make_cache
 from batchchat.engines.continuous.model_runner import ModelRunner, UnsupportedModelError
 from batchchat.engines.facts import AttentionFacts
-from batchchat.engines.rounding import differences, tolerance
+from batchchat.engines.rounding import logit_differences, tolerance
 from batchchat.models.shape import has_experts
 from batchchat.models.shortened import rope_threshold, shortened
 
@@ -31,11 +31,11 @@ class Check:
     pages: AttentionFacts | None = None
 
 
-def check(model: Any, strict: bool = False) -> Check:
+def self_check(model: Any, batch_invariant: bool = False) -> Check:
     """Try a model, as it is and with all its lengths made short, so that prompts go beyond them."""
     config = model.config.get_text_config()
     reason = _refusal(config)
-    if reason is None and strict and has_experts(config):
+    if reason is None and batch_invariant and has_experts(config):
         reason = "how many rows its experts compute depends on the other rows, which strict mode rules out"
     if reason is not None:
         return Check(reason)
@@ -73,7 +73,7 @@ def _try(model: Any) -> Check:
     reason = _missed(runner)
     if reason is not None:
         return Check(reason)
-    difference = float(torch.cat([differences(*pair) for pair in zip(ours, plain, strict=True)]).max())
+    difference = float(torch.cat([logit_differences(*pair) for pair in zip(ours, plain, strict=True)]).max())
     limit = tolerance(model.dtype)
     if not difference <= limit:
         return Check(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from batchchat.engines.continuous.attention_spec import Scoring
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.paged import attention as torch_attention
 from batchchat.engines.continuous.paged.contract import PagedAttention
 from batchchat.engines.continuous.paged.trial import fault
@@ -32,7 +32,7 @@ class Backend:
     """It copies all blocks that a table could name, on an accelerator, so that it cannot be recorded with long ones."""
 
 
-def choose(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scoring: Scoring) -> Backend:
+def choose(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, spec: AttentionSpec) -> Backend:
     """The backend for a layer with queries `[tokens, heads, dim]` and such pages: the first that can serve it and gives
     right numbers in a trial, which is made once for each kind of layer."""
     module = BACKENDS.get(query.device.type)
@@ -48,8 +48,8 @@ def choose(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scorin
         block_size=block_size,
         dtype=query.dtype,
         device=query.device,
-        softcap=scoring.softcap is not None,
-        sinks=scoring.sinks is not None,
+        softcap=spec.softcap is not None,
+        sinks=spec.sinks is not None,
     )
     return tried(backends, kind)
 

@@ -48,7 +48,7 @@ class PagedPass:
     theirs."""
     num_decoding: int
     """Rows, the first ones, that take one token each."""
-    exact: bool
+    batch_invariant: bool
     """Attention must not depend on what else is in flight (strict mode)."""
 
     @property
@@ -86,7 +86,7 @@ class PagedPass:
             (mine[:, : theirs.shape[1]] if mine is self.tables else mine).copy_(theirs, non_blocking=True)
 
 
-def blank(rows: int, width: int, device: torch.device, exact: bool) -> PagedPass:
+def blank(rows: int, width: int, device: torch.device, batch_invariant: bool) -> PagedPass:
     """A pass that only decodes, of rows that hold nothing, with tables for sequences of up to `width` blocks."""
 
     def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
@@ -103,7 +103,7 @@ def blank(rows: int, width: int, device: torch.device, exact: bool) -> PagedPass
         lengths=zeros(rows, dtype=torch.int32),
         starts=zeros(1, dtype=torch.int32),
         num_decoding=rows,
-        exact=exact,
+        batch_invariant=batch_invariant,
     )
 
 
@@ -112,7 +112,7 @@ def lay_out(
     device: torch.device,
     size: int | None,
     num_logits: int | None,
-    exact: bool,
+    batch_invariant: bool,
 ) -> PagedPass:
     """Spans of sequences with block tables as one pass of at least `size` tokens: of a row bucket where all take one
     token each, and of exactly `size` otherwise."""
@@ -161,5 +161,5 @@ def lay_out(
         tensor(lengths),
         tensor(starts),
         num_decoding,
-        exact,
+        batch_invariant,
     )

@@ -1,4 +1,4 @@
-"""Who holds which blocks: placing, growing, sharing and giving back, without a tensor.
+"""Who holds which blocks: allocating, growing, sharing and giving back, without a tensor.
 
 A beginning is shared block by block. Of the block in which a prompt parts from what is cached, the common tokens are
 shared too: whoever is to write into a block that others hold or may find takes a copy first.
@@ -41,10 +41,10 @@ class Found:
 class BlockTables:
     """The books of a paged cache for up to `budget` tokens in all: see `base.KVStore` for what its methods promise."""
 
-    def __init__(self, budget: int, quantum: int = 1, digest: Digest = chained):
+    def __init__(self, budget: int, granularity: int = 1, digest: Digest = chained):
         self.limit = budget
         self.budget = budget
-        self.quantum = quantum
+        self.granularity = granularity
         self.pool = BlockPool(max(1, budget // BLOCK_SIZE), BLOCK_SIZE, digest)
         self.peak_tokens = 0
         self.copies: dict[int, int] = {}
@@ -73,7 +73,7 @@ class BlockTables:
             full.append(parent)
         usable = self._whole(len(full) * BLOCK_SIZE)
         del full[usable // BLOCK_SIZE :]
-        part = full[-1].begun.get(tokens[usable]) if full and self.quantum == 1 and usable < most else None
+        part = full[-1].begun.get(tokens[usable]) if full and self.granularity == 1 and usable < most else None
         if part is not None:
             usable += common_length(tokens[usable:most], part.tokens, 0, BLOCK_SIZE - 1)
         coming, common = self._promised.find(tokens, most)
@@ -182,7 +182,7 @@ class BlockTables:
         return max(1, (self.budget if others else self.limit) // BLOCK_SIZE) - self.pool.num_held
 
     def _whole(self, count: int) -> int:
-        return count - count % self.quantum
+        return count - count % self.granularity
 
     def _measure(self) -> None:
         self.peak_tokens = max(self.peak_tokens, self.active_tokens)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from batchchat.engines.continuous.acceleration import Acceleration
-from batchchat.engines.continuous.attention_spec import Scoring
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.paged.backends import Backend, choose
 from batchchat.engines.continuous.paged.batch import PagedPass, blank, lay_out
@@ -24,8 +24,8 @@ class PagedCache(BlockTables):
     `longest`: tokens that a sequence has at most, where that is known.
     """
 
-    def __init__(self, budget: int, quantum: int = 1, longest: int | None = None):
-        super().__init__(budget, quantum)
+    def __init__(self, budget: int, granularity: int = 1, longest: int | None = None):
+        super().__init__(budget, granularity)
         self._longest = min(budget, longest or budget)
         self.pages = Pages(self.pool.num_blocks)
         self.backends: dict[int, Backend] = {}
@@ -41,11 +41,11 @@ class PagedCache(BlockTables):
         size: int | None = None,
         num_logits: int | None = None,
         *,
-        exact: bool = False,
+        batch_invariant: bool = False,
     ) -> PagedPass:
         self.pages.copy(self.copies)
         self.copies.clear()
-        return lay_out(spans, device, size, num_logits, exact)
+        return lay_out(spans, device, size, num_logits, batch_invariant)
 
     def attended_by(self) -> AttentionFacts:
         chosen = self.backends.values()
@@ -56,8 +56,8 @@ class PagedCache(BlockTables):
     def gathers(self) -> bool:
         return any(backend.gathers for backend in self.backends.values())
 
-    def blank(self, rows: int, device: torch.device, exact: bool) -> PagedPass:
-        return blank(rows, -(-self._longest // BLOCK_SIZE) + 1, device, exact)
+    def blank(self, rows: int, device: torch.device, batch_invariant: bool) -> PagedPass:
+        return blank(rows, -(-self._longest // BLOCK_SIZE) + 1, device, batch_invariant)
 
     def attend(
         self,
@@ -66,24 +66,24 @@ class PagedCache(BlockTables):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        scoring: Scoring,
+        spec: AttentionSpec,
         faster: Acceleration | None = None,
     ) -> torch.Tensor:
         self.pages.learn(layer, key, value)
         keys, values = self.pages.keys[layer], self.pages.values[layer]
         queries = query[0].transpose(0, 1)
         if layer not in self.backends:
-            self.backends[layer] = choose(queries, keys, values, scoring)
+            self.backends[layer] = choose(queries, keys, values, spec)
         attention = self.backends[layer].attention
         attention.write(key[0].transpose(0, 1), value[0].transpose(0, 1), keys, values, work.slots)
         rows = work.num_decoding
-        scaling, bends = scoring.scaling, scoring[1:]
+        scaling, bends = spec.scaling, spec[1:]
         out = []
         if rows:
             seen = work.tables[:rows], work.lengths[:rows]
-            out.append(attention.decode(queries[:rows], keys, values, *seen, scaling, *bends, strict=work.exact))
+            out.append(attention.decode(queries[:rows], keys, values, *seen, scaling, *bends, batch_invariant=work.batch_invariant))
         if rows < work.size:
             seen = work.tables[rows:], work.lengths[rows:]
             part, starts = queries[rows:], work.starts
-            out.append(attention.prefill(part, keys, values, *seen, starts, scaling, *bends, strict=work.exact))
+            out.append(attention.prefill(part, keys, values, *seen, starts, scaling, *bends, batch_invariant=work.batch_invariant))
         return (out[0] if len(out) == 1 else torch.cat(out))[None]

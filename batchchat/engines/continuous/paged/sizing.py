@@ -70,7 +70,7 @@ def try_largest(
     vocab_size = int(model.get_output_embeddings().weight.shape[0])
 
     def run() -> None:
-        span = Span(probe.Prompt(tokens, table), 0, places, True)
+        span = Span(probe.ProbePrompt(tokens, table), 0, places, True)
         logits = runner.forward(cache.lay_out([span], runner.device, num_logits=rows))
         SamplerRows.from_requests([_SAMPLED] * rows, vocab_size, runner.device).choose(logits.expand(rows, -1))
 
@@ -84,7 +84,7 @@ def try_recording(
     model: Any,
     sizes: Collection[int],
     record: Record,
-    exact: bool = False,
+    batch_invariant: bool = False,
     free: Callable[[torch.device], int] = unused_bytes,
 ) -> int:
     """Bytes that recordings of so many rows take together: two are made, of which the second stands for all others,
@@ -100,7 +100,7 @@ def try_recording(
         return replay
 
     try:
-        runner.record(measured, ordered[:2], exact)
+        runner.record(measured, ordered[:2], batch_invariant)
     except Exception:  # the engine, which tries it again, says why
         return 0
     finally:

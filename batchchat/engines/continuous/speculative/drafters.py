@@ -22,10 +22,10 @@ from batchchat.engines.continuous.base import Allocation
 from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.caches import make_cache
 from batchchat.engines.continuous.model_runner import ModelRunner
-from batchchat.engines.continuous.sequence import Sequence
+from batchchat.engines.continuous.sequence import SequenceState
 from batchchat.sampling import SamplerRows
 
-Drafts = Mapping[Sequence, tuple[int, ...]]
+Drafts = Mapping[SequenceState, tuple[int, ...]]
 
 
 class Drafter(Protocol):
@@ -33,16 +33,16 @@ class Drafter(Protocol):
 
     tokens: int
 
-    def propose(self, live: Ordered[Sequence], sampler: SamplerRows) -> Drafts:
+    def propose(self, live: Ordered[SequenceState], sampler: SamplerRows) -> Drafts:
         """Drafts for some or all of the sequences that write, which are in the order of the sampler's rows."""
         ...
 
     def describe(self) -> Mapping[str, Any]: ...
 
 
-def room_for_drafts(sequence: Sequence, tokens: int) -> int:
+def room_for_drafts(sequence: SequenceState, tokens: int) -> int:
     """How many tokens may be drafted so that the one behind them is still within the answer's limit."""
-    left = sequence.request.settings.max_new_tokens - len(sequence.progress.token_ids)
+    left = sequence.request.settings.max_new_tokens - len(sequence.answer.token_ids)
     return min(tokens, left - 1)
 
 
@@ -63,9 +63,9 @@ class LookUp:
     def __init__(self, tokens: int, longest: int):
         self.tokens = tokens
         self._longest = longest
-        self._indices: WeakKeyDictionary[Sequence, _Index] = WeakKeyDictionary()
+        self._indices: WeakKeyDictionary[SequenceState, _Index] = WeakKeyDictionary()
 
-    def propose(self, live: Ordered[Sequence], sampler: SamplerRows) -> Drafts:
+    def propose(self, live: Ordered[SequenceState], sampler: SamplerRows) -> Drafts:
         found = {}
         for sequence in live:
             index = self._indices.setdefault(sequence, _Index())
@@ -127,11 +127,11 @@ class ModelDrafts:
         self._num_ids = int(model.get_input_embeddings().weight.shape[0])
         self._cache = make_cache("auto", model.get_input_embeddings().weight.device, max_tokens)
         self._runner = ModelRunner(model, self._cache)
-        self._shadows: dict[Sequence, _Shadow] = {}
+        self._shadows: dict[SequenceState, _Shadow] = {}
 
-    def propose(self, live: Ordered[Sequence], sampler: SamplerRows) -> Drafts:
+    def propose(self, live: Ordered[SequenceState], sampler: SamplerRows) -> Drafts:
         self._drop(set(self._shadows) - set(live))
-        drafts: dict[Sequence, list[int]] = {}
+        drafts: dict[SequenceState, list[int]] = {}
         for sequence in live:
             if room_for_drafts(sequence, self.tokens) > 0 and self._shadow(sequence):
                 drafts[sequence] = []
@@ -155,7 +155,7 @@ class ModelDrafts:
             "kv_peak_tokens": self._cache.peak_tokens,
         }
 
-    def _shadow(self, sequence: Sequence) -> bool:
+    def _shadow(self, sequence: SequenceState) -> bool:
         """See that a sequence has a slot with room for its tokens and their drafts. False where memory is short."""
         room = len(sequence.tokens) + self.tokens
         shadow = self._shadows.get(sequence)
@@ -177,8 +177,8 @@ class ModelDrafts:
         return None if slot is None else _Shadow(tokens, slot, known=len(tokens))
 
     def _guess(
-        self, writing: list[Sequence], live: Ordered[Sequence], sampler: SamplerRows, ahead: int
-    ) -> dict[Sequence, int]:
+        self, writing: list[SequenceState], live: Ordered[SequenceState], sampler: SamplerRows, ahead: int
+    ) -> dict[SequenceState, int]:
         """The next token of each of `writing`, after one pass over what the draft model has not computed yet."""
         spans = [self._shadows[sequence].pending() for sequence in writing]
         logits = self._fitted(self._runner.forward(self._cache.lay_out(spans, self._runner.device)))
@@ -196,7 +196,7 @@ class ModelDrafts:
             return logits[:, : self._vocab_size]
         return functional.pad(logits, (0, missing), value=float("-inf"))
 
-    def _drop(self, gone: set[Sequence]) -> None:
+    def _drop(self, gone: set[SequenceState]) -> None:
         """Sequences that no longer write. What is computed of them stays for prompts that begin with it."""
         for sequence in gone:
             self._cache.retire(self._shadows.pop(sequence).slot)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from batchchat.engines.base import EngineMeter
 from batchchat.engines.continuous.batch import Span
-from batchchat.engines.continuous.sequence import Sequence
+from batchchat.engines.continuous.sequence import SequenceState
 from batchchat.engines.continuous.speculative.drafters import Drafter, Drafts
 from batchchat.engines.facts import DraftFacts
 from batchchat.sampling import SamplerRows
@@ -81,7 +81,7 @@ class Speculation:
         self._seconds = self._seconds_without = 0.0
         self._num_plain = 0
 
-    def drafts(self, live: Ordered[Sequence], sampler: SamplerRows) -> Drafts | None:
+    def drafts(self, live: Ordered[SequenceState], sampler: SamplerRows) -> Drafts | None:
         """Drafts for the next step; None where it is better computed without."""
         if self._drafter is None or not live:
             return None
@@ -95,7 +95,7 @@ class Speculation:
             self._meter.event("drafts_off", f"the draft failed ({words}); the answers are written without")
             return None
 
-    def verified(self, spans: Iterable[Span[Sequence]]) -> None:
+    def verified(self, spans: Iterable[Span[SequenceState]]) -> None:
         """A step wrote the next tokens of these spans' sequences."""
         for span in spans:
             if span.drafts:
@@ -104,7 +104,7 @@ class Speculation:
                 self._row_steps += 1
                 self._row_tokens += _written(span)
 
-    def took(self, spans: Ordered[Span[Sequence]], drafted: bool, seconds: float) -> None:
+    def took(self, spans: Ordered[Span[SequenceState]], drafted: bool, seconds: float) -> None:
         """A step that computed nothing but these next tokens took so long. `drafted`: drafts were asked for."""
         rows, tokens = len(spans), sum(map(_written, spans))
         contest = self._contests[_crowd(rows)]
@@ -142,7 +142,7 @@ class Speculation:
             )
 
 
-def _written(span: Span[Sequence]) -> int:
+def _written(span: Span[SequenceState]) -> int:
     return len(span.sequence.tokens) - span.known
 
 
