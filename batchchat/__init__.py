@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from batchchat.version import __version__ as __version__
 
-__all__ = ["Recipe", "load_recipe", "run"]
+__all__ = ["Recipe", "RunProgress", "load_recipe", "run"]
 
 if TYPE_CHECKING:
     from batchchat.job.run import run
     from batchchat.recipe import Recipe, load_recipe
+    from batchchat.reporting.progress import RunProgress
 
 
 def __getattr__(name: str) -> Any:
@@ -27,4 +28,8 @@ def __getattr__(name: str) -> Any:
         from batchchat.job.run import run
 
         return run
+    if name == "RunProgress":
+        from batchchat.reporting.progress import RunProgress
+
+        return RunProgress
     raise AttributeError(f"module 'batchchat' has no attribute {name!r}")

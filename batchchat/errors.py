@@ -8,6 +8,18 @@ BatchchatError
 
 from __future__ import annotations
 
+EXIT_CODES = {
+    0: "done",
+    1: "a fault of batchchat itself; the traceback says where",
+    2: "the recipe, its input or the command line is wrong; nothing was written",
+    3: "more rows failed than max_error_rate allows; of check: a row would fail",
+    4: "a gate failed",
+    5: "this machine cannot do it: a missing extra, no such device, a full disk; of plan: not one row fits",
+    130: "stopped by Ctrl-C; the same command goes on",
+    143: "stopped by SIGTERM; the same command goes on",
+}
+"""All exit codes of the command line, and what each says."""
+
 
 class BatchchatError(Exception):
     """Base of all errors that are meant for the user to read."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
 
 from tests.support.jobs import ROOT, Command, read_jsonl
 
@@ -68,6 +72,49 @@ def test_readme_commands_run(workplace: Path, batchchat: Command, monkeypatch: p
         else:
             ended = batchchat(*shlex.split(command, comments=True)[1:])
         assert ended.code == 0, f"{line}\n{ended.err}"
+
+
+def workflows() -> list[dict[Any, Any]]:
+    blocks = re.findall(r"^```yaml\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [found for found in map(yaml.safe_load, blocks) if "jobs" in found]
+
+
+def test_readme_workflow_runs(
+    workplace: Path, batchchat: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its steps, one after the other: what is installed is asked of pyproject.toml, what batchchat does is done."""
+    (workflow,) = workflows()
+    assert workflow[True] == ["pull_request"], "YAML 1.1 reads `on` as true, which is what the build's parser undoes"
+    (job,) = workflow["jobs"].values()
+    assert job["env"]["BATCHCHAT"].startswith("git+https://github.com/OWNER/batchchat@")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "page.md"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    commands, uploads = [], []
+    for step in job["steps"]:
+        assert step.keys() <= {"uses", "with", "run", "if"}
+        assert ("run" in step) != ("uses" in step)
+        if "uses" in step:
+            assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+", step["uses"])
+            if "upload" in step["uses"]:
+                uploads += step["with"]["path"].split()
+            continue
+        program, *arguments = shlex.split(step["run"])
+        commands.append(program)
+        if program == "uv":
+            assert arguments[:-1] == ["pip", "install", "--system", "--torch-backend", "cpu"]
+            wanted = Requirement(arguments[-1].replace("$BATCHCHAT", job["env"]["BATCHCHAT"]))
+            assert wanted.name == project["name"]
+            assert wanted.extras <= project["optional-dependencies"].keys()
+        else:
+            assert program == "batchchat"
+            ended = batchchat(*arguments)
+            assert ended.code == 0, ended.err
+    assert commands == ["uv", "batchchat"]
+    for pattern in uploads:
+        assert list(workplace.glob(pattern)), f"{pattern} is uploaded, and nothing has this name"
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    for words in ("All 2 gates passed", "builtin:tiny-chat, sha256", "numeric"):
+        assert words in page
 
 
 def test_readme_python_runs(workplace: Path) -> None:

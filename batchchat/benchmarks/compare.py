@@ -27,7 +27,7 @@ _COLUMNS = (
 )
 
 
-def compare(
+def compare_engines(
     engines: Sequence[str],
     *,
     model: str,

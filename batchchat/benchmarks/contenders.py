@@ -1,5 +1,5 @@
-"""The engines that are measured. An arm takes a model and drains a workload, giving each request's number of tokens as
-soon as it is done."""
+"""The engines that are measured. A contender takes a model and drains a workload, giving each request's number of
+tokens as soon as it is done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from batchchat.benchmarks.workloads import second_turn
 from batchchat.chats import Request
 from batchchat.errors import UsageError
-from batchchat.schedule import Feed, plan
+from batchchat.schedule import Feed, plan_batches
 
 Done = tuple[int, int]
 """A request's index and the number of tokens that it was given."""
@@ -31,7 +31,7 @@ class Silent:
     def event(self, name: str, detail: str) -> None: ...
 
 
-class EngineArm:
+class EngineContender:
     """One of batchchat's own engines, with second turns where the workload has them."""
 
     def __init__(self, engine: Any):
@@ -54,15 +54,15 @@ class EngineArm:
         self.engine.close()
 
 
-def continuous(model: Any, codec: Any, rows: int) -> EngineArm:
-    return EngineArm(continuous_engine(model, codec, rows))
+def continuous(model: Any, codec: Any, rows: int) -> EngineContender:
+    return EngineContender(continuous_engine(model, codec, rows))
 
 
-def strict(model: Any, codec: Any, rows: int) -> EngineArm:
-    return EngineArm(continuous_engine(model, codec, rows, reproducible="strict"))
+def strict(model: Any, codec: Any, rows: int) -> EngineContender:
+    return EngineContender(continuous_engine(model, codec, rows, reproducible="strict"))
 
 
-def drafted(model: Any, codec: Any, rows: int) -> EngineArm:
+def drafted(model: Any, codec: Any, rows: int) -> EngineContender:
     """With drafts by the model's own first layers: for the shape whose later layers change little."""
     from batchchat.benchmarks.shapes import first_layers
     from batchchat.engines.continuous import prepare
@@ -72,7 +72,7 @@ def drafted(model: Any, codec: Any, rows: int) -> EngineArm:
     prepare(small)
     vocab_size = int(model.get_output_embeddings().weight.shape[0])
     drafter = ModelDrafts(small, "the first layers", 3, rows * 1024, vocab_size)
-    return EngineArm(continuous_engine(model, codec, rows, drafter))
+    return EngineContender(continuous_engine(model, codec, rows, drafter))
 
 
 def continuous_engine(model: Any, codec: Any, rows: int, drafter: Any = None, **settings: Any) -> Any:
@@ -89,14 +89,14 @@ def continuous_engine(model: Any, codec: Any, rows: int, drafter: Any = None, **
     return engine
 
 
-def pipeline(model: Any, codec: Any, rows: int) -> EngineArm:
+def pipeline(model: Any, codec: Any, rows: int) -> EngineContender:
     from batchchat.engines.base import EngineConfig
     from batchchat.engines.pipeline.engine import PipelineEngine
 
-    return EngineArm(PipelineEngine(model, codec, Silent(), EngineConfig(rows, _NO_TOKEN_BOUND)))
+    return EngineContender(PipelineEngine(model, codec, Silent(), EngineConfig(rows, _NO_TOKEN_BOUND)))
 
 
-class UnknownLengths(EngineArm):
+class UnknownLengths(EngineContender):
     """The pipeline engine where every answer may become as long as the longest, so that only prompts tell them apart:
     its batches are planned so, and each then runs to its own longest answer."""
 
@@ -108,15 +108,15 @@ class UnknownLengths(EngineArm):
         longest = max(request.settings.max_new_tokens for request in requests)
         equal = [replace(one, settings=replace(one.settings, max_new_tokens=longest)) for one in requests]
         by_index = {request.index: request for request in requests}
-        for batch in plan(equal, self._rows, _NO_TOKEN_BOUND):
+        for batch in plan_batches(equal, self._rows, _NO_TOKEN_BOUND):
             yield from super().drain([by_index[request.index] for request in batch.requests], two_turns)
 
 
-def pipeline_unknown(model: Any, codec: Any, rows: int) -> EngineArm:
+def pipeline_unknown(model: Any, codec: Any, rows: int) -> EngineContender:
     return UnknownLengths(pipeline(model, codec, rows).engine, rows)
 
 
-class PlainArm:
+class PlainContender:
     """`generate` in padded batches of eight in arrival order: what a plain pipeline does."""
 
     def __init__(self, model: Any, codec: Any, rows: int):
@@ -150,7 +150,7 @@ class PlainArm:
     def close(self) -> None: ...
 
 
-class TransformersArm:
+class TransformersContender:
     """transformers' own continuous batching."""
 
     def __init__(self, model: Any, codec: Any, rows: int):
@@ -188,13 +188,13 @@ class TransformersArm:
     def close(self) -> None: ...
 
 
-ARMS: dict[str, Callable[[Any, Any, int], Any]] = {
-    "plain": PlainArm,
+CONTENDERS: dict[str, Callable[[Any, Any, int], Any]] = {
+    "plain": PlainContender,
     "pipeline": pipeline,
     "pipeline-unknown": pipeline_unknown,
     "continuous": continuous,
     "strict": strict,
     "drafted": drafted,
-    "transformers": TransformersArm,
+    "transformers": TransformersContender,
 }
 """Names for `--engines`, but for vllm, which runs in an environment of its own: see `peers`."""

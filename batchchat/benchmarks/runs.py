@@ -31,7 +31,7 @@ def engine_variants(engines: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return {engine: RUN_ENGINES[engine] for engine in engines}
 
 
-def compare_runs(
+def time_recipes(
     recipe: str,
     variants: Mapping[str, Sequence[str]],
     *,

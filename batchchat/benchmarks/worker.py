@@ -20,7 +20,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Load, warm up with two short requests, drain the workload."""
     import psutil
 
-    from batchchat.benchmarks.contenders import ARMS
+    from batchchat.benchmarks.contenders import CONTENDERS
     from batchchat.benchmarks.workloads import WORKLOADS, fitted
     from batchchat.reporting.limits import measure_limits
     from batchchat.reporting.meters import device_peaks, host_peak_bytes
@@ -28,22 +28,22 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     born = psutil.Process().create_time()
     begun = time.perf_counter()
     model, codec = load(job["model"], job["dtype"])
-    arm = ARMS[job["engine"]](model, codec, job["rows"])
+    contender = CONTENDERS[job["engine"]](model, codec, job["rows"])
     loaded = time.perf_counter() - begun
     requests = fitted(WORKLOADS[job["workload"]](), model.get_input_embeddings().weight.shape[0])
     short = [replace(request, settings=replace(request.settings, max_new_tokens=2)) for request in requests[:2]]
-    list(arm.drain(short))
+    list(contender.drain(short))
     first = time.time() - born
     two_turns = job["workload"] == "two-turns"
     start = time.perf_counter()
     counts = []
     to_first = None
-    for done in arm.drain(requests, two_turns):
+    for done in contender.drain(requests, two_turns):
         to_first = time.perf_counter() - start if to_first is None else to_first
         counts.append(done[1])
     seconds = time.perf_counter() - start
-    facts = arm.facts()
-    arm.close()
+    facts = contender.facts()
+    contender.close()
     prompt_tokens = sum(len(request.prompt_ids) for request in requests)
     limits = measure_limits(job["dtype"], str(model.device))
     return {

@@ -15,14 +15,17 @@ from batchchat.cli.plan import plan
 from batchchat.cli.run import run
 from batchchat.cli.schema import schema
 from batchchat.cli.score import score
+from batchchat.errors import EXIT_CODES
 from batchchat.version import __version__
 
+_EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<3}  {meaning}" for code, meaning in EXIT_CODES.items())
+
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Answer files of conversations with a language model, in batches that survive a kill.",
+    epilog=_EXIT_CODES,
 )
 
 
@@ -42,12 +45,5 @@ def batchchat(
     """Options before the command."""
 
 
-app.command()(run)
-app.command()(chat)
-app.command()(score)
-app.command()(compare)
-app.command()(check)
-app.command()(plan)
-app.command()(init)
-app.command()(schema)
-app.command()(bench)
+for command in (run, chat, score, compare, check, plan, init, schema, bench):
+    app.command(epilog=_EXIT_CODES)(command)

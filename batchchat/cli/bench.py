@@ -62,15 +62,15 @@ def bench(
     if recipe is not None:
         import shlex
 
-        from batchchat.benchmarks.runs import compare_runs, engine_variants, runs_table
+        from batchchat.benchmarks.runs import engine_variants, runs_table, time_recipes
 
         ways = {"as it is": [], **{text: shlex.split(text) for text in with_}} if with_ else engine_variants(names)
-        runs = compare_runs(recipe, ways, rounds=rounds, limit=limit, progress=progress)
+        runs = time_recipes(recipe, ways, rounds=rounds, limit=limit, progress=progress)
         print(json.dumps(runs) if json_ else runs_table(runs))
         return
-    from batchchat.benchmarks.compare import compare, table
+    from batchchat.benchmarks.compare import compare_engines, table
 
-    results = compare(
+    results = compare_engines(
         names,
         model=model,
         dtype=chosen("dtype", dtype),

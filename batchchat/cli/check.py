@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchchat.cli.arguments import Overrides, RecipeName
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
@@ -16,8 +18,8 @@ _MOST_TOKENS = 100
 
 
 def check(
-    recipe: Annotated[str, typer.Argument(help="The recipe's YAML file, or builtin:NAME for one that comes along.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as source.limit=10.")] = None,
+    recipe: RecipeName,
+    overrides: Overrides = None,
     rows: Annotated[int, typer.Option("--rows", min=1, help="How many rows to read.")] = 100,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")] = False,
 ) -> None:

@@ -53,15 +53,22 @@ class Findings:
 def init(
     file: Annotated[str, typer.Argument(help="Input file, glob or data set, as in source.path.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The recipe to write.")] = Path("recipe.yaml"),
+    split: Annotated[
+        str | None, typer.Option("--split", help="Of several splits the one to read; test is preferred.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a commented recipe for an input file."""
     from batchchat.errors import UsageError
     from batchchat.sources import open_source
+    from batchchat.sources.source import splits_of
+    from batchchat.sources.splits import pick_split
 
-    with open_source([file]) as source:
+    splits = splits_of(file)
+    picked = pick_split(splits) if split is None and len(splits) > 1 else split
+    with open_source([file], split=picked) as source:
         found = look(list(islice(source.rows(), NUM_ROWS)), file)
-    text = draft(file, output, found)
+    text = draft(file, output, found, picked, splits)
     try:
         with output.open("w" if force else "x", encoding="utf-8") as stream:
             stream.write(text)
@@ -69,6 +76,8 @@ def init(
         raise UsageError(f"{output} exists; replace it with --force, or name another file with --output") from error
     except OSError as error:
         raise UsageError(f"{output} cannot be written ({error.strerror}); name another file with --output") from error
+    if picked is not None and len(splits) > 1:
+        typer.echo(f"{file} holds the splits {', '.join(splits)}; the recipe reads {picked}, --split takes another")
     typer.echo(f"{output}: {_summary(found)}. Next: batchchat check {shlex.quote(str(output))}")
 
 
@@ -109,7 +118,7 @@ def look(rows: Sequence[SourceRow | RowError], file: str) -> Findings:
     )
 
 
-def draft(file: str, output: Path, found: Findings) -> str:
+def draft(file: str, output: Path, found: Findings, split: str | None = None, splits: Sequence[str] = ()) -> str:
     """The text of the recipe."""
     from batchchat.recipe.rendering import EDITOR_LINE, commented_recipe
     from batchchat.recipe.schema import Recipe
@@ -118,6 +127,7 @@ def draft(file: str, output: Path, found: Findings) -> str:
     values: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9._-]+", "-", Path(file).name.partition(".")[0]).strip("-._")[:100] or "run",
         "source.path": file,
+        **({} if split is None else {"source.split": split}),
         "source.format": found.format or "auto",
         "chat.turns": found.turns,
         "model.name": default.model.name,
@@ -129,6 +139,8 @@ def draft(file: str, output: Path, found: Findings) -> str:
         "source.path": f"Columns found: {', '.join(found.columns)}.",
         "source.format": f"{'Detected' if found.format else 'Several were detected'} in {_first(found.rows)}.",
     }
+    if len(splits) > 1:
+        notes["source.split"] = f"Splits found: {', '.join(splits)}."
     if found.turns == "regenerate":
         notes["chat.turns"] = "Most of the chats found end in an assistant turn."
     if (output.parent / "recipe.schema.json").is_file():

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchchat.cli.arguments import Overrides, RecipeName
+
 if TYPE_CHECKING:
     from batchchat.job.plan import Plan
 
@@ -13,8 +15,8 @@ _Rows = list[tuple[str, str]]
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(help="The recipe's YAML file, or builtin:NAME for one that comes along.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as model.dtype=bfloat16.")] = None,
+    recipe: RecipeName,
+    overrides: Overrides = None,
     memory: Annotated[
         list[str] | None,
         typer.Option("--memory", help="Plan for a device of this size, such as 80GiB; once per device."),
@@ -29,10 +31,13 @@ def plan(
     import json
 
     from batchchat.job.plan import make_plan, plain
+    from batchchat.models import require_in_reach
     from batchchat.models.placement import Device, machine_devices, parse_bytes
     from batchchat.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
+    if loaded.reads_model:
+        require_in_reach(loaded.model)
     if memory:
         devices = [Device(f"device {number}", parse_bytes(size)) for number, size in enumerate(memory)]
     else:

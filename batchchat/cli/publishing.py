@@ -9,10 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from batchchat.reporting.report import AnyReport
     from batchchat.reporting.scores import GateOutcome
 
 SUMMARY_PAGE = "GITHUB_STEP_SUMMARY"
 """The environment variable that names the file of a build's summary page."""
+
+
+def publish_report(report: AnyReport, junit: Path | None) -> bool:
+    """The same of a run's gates, and its report on the summary page."""
+    from batchchat.reporting.writers.markdown import render_summary
+
+    return _publish(report.gates or (), report.name, junit, render_summary(report))
 
 
 def publish_gates(gates: Sequence[GateOutcome], run: str, junit: Path | None) -> bool:
@@ -20,18 +28,23 @@ def publish_gates(gates: Sequence[GateOutcome], run: str, junit: Path | None) ->
 
     Raises UsageError where a file cannot be written.
     """
+    from batchchat.reporting.writers.markdown import render_gates
+
+    return _publish(gates, run, junit, render_gates(gates, run) if gates else None)
+
+
+def _publish(gates: Sequence[GateOutcome], run: str, junit: Path | None, summary: str | None) -> bool:
     from batchchat.errors import UsageError
     from batchchat.reporting.writers import junit as junit_writer
-    from batchchat.reporting.writers import markdown
 
     page = os.environ.get(SUMMARY_PAGE)
     try:
         if junit is not None:
             junit.parent.mkdir(parents=True, exist_ok=True)
             junit.write_text(junit_writer.render_gates(gates, run), encoding="utf-8")
-        if page and gates:
+        if page and summary is not None:
             with open(page, "a", encoding="utf-8") as file:
-                file.write(markdown.render_gates(gates, run) + "\n")
+                file.write(summary + "\n")
     except OSError as error:
         raise UsageError(f"{error.filename} cannot be written ({error.strerror}); name another file") from error
     failed = [gate for gate in gates if not gate.passed]

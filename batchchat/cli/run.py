@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchchat.cli.arguments import Overrides, RecipeName
+
 if TYPE_CHECKING:
     from batchchat.reporting.report import Report
 
-_MORE = "Overrides such as generation.max_new_tokens=64 source.limit=10; values are YAML."
-
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="The recipe's YAML file, or builtin:NAME for one that comes along.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help=_MORE)] = None,
+    recipe: RecipeName,
+    overrides: Overrides = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew; an earlier run's directory is moved aside.")
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Try the rows of errors.jsonl again, and keep everything else."),
     ] = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON to standard output, and nothing else.")
@@ -32,31 +36,43 @@ def run(
     """Answer every chat of a recipe's input. The same command goes on where an interrupted run stopped."""
     from batchchat.cli.interrupts import Terminated, terminable
     from batchchat.cli.logs import log_to_stderr
-    from batchchat.cli.publishing import publish_gates
+    from batchchat.cli.publishing import publish_report
+    from batchchat.errors import UsageError
     from batchchat.recipe import load_recipe
 
+    if restart and retry_failed:
+        raise UsageError("--restart begins anew and --retry-failed keeps what there is; leave one of them out")
     loaded = load_recipe(recipe, overrides or [])
     log_to_stderr(quiet)
     command = ["batchchat", *sys.argv[1:]]
     try:
         with terminable():
-            from batchchat.job.run import follow
-            from batchchat.job.run import run as run_recipe
+            from batchchat.job.finished import finished_run
             from batchchat.models.group import is_follower
 
             if is_follower(loaded.model):
+                from batchchat.job.run import follow
+
                 follow(loaded)
                 raise typer.Exit
-            result = run_recipe(loaded, restart=restart, command=command, quiet=quiet)
+            result = None if restart or retry_failed else finished_run(loaded)
+            if result is None:  # only then what answers is imported
+                from batchchat.job.run import run as run_recipe
+
+                result = run_recipe(loaded, restart=restart, retry_failed=retry_failed, command=command, quiet=quiet)
     except KeyboardInterrupt as interrupt:
-        again = shlex.join(part for part in command if part != "--restart")
+        again = shlex.join(part for part in command if part not in ("--restart", "--retry-failed"))
         print(f"\nbatchchat: stopped; what was finished is kept. Go on with: {again}", file=sys.stderr)
         raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
     if json_:
+        from batchchat.reporting.tables import failure_lines
+
         print(json.dumps(result.report.as_dict(), ensure_ascii=False))
+        for line in failure_lines(result.report):
+            print(f"failed: {line}", file=sys.stderr)
     else:
         _print_summary(result.report, show)
-    publish_gates(result.report.gates or (), result.report.name, junit)
+    publish_report(result.report, junit)
     if result.exit_code == 3:
         rows = result.report.rows
         print(

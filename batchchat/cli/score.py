@@ -30,7 +30,7 @@ def score(
 
     from batchchat.cli.interrupts import Terminated, terminable
     from batchchat.cli.logs import log_to_stderr
-    from batchchat.cli.publishing import publish_gates
+    from batchchat.cli.publishing import publish_report
     from batchchat.cli.summary import print_report
 
     recipe, overrides = recipe_and_overrides_of(recipe_and_overrides or [])
@@ -39,7 +39,7 @@ def score(
         with terminable():
             from batchchat.job.rescore import score as score_answers
 
-            result = score_answers(target, recipe, overrides, quiet)
+            result = score_answers(target, recipe, overrides, quiet, ["batchchat", *sys.argv[1:]])
     except KeyboardInterrupt as interrupt:
         again = shlex.join(["batchchat", *sys.argv[1:]])
         print(f"\nbatchchat: stopped; a judge's finished grades are kept. Go on with: {again}", file=sys.stderr)
@@ -48,7 +48,7 @@ def score(
         print(json.dumps(result.report.as_dict(), ensure_ascii=False))
     else:
         print_report(Console(highlight=False), result.report)
-    publish_gates(result.report.gates or (), result.report.name, junit)
+    publish_report(result.report, junit)
     if result.exit_code:
         raise typer.Exit(result.exit_code)
 

@@ -12,7 +12,7 @@ _MARGIN = 8
 was within the answer."""
 
 
-class Progress:
+class OpenAnswer:
     """The tokens of one answer. It ends at a stop id, at a stop string in its decoded text, or at its limit, whichever
     comes first, and takes no token after that."""
 

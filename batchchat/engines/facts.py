@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, JsonValue, Tag
 
-from batchchat.models.facts import ModelFacts
-from batchchat.records import (
+from batchchat.chats.record import (
     Bytes,
     MeanTokens,
     Numbers,
@@ -22,6 +21,7 @@ from batchchat.records import (
     Tokens,
     Unit,
 )
+from batchchat.models.facts import ModelFacts
 
 
 class PhaseWork(Record):

@@ -13,7 +13,7 @@ def tolerance(dtype: torch.dtype) -> float:
     return _TOLERANCE.get(dtype, _TOLERANCE[torch.bfloat16])
 
 
-def differences(ours: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+def logit_differences(ours: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """At each place `[..., places]` of logits `[..., places, vocabulary]`; NaN where either holds one."""
     ours, others = ours.float(), others.float()
     return (ours - others).pow(2).mean(dim=-1).sqrt() / others.std().clamp_min(1e-6)

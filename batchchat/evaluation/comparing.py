@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from batchchat.errors import UsageError
 from batchchat.evaluation.answers import Answers
-from batchchat.evaluation.other_runs import scores_of
+from batchchat.evaluation.mark import scores_of
 from batchchat.evaluation.scorebook import read_scores
 from batchchat.reporting.reading import read_report
 from batchchat.scoring.base import visible_answer

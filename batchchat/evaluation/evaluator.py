@@ -13,8 +13,8 @@ from batchchat.chats import Chat, Message
 from batchchat.evaluation.answers import Answered, Answers
 from batchchat.evaluation.gating import check_runs, hold_gates
 from batchchat.evaluation.judge import Judge
-from batchchat.evaluation.other_runs import fingerprint, open_answers
-from batchchat.evaluation.scorebook import FILE, ScoreBook
+from batchchat.evaluation.other_runs import open_answers
+from batchchat.evaluation.scorebook import ScoreBook
 from batchchat.recipe import Recipe
 from batchchat.reporting.scores import (
     Counts,
@@ -29,8 +29,8 @@ from batchchat.reporting.scores import (
 from batchchat.scoring import Score, Scorer, make_scorer
 from batchchat.scoring.aggregates import Summary
 from batchchat.scoring.base import visible_answer
-from batchchat.scoring.gates import NotWorse, parse_gates
 from batchchat.scoring.normalise import TextOptions
+from batchchat.scoring.row import FILE
 from batchchat.scoring.statistics import Estimate
 from batchchat.scoring.treatments import Condition, Treatments
 from batchchat.store.directory import replacing
@@ -66,13 +66,6 @@ class Evaluator:
                 if mistake is not None:
                     found.setdefault(scorer.name, []).append(f"{chat.place}: {mistake}")
         return found
-
-    def mark(self) -> dict[str, Any]:
-        """What the scores and gates depend on besides the answers: equal marks, equal results."""
-        plain = self._recipe.model_dump(mode="json", include={"scoring", "summary", "judges", "gates"})
-        runs = {gate.run for gate in parse_gates(self._recipe.gates) if isinstance(gate, NotWorse)}
-        mark = {**plain, "runs": {run: fingerprint(run) for run in sorted(runs)}}
-        return dict(json.loads(json.dumps(mark)))  # as it reads when it was stored
 
     def evaluate(
         self, answers: Answers, directory: Path, figures: Mapping[str, float | None], answer_chats: AnswerChats

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from batchchat.errors import UsageError
-from batchchat.evaluation.other_runs import collect, scores_of
+from batchchat.evaluation.mark import scores_of
+from batchchat.evaluation.other_runs import collect
 from batchchat.reporting.report import Report
-from batchchat.scoring.comparison import compare
+from batchchat.scoring.comparison import compare_metric
 from batchchat.scoring.gates import Compare, GateResult, NotWorse, evaluate_gates, parse_gates
 from batchchat.scoring.metric_names import RUN_FIGURES, split_metric
 from batchchat.scoring.statistics import Estimate
@@ -71,6 +72,6 @@ def against_runs(scores: Path) -> Compare:
             return f"{run} has no {name} for {lacking} of the {len(ours)} answers that have one here"
         if not ours:
             return f"no answer here has {name}"
-        return compare(metric, ours, theirs).difference
+        return compare_metric(metric, ours, theirs).difference
 
     return difference

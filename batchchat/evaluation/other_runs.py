@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from batchchat.errors import UsageError
 from batchchat.evaluation.answers import Answers, FileAnswers, RunAnswers
-from batchchat.evaluation.scorebook import FILE, ScoreLine, read_scores
+from batchchat.evaluation.scorebook import ScoreLine, read_scores
 from batchchat.recipe import Recipe, load_recipe
 from batchchat.reporting.reading import read_report
 from batchchat.reporting.report import ScoreReport
 from batchchat.scoring.comparison import Key
 from batchchat.store import RunDirectory, RunStore
-
-
-def scores_of(run: str) -> Path:
-    """The scores of a run directory. Raises UsageError where there are none."""
-    file = Path(run).expanduser() / FILE
-    if file.is_file():
-        return file
-    if not file.parent.is_dir():
-        raise UsageError(f"there is no run directory {run}; check its path")
-    raise UsageError(f"{run} holds no {FILE}; score it first with: batchchat score {run} RECIPE")
-
-
-def fingerprint(run: str) -> str:
-    """SHA-256 (hex) of a run's scores: what a gate on another run depends on."""
-    with open(scores_of(run), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

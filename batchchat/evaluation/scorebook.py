@@ -16,8 +16,6 @@ from batchchat.scoring.base import Score, column
 from batchchat.scoring.comparison import Key
 from batchchat.scoring.treatments import Condition, Treatments
 
-FILE = "scores.jsonl"
-
 _MOST_VALUES = 200
 _OTHERS = "(other values)"
 """Where a column has more values than these: answers with the further ones are summed up together."""

@@ -5,17 +5,13 @@ from __future__ import annotations
 from batchchat.evaluation.answers import RunAnswers
 from batchchat.evaluation.evaluator import AnswerChats, Evaluator
 from batchchat.evaluation.gating import run_figures
-from batchchat.evaluation.scorebook import FILE
+from batchchat.evaluation.mark import evaluation_mark
 from batchchat.recipe import Recipe
 from batchchat.reporting.meters import Meters
 from batchchat.reporting.report import Report
 from batchchat.reporting.writers import write_report
+from batchchat.scoring.row import FILE
 from batchchat.store import RunDirectory, RunStore
-
-
-def is_evaluated(store: RunStore, evaluator: Evaluator) -> bool:
-    """Whether the run's scores are those that the recipe asks for."""
-    return bool(store.meta("evaluated") == evaluator.mark())
 
 
 def evaluate_run(
@@ -49,6 +45,6 @@ def evaluate_run(
         phases_seconds={**report.phases_seconds, **seconds},
     )
     write_report(whole, directory)
-    store.set_meta("evaluated", evaluator.mark())
+    store.set_meta("evaluated", evaluation_mark(recipe))
     store.commit()
     return whole

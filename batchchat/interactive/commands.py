@@ -20,7 +20,7 @@ from batchchat.interactive.opening import changed, with_system
 from batchchat.reporting.escape import printable
 
 if TYPE_CHECKING:
-    from batchchat.interactive.session import Session
+    from batchchat.interactive.session import ChatSession
 
 _COMMAND = re.compile(r"!([A-Za-z]\S*)\s*(.*)", re.DOTALL)
 
@@ -32,7 +32,7 @@ class Command:
     name: str
     arguments: str
     meaning: str
-    do: Callable[[Session, str], None]
+    do: Callable[[ChatSession, str], None]
 
 
 COMMANDS: dict[str, Command] = {}
@@ -44,7 +44,7 @@ def is_command(line: str) -> bool:
     return _COMMAND.match(line) is not None
 
 
-def run_command(session: Session, line: str) -> None:
+def run_command(session: ChatSession, line: str) -> None:
     """Do what a line says. Raises UsageError for an unknown command, the nearest one named."""
     match = _COMMAND.match(line)
     assert match is not None, "only commands come here"
@@ -59,15 +59,15 @@ def run_command(session: Session, line: str) -> None:
     command.do(session, rest)
 
 
-def _command(name: str, arguments: str, meaning: str) -> Callable[[Callable[[Session, str], None]], None]:
-    def register(do: Callable[[Session, str], None]) -> None:
+def _command(name: str, arguments: str, meaning: str) -> Callable[[Callable[[ChatSession, str], None]], None]:
+    def register(do: Callable[[ChatSession, str], None]) -> None:
         COMMANDS[name] = Command(name, arguments, meaning, do)
 
     return register
 
 
 @_command("help", "", "This list.")
-def _help(session: Session, _: str) -> None:
+def _help(session: ChatSession, _: str) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for command in COMMANDS.values():
         table.add_row(Text(f"!{command.name} {command.arguments}", style="bold"), Text(command.meaning))
@@ -79,7 +79,7 @@ def _help(session: Session, _: str) -> None:
 
 
 @_command("status", "", "The model, its engine, and the settings in force.")
-def _status(session: Session, _: str) -> None:
+def _status(session: ChatSession, _: str) -> None:
     settings = session.responder.settings(session.recipe)
     how = {name: getattr(settings, name) for name in type(settings).__dataclass_fields__}
     shown = {name: value for name, value in how.items() if value not in ((), None)}
@@ -101,7 +101,7 @@ def _status(session: Session, _: str) -> None:
 
 
 @_command("tokens", "", "Tokens of the context that are used and left.")
-def _tokens(session: Session, _: str) -> None:
+def _tokens(session: ChatSession, _: str) -> None:
     used = session.responder.num_tokens(session.conversation, session.recipe) if session.conversation.messages else 0
     context = session.responder.context_length(session.recipe)
     if context is None:
@@ -112,7 +112,7 @@ def _tokens(session: Session, _: str) -> None:
 
 
 @_command("set", "FLAG=VALUE …", "Change settings: max_new_tokens=64 temperature=0.7 chat.overflow=…")
-def _set(session: Session, rest: str) -> None:
+def _set(session: ChatSession, rest: str) -> None:
     flags = _words(rest)
     if not flags:
         raise UsageError("!set needs settings, for example !set temperature=0.7; type !status for those in force")
@@ -125,7 +125,7 @@ def _set(session: Session, rest: str) -> None:
 
 
 @_command("system", "[TEXT]", "Show the system turn, or set it; - for none.")
-def _system(session: Session, rest: str) -> None:
+def _system(session: ChatSession, rest: str) -> None:
     if rest:
         text = None if rest == "-" else rest
         session.recipe = with_system(session.recipe, text)
@@ -134,13 +134,13 @@ def _system(session: Session, rest: str) -> None:
 
 
 @_command("clear", "", "Begin a new conversation.")
-def _clear(session: Session, _: str) -> None:
+def _clear(session: ChatSession, _: str) -> None:
     session.restart()
     session.console.clear()
 
 
 @_command("undo", "", "Take back the last question and its answer.")
-def _undo(session: Session, _: str) -> None:
+def _undo(session: ChatSession, _: str) -> None:
     gone = session.conversation.take_back_question()
     if gone is None:
         raise UsageError("there is no question to take back; type one")
@@ -148,7 +148,7 @@ def _undo(session: Session, _: str) -> None:
 
 
 @_command("retry", "", "Answer the last question once more, with another seed.")
-def _retry(session: Session, _: str) -> None:
+def _retry(session: ChatSession, _: str) -> None:
     session.conversation.take_back_answer()
     if session.conversation.question is None:
         raise UsageError("there is no question to answer; type one")
@@ -156,7 +156,7 @@ def _retry(session: Session, _: str) -> None:
 
 
 @_command("edit", "[TEXT]", "Ask the last question in other words.")
-def _edit(session: Session, rest: str) -> None:
+def _edit(session: ChatSession, rest: str) -> None:
     gone = session.conversation.take_back_question()
     if gone is None:
         raise UsageError("there is no question to change; type one")
@@ -167,7 +167,7 @@ def _edit(session: Session, rest: str) -> None:
 
 
 @_command("example", "[NAME]", "Ask one of the examples in a new conversation.")
-def _example(session: Session, rest: str) -> None:
+def _example(session: ChatSession, rest: str) -> None:
     if rest in EXAMPLES:
         session.restart()
         session.quote(Message("user", EXAMPLES[rest]))
@@ -181,7 +181,7 @@ def _example(session: Session, rest: str) -> None:
 
 
 @_command("tool", "RESULT", "Give the result of the tool that was called, as text or JSON.")
-def _tool(session: Session, rest: str) -> None:
+def _tool(session: ChatSession, rest: str) -> None:
     last = session.conversation.messages[-1] if session.conversation.messages else None
     if last is None or not last.tool_calls:
         raise UsageError("no tool was called, so there is no result to give; type a question")
@@ -192,21 +192,21 @@ def _tool(session: Session, rest: str) -> None:
 
 
 @_command("save", "[FILE]", "Save the conversation and the settings as a JSONL row.")
-def _save(session: Session, rest: str) -> None:
+def _save(session: ChatSession, rest: str) -> None:
     if not session.conversation.messages:
         raise UsageError("there is nothing to save; ask something first")
     session.note(f"saved: {files.save(session.conversation, session.recipe, rest)}")
 
 
 @_command("load", "FILE[:LINE]", "Go on with a conversation of a file; what waits in it is answered.")
-def _load(session: Session, rest: str) -> None:
+def _load(session: ChatSession, rest: str) -> None:
     if not rest:
         raise UsageError("!load needs a file, for example !load chats.jsonl or !load chats.jsonl:3")
     session.resume(files.load(rest, session.recipe.chat.system))
 
 
 @_command("export", "FILE", "Write what makes `batchchat run` write the last answer again: NAME.jsonl or NAME.yaml.")
-def _export(session: Session, rest: str) -> None:
+def _export(session: ChatSession, rest: str) -> None:
     if not rest:
         raise UsageError("!export needs a file: NAME.jsonl for a row, NAME.yaml for a recipe")
     paths = files.export(session.conversation, rest)
@@ -216,7 +216,7 @@ def _export(session: Session, rest: str) -> None:
 
 
 @_command("exit", "", "Leave.")
-def _exit(session: Session, _: str) -> None:
+def _exit(session: ChatSession, _: str) -> None:
     session.leave()
 
 

@@ -11,7 +11,7 @@ from batchchat.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """The batch run that an answer belongs to.
 
     Its recipe is `recipe`; its one row has the id `id`, holds the conversation's first `num_given` answers as they
@@ -29,7 +29,7 @@ class Conversation:
     """Messages, and the origin of each assistant turn: None where no run would write it."""
 
     messages: list[Message] = field(default_factory=list)
-    origins: list[Origin | None] = field(default_factory=list)
+    origins: list[Provenance | None] = field(default_factory=list)
     tools: tuple[Mapping[str, Any], ...] | None = None
 
     @property
@@ -51,7 +51,7 @@ class Conversation:
         last = self.messages[-1] if self.messages else None
         return last if last is not None and last.role in ("user", "tool") else None
 
-    def answer(self, message: Message, origin: Origin | None) -> None:
+    def answer(self, message: Message, origin: Provenance | None) -> None:
         """Add the answer to the question."""
         self.messages.append(message)
         self.origins.append(origin)

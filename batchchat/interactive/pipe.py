@@ -6,7 +6,7 @@ import sys
 
 from batchchat.chats import Message
 from batchchat.errors import UsageError
-from batchchat.interactive.conversation import Conversation, Origin
+from batchchat.interactive.conversation import Conversation, Provenance
 from batchchat.interactive.opening import OfferedTools
 from batchchat.interactive.responder import Responder
 from batchchat.recipe import Recipe
@@ -25,7 +25,7 @@ def answer_once(recipe: Recipe, offered: OfferedTools) -> None:
     talk = Conversation(tools=offered.tools)
     talk.system = recipe.chat.system
     talk.messages.append(Message("user", question))
-    reply = Responder(recipe).answer(talk, Origin(CHAT_ID, 0, recipe))
+    reply = Responder(recipe).answer(talk, Provenance(CHAT_ID, 0, recipe))
     text = reply.message.content or ""
     print(printable(text) if sys.stdout.isatty() else text)
     if reply.finish_reason == "length":

@@ -9,10 +9,10 @@ from batchchat.chats import Completion, FinishReason, Message, Request, Settings
 from batchchat.engines import EngineContext, build_engine
 from batchchat.engines.facts import AnyEngineFacts
 from batchchat.errors import BadRow
-from batchchat.interactive.conversation import Conversation, Origin
+from batchchat.interactive.conversation import Conversation, Provenance
 from batchchat.job.turns import min_known
 from batchchat.models import load_text_side
-from batchchat.prompts import Answer, Prompt, SettingsResolver, fit
+from batchchat.prompts import ParsedAnswer, Prompt, SettingsResolver, fit
 from batchchat.recipe import Recipe
 from batchchat.reporting.meters import Meters
 from batchchat.schedule import Feed, request_seed
@@ -24,7 +24,7 @@ _SHORTEST_PAUSE = 0.08
 _SHARE = 60
 """A pause is at least so many times what the last look took, so that watching costs at most 1/60 of the time."""
 
-Watcher = Callable[[Answer], None]
+Watcher = Callable[[ParsedAnswer], None]
 """Shown the answer as far as it is written, now and then."""
 
 
@@ -61,7 +61,7 @@ class Responder:
         self._look_at = 0.0
         self._running = self._stopping = False
 
-    def answer(self, conversation: Conversation, origin: Origin, watch: Watcher | None = None) -> Reply:
+    def answer(self, conversation: Conversation, origin: Provenance, watch: Watcher | None = None) -> Reply:
         """The answer to the conversation's question, as the run of `origin` writes it.
 
         Raises BadRow where the chat cannot become a prompt or the model cannot answer it.

@@ -12,11 +12,11 @@ from rich.text import Text
 from batchchat.chats import Chat, Message
 from batchchat.errors import BadRow, BatchchatError
 from batchchat.interactive.commands import is_command, run_command
-from batchchat.interactive.conversation import Conversation, Origin
+from batchchat.interactive.conversation import Conversation, Provenance
 from batchchat.interactive.opening import changed
 from batchchat.interactive.responder import AnswerStopped, Reply, Responder
 from batchchat.interactive.view import AnswerView
-from batchchat.prompts import Answer
+from batchchat.prompts import ParsedAnswer
 from batchchat.recipe import Recipe
 from batchchat.recipe.dumping import to_inline_yaml
 from batchchat.reporting.escape import printable
@@ -34,7 +34,7 @@ class LoadFailed(Exception):
         self.reason = reason
 
 
-class Session:
+class ChatSession:
     """One chat. `load` gives the responder; it is called when it is first needed, so that the prompt need not wait.
 
     `tools` are offered in every new conversation.
@@ -111,7 +111,7 @@ class Session:
         origin = self._origin(anew, id_)
         with AnswerView(self.console) as view:
             reply = responder.answer(self.conversation, origin, view.show)
-            view.finish(Answer(reply.message, reply.note))
+            view.finish(ParsedAnswer(reply.message, reply.note))
         if reply.stopped and not reply.token_ids:
             raise BadRow("stopped before the first token; the question is taken back")
         self.conversation.answer(reply.message, None if reply.stopped else origin)
@@ -162,14 +162,14 @@ class Session:
             self.quote(message)
         self.conversation.extend(messages)
 
-    def _origin(self, anew: bool, id_: str | None) -> Origin:
+    def _origin(self, anew: bool, id_: str | None) -> Provenance:
         """That of the next answer: the last one's where a run would write both."""
         talk = self.conversation
         last = talk.origins[-1] if talk.origins else None
         tool_turn = any(message.role == "tool" for message in talk.messages[-3:])
         if last is not None and last.recipe == self.recipe and not anew and id_ is None and not tool_turn:
             return last
-        return Origin(id_ or f"chat-{next(self._numbers)}", len(talk.origins), self.recipe)
+        return Provenance(id_ or f"chat-{next(self._numbers)}", len(talk.origins), self.recipe)
 
     def _tell(self, reply: Reply) -> None:
         """What is to be known of an answer."""

@@ -22,7 +22,7 @@ from batchchat.interactive.examples import EXAMPLES
 from batchchat.interactive.keys import keyboard
 from batchchat.interactive.opening import OfferedTools
 from batchchat.interactive.responder import Responder
-from batchchat.interactive.session import LoadFailed, Session
+from batchchat.interactive.session import ChatSession, LoadFailed
 from batchchat.recipe import Recipe
 from batchchat.recipe.json_schema import settings
 
@@ -43,7 +43,7 @@ def talk(recipe: Recipe, offered: OfferedTools) -> None:
                 loading.exception()
         return loading.result()
 
-    session = Session(recipe, responder, console, offered.tools)
+    session = ChatSession(recipe, responder, console, offered.tools)
     session.note(f"{recipe.model.name}: !help lists the commands, Ctrl-D leaves.")
     if offered.tools:
         session.note(f"tools of {offered.place}: {len(offered.tools)}; !status names them")
@@ -52,12 +52,12 @@ def talk(recipe: Recipe, offered: OfferedTools) -> None:
     Thread(target=_load, args=(recipe, loading), daemon=True).start()
     try:
         with keyboard(session.interrupt):
-            session.run(Prompt(loading).read)
+            session.run(QuestionPrompt(loading).read)
     except LoadFailed as failed:
         raise failed.reason from None
 
 
-class Prompt:
+class QuestionPrompt:
     """Reads what is typed, and gives up when loading the model fails meanwhile."""
 
     def __init__(self, loading: Future[Responder]):

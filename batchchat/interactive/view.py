@@ -12,7 +12,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from batchchat.interactive.markdown import finished, markdown
-from batchchat.prompts import Answer
+from batchchat.prompts import ParsedAnswer
 from batchchat.reporting.escape import printable
 
 _KEPT_FREE = 2
@@ -40,7 +40,7 @@ class AnswerView:
         self._live.update("")
         self._live.stop()
 
-    def show(self, answer: Answer) -> None:
+    def show(self, answer: ParsedAnswer) -> None:
         """The answer as far as it is written. One that could not be read yet changes nothing."""
         if answer.note is None:
             self._take(answer)
@@ -48,7 +48,7 @@ class AnswerView:
             rest = _spoken(content) if content else self._thought(self._thinking.waiting)
             self._live.update(_Tail(rest), refresh=True)
 
-    def finish(self, answer: Answer) -> None:
+    def finish(self, answer: ParsedAnswer) -> None:
         """The whole answer; what is not shown yet is printed."""
         self._live.update("", refresh=True)
         self._take(answer, whole=True)
@@ -56,7 +56,7 @@ class AnswerView:
             function = call["function"]
             self._print(Text(printable(f"calls {function['name']}({_arguments(function['arguments'])})"), "cyan"))
 
-    def _take(self, answer: Answer, whole: bool = False) -> None:
+    def _take(self, answer: ParsedAnswer, whole: bool = False) -> None:
         """Print the blocks that are finished now."""
         content = answer.message.content or ""
         thought = self._thinking.take(answer.message.reasoning or "", whole or bool(content.strip()))

@@ -14,13 +14,13 @@ from typing import Any
 from batchchat.chats import Chat, Message, Request, Settings
 from batchchat.errors import BadRow
 from batchchat.evaluation import Evaluator
-from batchchat.job.reading import Intake
-from batchchat.job.turns import Dialogues, conversation, min_known
-from batchchat.models import load_text_side
+from batchchat.job.reading import ChatReader
+from batchchat.job.turns import OpenChats, messages_before, min_known
+from batchchat.models import load_text_side, require_in_reach
 from batchchat.prompts import Codec, Finding, MessagesCodec, SettingsResolver, diagnose, row_samples
 from batchchat.recipe import Recipe
 from batchchat.reporting.meters import Meters
-from batchchat.schedule.planner import PlannedBatch, plan
+from batchchat.schedule.planner import PlannedBatch, plan_batches
 from batchchat.sources.from_recipe import open_recipe_source
 from batchchat.store import RunStore
 
@@ -64,22 +64,24 @@ def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResul
     limit = rows if recipe.source.limit is None else min(rows, recipe.source.limit)
     head = recipe.model_copy(update={"source": recipe.source.model_copy(update={"limit": limit})})
     evaluator = Evaluator(recipe)  # which raises for scorers, judges and gates that cannot be used
-    text = load_text_side(recipe)
-    counted = not isinstance(text.codec, MessagesCodec)
-    resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
+    if recipe.reads_model:
+        require_in_reach(recipe.model)
     with open_recipe_source(recipe) as source:
+        text = load_text_side(recipe)
+        counted = not isinstance(text.codec, MessagesCodec)
+        resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
         if count:
             source.fingerprint()
         store = RunStore(Path(":memory:"))
-        intake = Intake(source, head, store, lambda chat: row_samples(recipe.generation, chat.settings))
-        dialogues = Dialogues(recipe, store, text.codec, resolver, Meters())
+        reader = ChatReader(source, head, store, lambda chat: row_samples(recipe.generation, chat.settings))
+        open_chats = OpenChats(recipe, store, text.codec, resolver, Meters())
         chats: list[Chat] = []
         columns: list[Mapping[str, Any]] = []
         requests: list[Request] = []
-        for row, chat in intake.chats():
+        for row, chat in reader.chats():
             chats.append(chat)
             columns.append(row.data)
-            requests += dialogues.open(row, chat)
+            requests += open_chats.open(row, chat)
         errors = [(str(row.place), reason) for row in store.rows() for _, reason in store.errors(row.index).values()]
         result = CheckResult(
             rows=store.num_rows(),
@@ -96,7 +98,7 @@ def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResul
             settings=resolver.resolve({}),
             prompt_tokens=_statistics([len(request.prompt_ids) for request in requests]) if counted else {},
             tokens=_job_tokens(text.codec, chats, requests, store.num_rows(), _total(source.count(), recipe)),
-            batches=plan(requests, recipe.engine.max_batch_rows, recipe.engine.batch_tokens) if counted else [],
+            batches=plan_batches(requests, recipe.engine.max_batch_rows, recipe.engine.batch_tokens) if counted else [],
             findings=[
                 *diagnose(text.codec, text.generation_defaults, recipe, chats),
                 *_references(evaluator, chats, columns),
@@ -142,7 +144,7 @@ def _job_tokens(
         for turn in range(request.turn + 1, chat.num_turns):
             earlier = [Message("assistant", "")] * turn
             try:
-                ids = codec.render(conversation(chat, earlier), chat.tools)
+                ids = codec.render(messages_before(chat, earlier), chat.tools)
             except BadRow:  # the template refuses this turn; it costs no tokens, and the run says why
                 break
             lengths.append((len(ids) + turn * answer, answer))

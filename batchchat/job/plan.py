@@ -13,13 +13,14 @@ from typing import Any
 from batchchat.errors import UsageError
 from batchchat.job.check import JobTokens, check
 from batchchat.models import load_config
+from batchchat.models.arithmetic import computing_dtype
 from batchchat.models.draft import draft_section
 from batchchat.models.memory import (
     DTYPE_BYTES,
     KV_BYTES,
     PACKED_SHARE,
     Batch,
-    Memory,
+    MemoryEstimate,
     batch_memory,
     cache_bytes,
     rows_that_fit,
@@ -85,7 +86,7 @@ class Plan:
     draft: DraftCost | None
     recipe_batch: Batch
     """The largest batch that the recipe allows."""
-    memory: Memory
+    memory: MemoryEstimate
     """At the largest moment of that batch."""
     devices: Sequence[OnDevice]
     left_over: int
@@ -112,7 +113,9 @@ def make_plan(recipe: Recipe, devices: Sequence[Device], rows: int = 100) -> Pla
     config = load_config(section)
     model = empty_model(config, section.trust_remote_code)
     shape = shape_of(model)
-    dtype = checkpoint_dtype(config) if section.dtype == "auto" else section.dtype
+    on_cpu = [device.name for device in devices] == ["cpu"]
+    stored = checkpoint_dtype(config) if section.dtype == "auto" else section.dtype
+    dtype = computing_dtype(section, config, devices[0].bytes) if on_cpu else stored
     if dtype not in DTYPE_BYTES:
         raise UsageError(
             f"the checkpoint of {section.name} is stored as {dtype}, whose memory cannot be planned; set "

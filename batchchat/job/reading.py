@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, count, islice
@@ -11,17 +12,29 @@ from batchchat.chats import Chat, RowError, SourceRow
 from batchchat.chats.formats import FORMATS, detect_format
 from batchchat.chats.formats.columns import made_up_id, names_itself
 from batchchat.chats.json_text import loose_text
-from batchchat.errors import BadRow
+from batchchat.errors import BadRow, UsageError
 from batchchat.recipe import Recipe
 from batchchat.sources import Source, select
 from batchchat.sources.from_recipe import read_options
 from batchchat.store import RunStore, StoredRow
 
+log = logging.getLogger("batchchat")
+
 NumSamples = Callable[[Chat], int]
 """How many answers a chat asks for; raises BadRow where its own settings are wrong."""
 
 
-class Intake:
+def expect_rows(source: Source, recipe: Recipe) -> None:
+    """Warns of an input without a row. Raises UsageError where the recipe has gates, which would hold of nothing."""
+    if source.count() or next(source.rows(), None) is not None:
+        return
+    empty = f"{', '.join(source.files)} holds no rows"
+    if recipe.gates:
+        raise UsageError(f"{empty}, so there is nothing for the gates to hold of; set source.path to one with chats")
+    log.warning("%s, so there is nothing to answer", empty)
+
+
+class ChatReader:
     """Reads the rows of a run, once: what the store already holds is passed over.
 
     `failed_rows` is told of each row that cannot become a chat.
@@ -48,7 +61,7 @@ class Intake:
             seed=self._recipe.source.seed,
         )
         for index, item in enumerate(islice(chosen, known, None), start=known):
-            found = self._take_in(index, item)
+            found = self._read(index, item)
             if found is not None:
                 yield found
 
@@ -56,7 +69,7 @@ class Intake:
         """The chat of a row that was read before."""
         return row.chat(self.options)
 
-    def _take_in(self, index: int, item: SourceRow | RowError) -> tuple[StoredRow, Chat] | None:
+    def _read(self, index: int, item: SourceRow | RowError) -> tuple[StoredRow, Chat] | None:
         if isinstance(item, RowError):
             self._refuse(index, item, item.raw, item.reason)
             return None
@@ -96,8 +109,7 @@ class Intake:
     def _refuse(self, index: int, item: SourceRow | RowError, raw: str, reason: str) -> None:
         samples = self._recipe.generation.samples
         self._store.add_row(StoredRow(index, item.number, item.place, None, None, raw, samples))
-        self._store.add_error(index, -1, None, reason)
-        self._store.finish_row(index)
+        self._store.fail_row(index, reason)
 
     def _format(self, item: SourceRow) -> str:
         """The recipe's format, or the one detected on the file's first row that shows one."""

@@ -14,13 +14,15 @@ from batchchat.errors import UsageError
 from batchchat.evaluation import Answered, Answers, Evaluator, evaluate_run, open_answers, refuse_run_gates
 from batchchat.job.run import run
 from batchchat.recipe import Recipe, load_recipe, recipe_from_mapping
+from batchchat.reporting.machine import machine_facts
 from batchchat.reporting.meters import Meters
 from batchchat.reporting.reading import read_run_report
-from batchchat.reporting.report import AnswerRows, AnyReport, ScoreReport
+from batchchat.reporting.report import AnswerRows, AnyReport, Provenance, ScoreReport
 from batchchat.reporting.writers import write_report
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.directory import replacing
 from batchchat.store.export import raw_value
+from batchchat.store.manifest import time_now, versions
 from batchchat.version import __version__
 
 _SECTIONS = {"scoring", "summary", "judges", "gates"}
@@ -35,7 +37,13 @@ class ScoreResult:
     exit_code: int
 
 
-def score(target: str, recipe: str | None = None, overrides: Sequence[str] = (), quiet: bool = True) -> ScoreResult:
+def score(
+    target: str,
+    recipe: str | None = None,
+    overrides: Sequence[str] = (),
+    quiet: bool = True,
+    command: Sequence[str] = (),
+) -> ScoreResult:
     """Score the answers in `target`, a run directory or a JSONL file, without writing any.
 
     `recipe` is a recipe file whose `scoring`, `summary`, `judges` and `gates` count; by default the run's own. A run's
@@ -45,7 +53,7 @@ def score(target: str, recipe: str | None = None, overrides: Sequence[str] = (),
     if Path(target).expanduser().is_dir():
         return _score_run(target, recipe, overrides, quiet)
     loaded = file_recipe(target, recipe, overrides)
-    return score_apart(target, loaded, loaded.run_directory, quiet)
+    return score_apart(target, loaded, loaded.run_directory, quiet, command)
 
 
 def _score_run(target: str, recipe: str | None, overrides: Sequence[str], quiet: bool) -> ScoreResult:
@@ -71,9 +79,11 @@ def _score_run(target: str, recipe: str | None, overrides: Sequence[str], quiet:
     return ScoreResult(report, directory.path, 0 if report.gates_hold else 4)
 
 
-def score_apart(target: str, recipe: Recipe, directory: Path, quiet: bool = True) -> ScoreResult:
+def score_apart(
+    target: str, recipe: Recipe, directory: Path, quiet: bool = True, command: Sequence[str] = ()
+) -> ScoreResult:
     """Score the answers in `target` into another directory. Raises UsageError where that holds a run."""
-    place = RunDirectory(directory)
+    place, started = RunDirectory(directory), time_now()
     if place.database.exists():
         raise UsageError(f"{place.path} holds a run, whose scores these are not; give them another place with name=…")
     refuse_run_gates(recipe.gates, target)
@@ -103,6 +113,7 @@ def score_apart(target: str, recipe: Recipe, directory: Path, quiet: bool = True
             batchchat=__version__,
             directory=str(place.path),
             answers_in=target,
+            about=Provenance(versions=versions(), machine=machine_facts(), started=started, command=tuple(command)),
             input=AnswerRows(rows=rows, failed=len(failed)),
             files=tuple(file.name for file in files),
             wall_seconds=round(meters.elapsed, 3),

@@ -8,7 +8,6 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,19 @@ from typing import Any
 from batchchat.chats import Request
 from batchchat.engines import Budget, Engine, EngineContext, FollowingEngine, build_engine
 from batchchat.engines.facts import AnyEngineFacts, EngineFacts
+from batchchat.errors import UsageError
 from batchchat.evaluation import Evaluator, evaluate_run, is_evaluated
-from batchchat.job.reading import Intake
-from batchchat.job.turns import Dialogues, min_known
-from batchchat.models import TextSide, group, load_text_side, show_loading
+from batchchat.job.finished import RunResult, finished_report, finished_run, say_finished, wanted_export, what_it_reads
+from batchchat.job.reading import ChatReader, expect_rows
+from batchchat.job.turns import OpenChats, min_known
+from batchchat.models import TextSide, group, load_text_side, require_in_reach, show_loading
 from batchchat.models.identity import model_identity
 from batchchat.prompts import SettingsResolver, row_samples
 from batchchat.recipe import Recipe
 from batchchat.reporting.build import build_report
 from batchchat.reporting.machine import machine_facts
 from batchchat.reporting.meters import Meters
-from batchchat.reporting.progress import Progress
-from batchchat.reporting.reading import read_run_report
+from batchchat.reporting.progress import OnProgress, ProgressDisplay
 from batchchat.reporting.report import Report
 from batchchat.reporting.speeds import remember_speed
 from batchchat.reporting.watch import Watcher
@@ -44,38 +44,52 @@ log = logging.getLogger("batchchat")
 _BATCHES_AHEAD = 8
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """What a run came to. `exit_code` is 0, 3 where more rows failed than the recipe's `max_error_rate` allows, or else
-    4 where a gate failed."""
-
-    report: Report
-    directory: Path
-    exit_code: int
-
-
-def run(recipe: Recipe, *, restart: bool = False, command: Sequence[str] = (), quiet: bool = True) -> RunResult:
+def run(
+    recipe: Recipe,
+    *,
+    restart: bool = False,
+    retry_failed: bool = False,
+    command: Sequence[str] = (),
+    quiet: bool = True,
+    on_progress: OnProgress | None = None,
+) -> RunResult:
     """Answer every chat of the recipe's input and score the answers; goes on where an earlier run of the same recipe
     stopped, and scores anew where the recipe now asks for other scores.
 
-    `restart` moves an existing run directory aside and begins anew; `command` is kept in the manifest; without
-    `quiet` progress is shown on standard error. Raises `UsageError`, with nothing written, where recipe, input and
+    `restart` moves an existing run directory aside and begins anew; `retry_failed` tries the rows of errors.jsonl
+    again, those apart that could not be read, and keeps everything else; `command` is kept in the manifest; without
+    `quiet` progress is drawn on standard error where that is a terminal, and elsewhere it is logged; `on_progress` is
+    told of it, too. Raises `UsageError`, with nothing written, where recipe, input and
     model cannot be used, and `EnvironmentFault` where the machine fails. After an interrupt everything that was
     finished is kept, and the same call goes on.
     """
+    directory = RunDirectory(recipe.run_directory)
+    if retry_failed and not directory.database.exists():
+        raise UsageError(
+            f"{directory.path} holds no run whose failed rows could be tried again; leave --retry-failed out"
+        )
+    found = None if restart or retry_failed else finished_run(recipe)
+    if found is not None:
+        return found
+    if recipe.reads_model:
+        log.info("loading %s …", recipe.model.name)
+    seen = what_it_reads(recipe)
     meters = Meters()
     watcher = Watcher()
-    directory = RunDirectory(recipe.run_directory)
     with ExitStack() as stack:
         stack.enter_context(watcher)
         with meters.phase("load"):
             evaluator = Evaluator(recipe)
             if recipe.reads_model:
-                show_loading(not quiet and sys.stderr.isatty())
+                require_in_reach(recipe.model)
             source = stack.enter_context(open_recipe_source(recipe))
+            inputs = source.fingerprint()
+            expect_rows(source, recipe)
+            if recipe.reads_model:  # what else can be wrong was said before a large library is read
+                show_loading(not quiet and sys.stderr.isatty())
             text = load_text_side(recipe)
             resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
-            manifest = make_manifest(recipe, source.fingerprint(), _model_facts(recipe, text), command)
+            manifest = make_manifest(recipe, inputs, _model_facts(recipe, text), command)
         if restart:
             directory.set_aside()
         directory.lock()
@@ -86,17 +100,35 @@ def run(recipe: Recipe, *, restart: bool = False, command: Sequence[str] = (), q
         stack.enter_context(_log_to(directory.log))
         store = RunStore(directory.database)
         stack.callback(store.close)
-        report = _finished(directory, store, recipe)
-        if report is not None and is_evaluated(store, evaluator):
-            log.info("%s was finished before; begin anew with --restart", directory.path)
-            return _result(report, directory, recipe)
+        if retry_failed:
+            _reopen_failed(store)
+        report = finished_report(directory, store, recipe)
+        if report is not None and is_evaluated(store, recipe):
+            store.set_meta("seen", seen)
+            say_finished(directory)
+            return RunResult.of(report, directory, recipe)
         if report is None:
             store.begin_session(manifest["started"])
-            report = _answer_all(recipe, manifest, source, text, resolver, store, directory, meters, watcher, quiet)
+            progress = ProgressDisplay(recipe.name, _expected(source.count(), recipe), quiet, on_progress)
+            report = _answer_all(recipe, manifest, source, text, resolver, store, directory, meters, watcher, progress)
         report = evaluate_run(
-            evaluator, recipe, store, directory, report, meters, lambda judge: run(judge, quiet=quiet)
+            evaluator,
+            recipe,
+            store,
+            directory,
+            report,
+            meters,
+            lambda judge: run(judge, quiet=quiet, on_progress=on_progress),
         )
-    return _result(report, directory, recipe)
+        store.set_meta("seen", seen)
+    return RunResult.of(report, directory, recipe)
+
+
+def _reopen_failed(store: RunStore) -> None:
+    again, unread = store.reopen_failed()
+    log.info("%s", f"{again:,} failed rows are tried again" if again else "no row failed that can be tried again")
+    if unread:
+        log.info("%s", f"{unread:,} rows could not be read and stay in errors.jsonl: mend the input for another run")
 
 
 def _answer_all(
@@ -109,20 +141,22 @@ def _answer_all(
     directory: RunDirectory,
     meters: Meters,
     watcher: Watcher,
-    quiet: bool,
+    progress: ProgressDisplay,
 ) -> Report:
     """Answer what is open and export everything; returns the report."""
-    intake = Intake(source, recipe, store, lambda chat: row_samples(recipe.generation, chat.settings))
-    dialogues = Dialogues(recipe, store, text.codec, resolver, meters)
-    progress = Progress(_expected(source.count(), recipe), store.num_done, quiet)
-    engine_facts = _generate(recipe, text, store, meters, intake, dialogues, progress)
+    reader = ChatReader(source, recipe, store, lambda chat: row_samples(recipe.generation, chat.settings))
+    open_chats = OpenChats(recipe, store, text.codec, resolver, meters)
+    engine_facts = _generate(recipe, text, store, meters, reader, open_chats, progress)
     with meters.phase("export"):
-        export(store, directory, recipe, intake.chat, intake.options, source.types())
-    store.set_meta("exported", _wanted_export(recipe))
+        export(store, directory, recipe, reader.chat, reader.options, source.types())
+    store.set_meta("exported", wanted_export(recipe))
     store.set_meta("evaluated", None)
     store.commit(meters.elapsed)
     files = _files(directory, recipe)
-    report = build_report(recipe, manifest, store, meters, watcher, engine_facts, directory, files)
+    if engine_facts.dtype is not None:
+        store.set_meta("dtype", engine_facts.dtype)
+    settings = resolver.resolve({})
+    report = build_report(recipe, manifest, store, meters, watcher, engine_facts, directory, files, settings)
     write_report(report, directory)
     remember_speed(recipe.model.name, recipe.model.quantization, report.engine, report.session)
     return report
@@ -132,11 +166,11 @@ def follow(recipe: Recipe) -> None:
     """Help the leader of a group of processes to compute; writes nothing and ends when the leader is done."""
     text = load_text_side(recipe)
     group.require_group()
-    if group.hear():
+    if group.receive():
         engine = build_engine(recipe.engine.kind, EngineContext(recipe, text.codec, Meters()))
         assert isinstance(engine, FollowingEngine), "the recipe was checked for an engine that can be split"
         engine.follow()
-    group.leave()
+    group.destroy()
 
 
 def _model_facts(recipe: Recipe, text: TextSide) -> dict[str, Any]:
@@ -147,33 +181,11 @@ def _model_facts(recipe: Recipe, text: TextSide) -> dict[str, Any]:
     return {**known, "template_sha256": template, "generation_defaults": defaults}
 
 
-def _result(report: Report, directory: RunDirectory, recipe: Recipe) -> RunResult:
-    if report.rows.failed > recipe.max_error_rate * report.rows.in_:
-        return RunResult(report, directory.path, 3)
-    return RunResult(report, directory.path, 0 if report.gates_hold else 4)
-
-
-def _finished(directory: RunDirectory, store: RunStore, recipe: Recipe) -> Report | None:
-    """The report of this run where every row was answered before and all files of the answers are there. Raises
-    UsageError where that report cannot be read."""
-    files = [directory.report_json, directory.errors, *map(directory.outputs, recipe.sink.formats)]
-    if store.meta("exported") != _wanted_export(recipe) or not all(file.exists() for file in files):
-        return None
-    return read_run_report(directory.report_json)
-
-
 def _files(directory: RunDirectory, recipe: Recipe) -> list[str]:
     """Names of what a finished run leaves, the results first."""
     others = (directory.errors, directory.report_json, directory.report_markdown, directory.recipe, directory.manifest)
     files = (*map(directory.outputs, recipe.sink.formats), *others, directory.database, directory.log)
     return [file.name for file in files]
-
-
-def _wanted_export(recipe: Recipe) -> dict[str, Any]:
-    options = {name: recipe.sink.options_of(name) for name in sorted(recipe.sink.formats)}
-    set_options = {name: found.model_dump(mode="json") for name, found in options.items() if found is not None}
-    wanted = {"formats": list(options), "timings": recipe.sink.timings}
-    return {**wanted, "options": set_options} if set_options else wanted
 
 
 def _expected(rows: int | None, recipe: Recipe) -> int | None:
@@ -186,17 +198,17 @@ def _generate(
     text: TextSide,
     store: RunStore,
     meters: Meters,
-    intake: Intake,
-    dialogues: Dialogues,
-    progress: Progress,
+    reader: ChatReader,
+    open_chats: OpenChats,
+    progress: ProgressDisplay,
 ) -> AnyEngineFacts:
     """Answer what is open. The model is loaded only where something is."""
-    requests = _requests(intake, dialogues, meters)
+    requests = _requests(reader, open_chats, meters)
     first = next(requests, None)
     parallel = recipe.model.parallel != "none"
     if parallel:
         group.require_group()
-        group.tell(first is not None)
+        group.broadcast(first is not None)
     if first is None:
         return EngineFacts(engine=recipe.engine.kind, note="nothing was left to generate, so no model was loaded")
     with meters.phase("load"):
@@ -211,7 +223,7 @@ def _generate(
     feed = Feed(chain([first], requests), look_ahead, on_take=hand_out)
     with closing(engine):  # a judge's model finds its memory free
         with meters.phase("generate"):
-            _answer(engine, feed, dialogues, store, meters, progress)
+            _answer(engine, feed, open_chats, store, meters, progress)
         facts = engine.describe()
     totals = store.totals()
     if totals.rows_done != totals.rows:
@@ -228,30 +240,30 @@ def _budget(store: RunStore) -> Budget:
 
 
 def _answer(
-    engine: Engine, feed: Feed, dialogues: Dialogues, store: RunStore, meters: Meters, progress: Progress
+    engine: Engine, feed: Feed, open_chats: OpenChats, store: RunStore, meters: Meters, progress: ProgressDisplay
 ) -> None:
     """The loop: the engine drains the feed; each completion is stored, and the chat's next turn goes into the feed."""
-    try:
-        for completion in engine.run(feed):
-            with meters.phase("store"):
-                following = dialogues.record(completion)
-                if following is not None:
-                    feed.put(following)
-                progress.update(store.num_done, completion.completion_tokens)
-    finally:
-        progress.close()
-        store.commit(meters.elapsed)
+    with progress.shown(store.num_done):
+        try:
+            for completion in engine.run(feed):
+                with meters.phase("store"):
+                    following = open_chats.record(completion)
+                    if following is not None:
+                        feed.put(following)
+                    progress.update(store.num_done, completion.completion_tokens)
+        finally:
+            store.commit(meters.elapsed)
 
 
-def _requests(intake: Intake, dialogues: Dialogues, meters: Meters) -> Iterator[Request]:
+def _requests(reader: ChatReader, open_chats: OpenChats, meters: Meters) -> Iterator[Request]:
     """The first request of each open chat and sample, as the feed asks for them."""
-    chats = intake.chats()
+    chats = reader.chats()
     while True:
         with meters.phase("read"):
             found = next(chats, None)
             if found is None:
                 return
-            opened = list(dialogues.open(*found))
+            opened = list(open_chats.open(*found))
         yield from opened
 
 

@@ -22,7 +22,7 @@ from batchchat.store.export import message_from
 
 
 @dataclass
-class _Open:
+class _OpenChat:
     """A chat that is being answered: its samples that are not done, each with its answers so far."""
 
     chat: Chat
@@ -34,7 +34,7 @@ class _Open:
     prompts: dict[tuple[int, int], Prompt] = field(default_factory=dict)
 
 
-class Dialogues:
+class OpenChats:
     """Turns chats into requests, keeps what comes back, and knows what each chat needs next."""
 
     def __init__(self, recipe: Recipe, store: RunStore, codec: Codec, resolver: SettingsResolver, meters: Meters):
@@ -46,14 +46,14 @@ class Dialogues:
         self._overflow = recipe.chat.overflow
         self._context_length = min_known(recipe.chat.max_context, codec.context_length)
         self._meters = meters
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, _OpenChat] = {}
 
     def open(self, row: StoredRow, chat: Chat) -> Iterator[Request]:
         """The next request of each sample of a chat that is not answered yet; goes on where the store left off."""
         try:
             settings = self._resolver.resolve(chat.settings)
         except BadRow as error:
-            self._refuse(row, str(error))
+            self._store.fail_row(row.index, str(error))
             return
         written = self._store.turns(row.index)
         failed = self._store.errors(row.index)
@@ -62,7 +62,7 @@ class Dialogues:
             for sample in range(row.samples)
             if sample not in failed and len(written.get(sample, [])) < chat.num_turns
         }
-        opened = _Open(chat, settings, row_seed(self._generation, chat.settings), answers)
+        opened = _OpenChat(chat, settings, row_seed(self._generation, chat.settings), answers)
         self._open[row.index] = opened
         for sample in list(answers):
             request = self._next(opened, sample)
@@ -109,7 +109,7 @@ class Dialogues:
             return None
         return self._next(opened, request.sample)
 
-    def _next(self, opened: _Open, sample: int) -> Request | None:
+    def _next(self, opened: _OpenChat, sample: int) -> Request | None:
         chat, answers = opened.chat, opened.answers[sample]
         turn = len(answers)
         try:
@@ -135,13 +135,13 @@ class Dialogues:
             tools=chat.tools,
         )
 
-    def _prompt(self, opened: _Open, answers: list[Message]) -> Prompt:
+    def _prompt(self, opened: _OpenChat, answers: list[Message]) -> Prompt:
         """The prompt of the turn after `answers`."""
         chat, turn = opened.chat, len(answers)
         with self._meters.phase("prompt"):
             prompt = fit(
                 self._codec,
-                conversation(chat, answers),
+                messages_before(chat, answers),
                 chat.tools,
                 opened.settings,
                 self._overflow,
@@ -152,22 +152,18 @@ class Dialogues:
             opened.first = prompt
         return prompt
 
-    def _fail(self, opened: _Open, sample: int, turn: int, reason: str) -> None:
+    def _fail(self, opened: _OpenChat, sample: int, turn: int, reason: str) -> None:
         self._store.add_error(opened.chat.index, sample, turn, reason)
         self._close(opened, sample)
 
-    def _refuse(self, row: StoredRow, reason: str) -> None:
-        self._store.add_error(row.index, -1, None, reason)
-        self._store.finish_row(row.index)
-
-    def _close(self, opened: _Open, sample: int) -> None:
+    def _close(self, opened: _OpenChat, sample: int) -> None:
         del opened.answers[sample]
         if not opened.answers:
             self._store.finish_row(opened.chat.index)
             del self._open[opened.chat.index]
 
 
-def conversation(chat: Chat, answers: list[Message]) -> tuple[Message, ...]:
+def messages_before(chat: Chat, answers: list[Message]) -> tuple[Message, ...]:
     """The messages before the next answer: every segment up to it, with the earlier answers between them."""
     messages: list[Message] = []
     for turn, segment in enumerate(chat.segments[: len(answers) + 1]):

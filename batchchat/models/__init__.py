@@ -1,7 +1,7 @@
 """From the recipe's model section to a tokenizer, a codec, generation defaults and a model, each loaded apart."""
 
 from batchchat.models.loading import load_model, show_loading
-from batchchat.models.names import NO_MODEL, locate, resolve_name
+from batchchat.models.names import NO_MODEL, locate, require_in_reach, resolve_name
 from batchchat.models.text import (
     TextSide,
     context_length,
@@ -21,6 +21,7 @@ __all__ = [
     "load_text_side",
     "load_tokenizer",
     "locate",
+    "require_in_reach",
     "resolve_name",
     "show_loading",
 ]

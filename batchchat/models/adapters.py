@@ -11,6 +11,7 @@ from typing import Any
 from batchchat.errors import EnvironmentFault, UsageError
 from batchchat.models.checkpoint import named
 from batchchat.models.names import explained, require_adapter_in_reach
+from batchchat.recipe.model import ModelSection
 
 _NAME = "default"
 _PROBE = 32
@@ -20,7 +21,7 @@ _COARSE = 0.1
 """How far logits may move by merging, in their standard deviations: it rounds to the weights' number format."""
 
 
-def with_adapter(model: Any, section: Any) -> Any:
+def with_adapter(model: Any, section: ModelSection) -> Any:
     """The model with the adapter of its recipe section. It stays the class that it was, so that every engine treats it
     as any other model.
 
@@ -28,13 +29,14 @@ def with_adapter(model: Any, section: Any) -> Any:
     and where the logits are not those of peft's own forward; EnvironmentFault without peft.
     """
     _require_peft()
-    name = _located(section)
+    assert section.adapter is not None, "the recipe has an adapter"
+    name = _located(section.adapter, section.local_files_only)
     with explained(section.adapter, "adapter"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what peft warns of is refused here
         return _attached(model, name, section)
 
 
-def _attached(model: Any, name: str, section: Any) -> Any:
+def _attached(model: Any, name: str, section: ModelSection) -> Any:
     from peft import PeftConfig, get_peft_model
 
     config = PeftConfig.from_pretrained(name, local_files_only=section.local_files_only)
@@ -53,7 +55,7 @@ def _attached(model: Any, name: str, section: Any) -> Any:
     return inner
 
 
-def _load(wrapped: Any, name: str, section: Any, config: Any) -> None:
+def _load(wrapped: Any, name: str, section: ModelSection, config: Any) -> None:
     """The adapter's weights into the layers that its config made: each must find its place, and each place a weight."""
     from peft import get_peft_model_state_dict
     from peft.utils import load_peft_weights
@@ -71,7 +73,7 @@ def _load(wrapped: Any, name: str, section: Any, config: Any) -> None:
         raise _misfit(section, config, {"are missing": found.missing_keys, "are unknown to it": found.unexpected_keys})
 
 
-def _misfit(section: Any, config: Any, faults: Mapping[str, Iterable[str]]) -> UsageError:
+def _misfit(section: ModelSection, config: Any, faults: Mapping[str, Iterable[str]]) -> UsageError:
     said = " and ".join(f"{named(keys)} {what}" for what, keys in faults.items() if list(keys))
     made_for = f" (it says that it was made for {config.base_model_name_or_path})"
     return UsageError(
@@ -80,7 +82,7 @@ def _misfit(section: Any, config: Any, faults: Mapping[str, Iterable[str]]) -> U
     )
 
 
-def _merged(wrapped: Any, section: Any) -> Any:
+def _merged(wrapped: Any, section: ModelSection) -> Any:
     """The model with the adapter added to the weights that it changes, and no trace of it."""
     try:
         model = wrapped.merge_and_unload(safe_merge=True)
@@ -102,7 +104,7 @@ def _logits(model: Any) -> Any:
         return model(input_ids=ids[None], use_cache=False).logits[0].float()
 
 
-def _require_same(model: Any, expected: Any, section: Any) -> None:
+def _require_same(model: Any, expected: Any, section: ModelSection) -> None:
     """What the engines will compute is what peft computes."""
     difference = float((_logits(model) - expected).abs().max() / expected.std())
     dtype = str(model.dtype).removeprefix("torch.")
@@ -125,14 +127,13 @@ def _require_peft() -> None:
         raise EnvironmentFault("model.adapter needs peft, which is not installed; type `pip install 'batchchat[peft]'`")
 
 
-def _located(section: Any) -> str:
+def _located(name: str, local_files_only: bool) -> str:
     """The adapter's folder or hub id."""
-    name: str = section.adapter
     folder = Path(name).expanduser()
     if not folder.is_dir():
         if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
             raise UsageError(f"the folder {name} does not exist; set model.adapter to an adapter's folder or hub id")
-        require_adapter_in_reach(section)
+        require_adapter_in_reach(name, local_files_only)
         return name
     if not (folder / "adapter_config.json").is_file():
         raise UsageError(f"the folder {name} holds no adapter_config.json; set model.adapter to an adapter's folder")

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from batchchat.chats.record import Bytes, Flops, Numbers, Record, Unit
 from batchchat.models.shape import empty_like, shape_of
-from batchchat.records import Bytes, Flops, Numbers, Record, Unit
 
 Count = Annotated[int, Unit("experts")]
 

@@ -10,9 +10,10 @@ import os
 from typing import Any
 
 from batchchat.errors import UsageError
+from batchchat.recipe.model import ModelSection
 
 
-def is_follower(section: Any) -> bool:
+def is_follower(section: ModelSection) -> bool:
     """Whether this process only helps another to compute."""
     return section.parallel != "none" and int(os.environ.get("RANK", "0")) > 0
 
@@ -34,21 +35,21 @@ def require_group() -> None:
     distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
-def size() -> int:
+def num_processes() -> int:
     """How many processes the group has; 1 where there is none."""
     from torch import distributed
 
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def tell(what: Any) -> None:
+def broadcast(what: Any) -> None:
     """From the leader to every follower; returns when all have it."""
     from torch import distributed
 
     distributed.broadcast_object_list([what], src=0)
 
 
-def hear() -> Any:
+def receive() -> Any:
     """What the leader tells."""
     from torch import distributed
 
@@ -57,7 +58,7 @@ def hear() -> Any:
     return told[0]
 
 
-def leave() -> None:
+def destroy() -> None:
     """End the group, as a process should before it ends."""
     from torch import distributed
 

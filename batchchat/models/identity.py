@@ -6,8 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from batchchat.models.names import locate
+from batchchat.models.names import locate, resolve_name
 from batchchat.models.text import load_config
+from batchchat.recipe.model import ModelSection
 
 _WHOLE = 2 * 1024**3
 """Folders up to this many bytes are hashed whole; of larger ones each file's size, first and last mebibyte."""
@@ -17,7 +18,7 @@ _PATTERNS = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.gguf", "*.bin")
 
 def folder_identity(folder: Path) -> dict[str, Any]:
     """`{"sha256": …, "bytes": …, "hashed": "whole" | "edges"}` of the files that make up a model."""
-    files = sorted({file for pattern in _PATTERNS for file in folder.glob(pattern) if file.is_file()})
+    files = _folder_files(folder)
     size = sum(file.stat().st_size for file in files)
     whole = size <= _WHOLE
     digest = hashlib.sha256()
@@ -25,6 +26,10 @@ def folder_identity(folder: Path) -> dict[str, Any]:
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
         digest.update(_content(file, whole))
     return {"sha256": digest.hexdigest(), "bytes": size, "hashed": "whole" if whole else "edges"}
+
+
+def _folder_files(folder: Path) -> list[Path]:
+    return sorted({file for pattern in _PATTERNS for file in folder.glob(pattern) if file.is_file()})
 
 
 def _content(file: Path, whole: bool) -> bytes:
@@ -38,13 +43,41 @@ def _content(file: Path, whole: bool) -> bytes:
         return edges.digest()
 
 
-def model_identity(section: Any) -> dict[str, Any]:
+def model_identity(section: ModelSection) -> dict[str, Any]:
     """What tells the recipe's model from others: its files' hash, or its commit on the hub."""
     resolved = locate(section)
     adapter = {} if section.adapter is None else {"adapter": _adapter_identity(section.adapter)}
     if Path(resolved).is_dir():
         return {"name": section.name, **folder_identity(Path(resolved)), **adapter}
     return {"name": section.name, "commit": getattr(load_config(section), "_commit_hash", None), **adapter}
+
+
+def model_files(section: ModelSection) -> list[Path] | None:
+    """The files that `model_identity` is about, found without asking the hub or reading a library of models; None where
+    that cannot be."""
+    name = resolve_name(section.name, section.gguf_file)
+    folders = [_folder_at_hand(name, section.gguf_file or "config.json", section)]
+    if section.adapter is not None:
+        folders.append(_folder_at_hand(section.adapter, "adapter_config.json", section))
+    found: list[Path] = []
+    for folder in folders:
+        if folder is None:
+            return None
+        found += _folder_files(folder)
+    return found
+
+
+def _folder_at_hand(name: str, file: str, section: ModelSection) -> Path | None:
+    """The folder of a model or adapter: its own, or where the hub's library keeps the revision that it fetched last."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if section.endpoint is not None:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, file, cache_dir=section.cache_dir, revision=section.revision)
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def _adapter_identity(name: str) -> dict[str, Any]:

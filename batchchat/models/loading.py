@@ -7,17 +7,19 @@ from typing import Any
 
 from batchchat.errors import EnvironmentFault, UsageError
 from batchchat.models.adapters import with_adapter
+from batchchat.models.arithmetic import computing_dtype
 from batchchat.models.checkpoint import require_files, require_whole
 from batchchat.models.devices import require_usable_cuda
 from batchchat.models.group import require_group
 from batchchat.models.names import explained, hub_arguments, locate
 from batchchat.models.text import load_config
+from batchchat.recipe.model import ModelSection
 
 _OUTPUT = "lm_head"
 """The output layer: transformers leaves it as it is, but only where no other module is named."""
 
 
-def load_model(section: Any) -> Any:
+def load_model(section: ModelSection) -> Any:
     """The causal language model of the recipe's `model` section, in evaluation mode, on its devices.
 
     Weights are safetensors, whose reading runs no code, or GGUF where the recipe names such a file. `device_map: auto`
@@ -35,7 +37,7 @@ def load_model(section: Any) -> Any:
         model, found = AutoModelForCausalLM.from_pretrained(
             name,
             config=config,
-            dtype=section.dtype,
+            dtype=computing_dtype(section, config) if section.gguf_file is None else section.dtype,
             max_memory=None if section.max_memory is None else dict(section.max_memory),
             quantization_config=_quantization(section, config),
             attn_implementation=section.attn_implementation,
@@ -88,11 +90,11 @@ def _other_kind(config: Any) -> str | None:
     return "which writes no text token by token"
 
 
-def _format(section: Any) -> dict[str, Any]:
+def _format(section: ModelSection) -> dict[str, Any]:
     return {"use_safetensors": True} if section.gguf_file is None else {"gguf_file": section.gguf_file}
 
 
-def _places(section: Any) -> dict[str, Any]:
+def _places(section: ModelSection) -> dict[str, Any]:
     """Where the weights go: to the devices of this process, or split over the processes of a group."""
     if section.parallel == "none":
         return {"device_map": _devices(section)}
@@ -102,7 +104,7 @@ def _places(section: Any) -> dict[str, Any]:
     return {"distributed_config": DistributedConfig(tp_plan="auto")}
 
 
-def _devices(section: Any) -> Any:
+def _devices(section: ModelSection) -> Any:
     import torch
 
     if isinstance(section.device_map, str):
@@ -119,7 +121,7 @@ def _devices(section: Any) -> Any:
     return dict(section.device_map)
 
 
-def _quantization(section: Any, config: Any) -> Any:
+def _quantization(section: ModelSection, config: Any) -> Any:
     """The recipe's bitsandbytes settings; None leaves a checkpoint as it is, quantized or not."""
     if section.quantization == "none":
         return None

@@ -32,7 +32,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryEstimate:
     """Bytes at the largest moment of a batch."""
 
     weights: int
@@ -62,16 +62,18 @@ def cache_bytes(shape: ModelShape, tokens: int, dtype_bytes: float) -> int:
     return round(shape.cache_numbers(tokens) * dtype_bytes)
 
 
-def batch_memory(shape: ModelShape, batch: Batch, weights: int, dtype_bytes: int, eager: bool = False) -> Memory:
+def batch_memory(
+    shape: ModelShape, batch: Batch, weights: int, dtype_bytes: int, eager: bool = False
+) -> MemoryEstimate:
     """What a batch takes at its largest moment. `eager`: attention that writes out its scores."""
-    prefill = Memory(
+    prefill = MemoryEstimate(
         weights,
         batch.rows * cache_bytes(shape, batch.prompt, dtype_bytes),
         batch.rows * _prefill_bytes(shape, batch.prompt, dtype_bytes, eager),
         batch.rows * _logit_bytes(shape, dtype_bytes),
     )
     tokens = batch.prompt + batch.answer
-    decode = Memory(
+    decode = MemoryEstimate(
         weights,
         batch.rows * cache_bytes(shape, tokens, dtype_bytes),
         batch.rows * _decode_bytes(shape, tokens, dtype_bytes),

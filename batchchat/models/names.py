@@ -25,17 +25,22 @@ _SETTINGS = {"model": "model.name", "adapter": "model.adapter"}
 _FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
 """What is fetched from a mirror."""
 
-__all__ = ["NO_MODEL", "explained", "hub_arguments", "locate", "require_adapter_in_reach", "resolve_name"]
+__all__ = [
+    "NO_MODEL",
+    "explained",
+    "hub_arguments",
+    "locate",
+    "require_adapter_in_reach",
+    "require_in_reach",
+    "resolve_name",
+]
 
 
-def locate(section: Any) -> str:
+def locate(section: ModelSection) -> str:
     """Where the files of the recipe's `model` section are: a folder, or a hub id. With `model.endpoint` they are
     fetched from that mirror first. Raises what `resolve_name` raises, and what explains why nothing was fetched."""
-    name = resolve_name(section.name, section.gguf_file)
-    if Path(name).is_dir():
-        return name
-    if section.endpoint is None:
-        _require_in_reach(section, name, section.gguf_file or "config.json")
+    name = require_in_reach(section)
+    if Path(name).is_dir() or section.endpoint is None:
         return name
     wanted = _FILES if section.gguf_file is None else (*_FILES[:-1], section.gguf_file)
     code = ("*.py",) if section.trust_remote_code else ()
@@ -45,16 +50,22 @@ def locate(section: Any) -> str:
         )
 
 
-def _require_in_reach(section: Any, name: str, file: str) -> None:
-    """Raises EnvironmentFault where the hub repository `name` of the model itself is neither here nor to be had."""
+def require_in_reach(section: ModelSection) -> str:
+    """The folder or hub id of the recipe's model. Raises EnvironmentFault where its hub repository is neither here nor
+    to be had, before any large library is read."""
+    name = resolve_name(section.name, section.gguf_file)
+    file = section.gguf_file or "config.json"
+    if Path(name).is_dir() or section.endpoint is not None:
+        return name
     if is_out_of_reach(name, file, section.revision, section.cache_dir, section.local_files_only):
         raise _unreachable(f"the model {name}", "model.name")
+    return name
 
 
-def require_adapter_in_reach(section: Any) -> None:
+def require_adapter_in_reach(adapter: str, local_files_only: bool) -> None:
     """The same of the hub repository of its adapter."""
-    if is_out_of_reach(section.adapter, "adapter_config.json", None, None, section.local_files_only):
-        raise _unreachable(f"the adapter {section.adapter}", "model.adapter")
+    if is_out_of_reach(adapter, "adapter_config.json", None, None, local_files_only):
+        raise _unreachable(f"the adapter {adapter}", "model.adapter")
 
 
 @cache
@@ -112,7 +123,7 @@ def resolve_name(name: str, gguf_file: str | None = None) -> str:
     return name
 
 
-def hub_arguments(section: Any) -> dict[str, Any]:
+def hub_arguments(section: ModelSection) -> dict[str, Any]:
     """The arguments that every `from_pretrained` of the model gets."""
     return {
         "revision": section.revision or "main",

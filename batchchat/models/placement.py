@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchchat.errors import UsageError
+from batchchat.recipe.model import ModelSection
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
@@ -22,14 +23,18 @@ class Device:
 
 
 def parse_bytes(text: str | int) -> int:
-    """Bytes of a size such as `80GiB`, `24 GB` or a number. Raises UsageError for anything else."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
+    """Bytes of a size such as `80GiB` or `24 GB`; a whole number is bytes. Raises UsageError for anything else."""
+    if isinstance(text, int):
+        return text
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    if found is not None and not found[2]:
+        raise UsageError(f"{text!r} is an amount of memory without a unit; write it with one, such as {found[1]}GiB")
     if found is None or found[2].upper() not in _UNITS:
         raise UsageError(f"{text!r} is no amount of memory; write one such as 80GiB or 24GB")
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
-def machine_devices(section: Any) -> list[Device]:
+def machine_devices(section: ModelSection) -> list[Device]:
     """The accelerators of this machine, the CPU where it has none; `model.max_memory` limits them."""
     import psutil
     import torch

@@ -10,6 +10,8 @@ from typing import Any
 from batchchat.errors import UsageError
 from batchchat.models.names import NO_MODEL, explained, hub_arguments, locate
 from batchchat.prompts import ByteCodec, Codec, MessagesCodec, TokenizerCodec
+from batchchat.recipe import Recipe
+from batchchat.recipe.model import ModelSection
 
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "max_seq_len", "n_ctx")
 
@@ -23,7 +25,7 @@ class TextSide:
     """What the model's generation config sets, empty without a model."""
 
 
-def load_text_side(recipe: Any) -> TextSide:
+def load_text_side(recipe: Recipe) -> TextSide:
     """Codec and generation defaults of the recipe's model, as far as its engine needs them; where there is no tokenizer
     (the engine needs none, or `model.name: scripted` has none), prompts are bytes, or for an engine that takes no token
     ids messages."""
@@ -42,7 +44,7 @@ def load_text_side(recipe: Any) -> TextSide:
     return TextSide(codec, defaults)
 
 
-def load_config(section: Any) -> Any:
+def load_config(section: ModelSection) -> Any:
     """The model's transformers config."""
     name = locate(section)
     from transformers import AutoConfig  # after it: a model out of reach is said before the library is read
@@ -51,7 +53,7 @@ def load_config(section: Any) -> Any:
         return AutoConfig.from_pretrained(name, **hub_arguments(section), **_gguf(section))
 
 
-def load_tokenizer(section: Any) -> Any:
+def load_tokenizer(section: ModelSection) -> Any:
     """The model's transformers tokenizer. Raises UsageError where there is none."""
     from transformers import AutoTokenizer
 
@@ -60,7 +62,7 @@ def load_tokenizer(section: Any) -> Any:
         return AutoTokenizer.from_pretrained(name, **hub_arguments(section), **_gguf(section))
 
 
-def load_generation_defaults(section: Any) -> dict[str, Any]:
+def load_generation_defaults(section: ModelSection) -> dict[str, Any]:
     """What the model's own files say about generation: generation_config.json, or config.json where there is none.
     Only values that differ from transformers' own defaults."""
     from transformers import GenerationConfig
@@ -121,7 +123,7 @@ def read_template(path: str | None) -> str | None:
         ) from error
 
 
-def _gguf(section: Any) -> dict[str, str]:
+def _gguf(section: ModelSection) -> dict[str, str]:
     return {} if section.gguf_file is None else {"gguf_file": section.gguf_file}
 
 

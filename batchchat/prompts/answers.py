@@ -13,7 +13,7 @@ _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ParsedAnswer:
     """The message that a completion holds. `note` says, in one sentence, what could not be read from it."""
 
     message: Message
@@ -29,12 +29,12 @@ def answer_text(completion: Completion) -> str:
     return text[: min(ends)] if ends else text
 
 
-def plain_answer(completion: Completion, strip: Callable[[str], str]) -> Answer:
+def plain_answer(completion: Completion, strip: Callable[[str], str]) -> ParsedAnswer:
     """All text as content; `strip` takes the special tokens out of it."""
-    return Answer(Message("assistant", strip(answer_text(completion))))
+    return ParsedAnswer(Message("assistant", strip(answer_text(completion))))
 
 
-def thinking_answer(completion: Completion, prompt_end: str, strip: Callable[[str], str]) -> Answer:
+def thinking_answer(completion: Completion, prompt_end: str, strip: Callable[[str], str]) -> ParsedAnswer:
     """Content after `</think>` and reasoning before it, where the answer (or the prompt's end, as templates of
     reasoning models write it) opens with `<think>`. Reasoning that was cut short leaves an empty content."""
     text = answer_text(completion)
@@ -44,10 +44,10 @@ def thinking_answer(completion: Completion, prompt_end: str, strip: Callable[[st
     elif prompt_end.rstrip().endswith(_OPEN):
         body = text
     else:
-        return Answer(Message("assistant", strip(text)))
+        return ParsedAnswer(Message("assistant", strip(text)))
     reasoning, closed, content = body.partition(_CLOSE)
     content = strip(content).lstrip("\n") if closed else ""
-    return Answer(Message("assistant", content, reasoning=strip(reasoning).strip("\n")))
+    return ParsedAnswer(Message("assistant", content, reasoning=strip(reasoning).strip("\n")))
 
 
 def parsed_answer(parsed: Mapping[str, Any], prefill: str) -> Message:

@@ -8,7 +8,7 @@ from typing import Any
 
 from batchchat.chats import Completion, Message
 from batchchat.errors import BadRow
-from batchchat.prompts.answers import Answer, plain_answer
+from batchchat.prompts.answers import ParsedAnswer, plain_answer
 from batchchat.prompts.token_texts import TokenTexts
 
 _END = 256
@@ -66,7 +66,7 @@ class ByteCodec:
         out.append((self.decode(ids[start:]), False))
         return [(text, special) for text, special in out if text]
 
-    def parse(self, completion: Completion) -> Answer:
+    def parse(self, completion: Completion) -> ParsedAnswer:
         """The assistant turn that a completion holds: all of its text."""
         return plain_answer(completion, lambda text: text)
 

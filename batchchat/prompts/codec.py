@@ -7,7 +7,14 @@ from typing import Any, Protocol
 
 from batchchat.chats import Completion, Message
 from batchchat.errors import BadRow, UsageError
-from batchchat.prompts.answers import Answer, answer_text, parsed_answer, plain_answer, thinking_answer, uses_thinking
+from batchchat.prompts.answers import (
+    ParsedAnswer,
+    answer_text,
+    parsed_answer,
+    plain_answer,
+    thinking_answer,
+    uses_thinking,
+)
 from batchchat.prompts.arguments import ArgumentForms, find_forms, with_arguments
 from batchchat.prompts.literal import LiteralText
 from batchchat.prompts.token_texts import TokenTexts, token_texts
@@ -60,7 +67,7 @@ class Codec(Protocol):
         """Raw text in pieces; True goes with special tokens."""
         ...
 
-    def parse(self, completion: Completion) -> Answer:
+    def parse(self, completion: Completion) -> ParsedAnswer:
         """The assistant's message in a completion; of a continued turn, its continuation."""
         ...
 
@@ -163,7 +170,7 @@ class TokenizerCodec:
         """Raw text without special tokens."""
         return self._literal.strip(text)
 
-    def parse(self, completion: Completion) -> Answer:
+    def parse(self, completion: Completion) -> ParsedAnswer:
         """Content, reasoning and tool calls by the tokenizer's response template where it has one; else reasoning
         between think marks where the model knows them, and all else content. A response template that fails leaves
         all text as content, and a note."""
@@ -174,7 +181,7 @@ class TokenizerCodec:
             return thinking_answer(completion, prompt_end, self.content_text)
         return plain_answer(completion, self.content_text)
 
-    def _parse_by_template(self, completion: Completion) -> Answer:
+    def _parse_by_template(self, completion: Completion) -> ParsedAnswer:
         request = completion.request
         last = request.messages[-1] if request.messages else None
         prefill = last.content or "" if last is not None and last.role == "assistant" else ""
@@ -183,10 +190,10 @@ class TokenizerCodec:
             parsed = self.tokenizer.parse_response(
                 answer_text(completion), prefix=self.decode(request.prompt_ids), tools=tools
             )
-            return Answer(parsed_answer(parsed, prefill))
+            return ParsedAnswer(parsed_answer(parsed, prefill))
         except Exception as error:  # the response template is the model's and may raise anything on odd output
             note = f"the tokenizer's response template could not read the answer ({_words(error)}): all is content"
-            return Answer(plain_answer(completion, self.content_text).message, note)
+            return ParsedAnswer(plain_answer(completion, self.content_text).message, note)
 
     def _plain(
         self, messages: Sequence[Message], tools: Tools

@@ -8,7 +8,7 @@ from typing import Any
 
 from batchchat.chats import Completion, Message
 from batchchat.errors import BadRow
-from batchchat.prompts.answers import Answer, plain_answer
+from batchchat.prompts.answers import ParsedAnswer, plain_answer
 from batchchat.prompts.token_texts import TokenTexts
 
 
@@ -55,10 +55,10 @@ class MessagesCodec:
         assert not ids, "there are no token ids without a tokenizer"
         return []
 
-    def parse(self, completion: Completion) -> Answer:
+    def parse(self, completion: Completion) -> ParsedAnswer:
         """The message that the server made of the answer, else all of its text as content."""
         if completion.message is not None:
-            return Answer(completion.message)
+            return ParsedAnswer(completion.message)
         return plain_answer(completion, lambda text: text)
 
 

@@ -45,6 +45,18 @@ class Setting:
     def description(self) -> str:
         return str(self.node["description"])
 
+    @property
+    def suggestions(self) -> list[str]:
+        """Values that it may have, as they are written in an override: all of them where they are few, else its default
+        and examples."""
+        values = choices(self.node)
+        if not values and "boolean" in kinds(self.node):
+            values = ["true", "false"]
+        if not values:
+            given = [self.node.get("default"), *self.node.get("examples", ())]
+            values = [str(value) for value in given if isinstance(value, str | int | float)]
+        return [value for value in dict.fromkeys(values) if value and value.isprintable() and " " not in value]
+
 
 class WithoutFieldTitles(GenerateJsonSchema):
     """A field's title would only repeat its name."""

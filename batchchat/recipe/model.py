@@ -76,7 +76,9 @@ class ModelSection(Section):
         examples=["models/my-model", "builtin:tiny-chat"],
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="Number format of the weights; auto is the checkpoint's own."
+        default="auto",
+        description="Number format of the weights; auto is the checkpoint's own, but float32 on a processor that "
+        "cannot multiply 16-bit numbers and has room for it.",
     )
     device_map: Text | Mapping[str, str | int] = Field(
         default="auto",

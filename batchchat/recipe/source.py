@@ -44,7 +44,11 @@ class SourceSection(OpenSection):
         description="The user turn as a text with {column} placeholders; a brace itself is written twice.",
         examples=["Question: {question}\nAnswer:"],
     )
-    split: Text | None = Field(default=None, description="Split of a data set.", examples=["test"])
+    split: Text | None = Field(
+        default=None,
+        description="Split of a data set, or of a folder whose files are named after splits.",
+        examples=["test"],
+    )
     subset: Text | None = Field(default=None, description="Configuration name of a hub data set.", examples=["main"])
     revision: Text | None = Field(default=None, description="Branch, tag or commit of a hub data set.")
     streaming: bool = Field(

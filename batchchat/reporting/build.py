@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from batchchat.chats import Settings
 from batchchat.engines.facts import AnyEngineFacts
 from batchchat.recipe import Recipe
+from batchchat.reporting.about import about_run
 from batchchat.reporting.limits import machine_limits
-from batchchat.reporting.machine import machine_facts
 from batchchat.reporting.meters import Meters, device_peaks, host_peak_bytes
 from batchchat.reporting.report import (
-    About,
     Event,
     Events,
+    Failure,
     Memory,
     PastSession,
     Report,
@@ -27,6 +28,7 @@ from batchchat.reporting.watch import Watcher
 from batchchat.store import RunDirectory, RunStore
 from batchchat.version import __version__
 
+_MOST_REASONS = 3
 PERCENTILES = (50.0, 90.0, 99.0)
 
 
@@ -39,8 +41,10 @@ def build_report(
     engine: AnyEngineFacts,
     directory: RunDirectory,
     files: Sequence[str],
+    settings: Settings,
 ) -> Report:
-    """Everything that is known about a finished run, its scores apart. `manifest` is that of this process."""
+    """Everything that is known about a finished run, its scores apart. `manifest` is that of this process, `settings`
+    are those of a row without its own."""
     wall, phases = meters.elapsed, dict(meters.seconds)  # measuring the machine, below, is no part of the run
     totals = store.totals()
     missing: dict[str, str] = {}
@@ -62,8 +66,9 @@ def build_report(
         batchchat=__version__,
         directory=str(directory.path),
         files=tuple(files),
-        about=_about(recipe, manifest, engine),
+        about=about_run(recipe, manifest, settings, engine.dtype or store.meta("dtype")),
         rows=RowCounts(in_=totals.rows, answered=totals.rows - totals.rows_failed, failed=totals.rows_failed),
+        **_failures(store),
         samples=SampleCounts(answered=totals.samples_answered, failed=totals.samples_failed),
         turns=totals.turns,
         tokens=TokenCounts(prompt=totals.prompt_tokens, generated=totals.completion_tokens),
@@ -82,20 +87,10 @@ def build_report(
     )
 
 
-def _about(recipe: Recipe, manifest: Mapping[str, Any], engine: AnyEngineFacts) -> About:
-    return About(
-        model=recipe.model.name,
-        identity={name: value for name, value in manifest["model"].items() if name in _IDENTITY},
-        dtype=engine.dtype,
-        quantization=recipe.model.quantization,
-        versions=manifest["versions"],
-        machine=machine_facts(),
-        started=manifest["started"],
-    )
-
-
-_IDENTITY = ("sha256", "bytes", "hashed", "commit", "adapter", "template_sha256")
-"""Of the manifest's facts on the model, those that tell it from others in few words."""
+def _failures(store: RunStore) -> dict[str, Any]:
+    found = store.failures(_MOST_REASONS)
+    failures = tuple(Failure(lines=count, reason=reason, first=str(place)) for count, reason, place in found)
+    return {"failures": failures} if failures else {}
 
 
 def _session(meters: Meters, turns: int) -> Session:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from batchchat.records import BytesPerSecond, FlopsPerSecond, Record
+from batchchat.chats.record import BytesPerSecond, FlopsPerSecond, Record
 from batchchat.reporting.machine import machine_facts, read_cache, write_cache
 
 _FILE = "limits.json"

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from batchchat.records import Bytes, Record, Unit
+from batchchat.chats.record import Bytes, Record, Unit
 
 
 class Accelerator(Record):

@@ -6,12 +6,12 @@ Phases are exclusive: time spent reading a row while the engine asks for its nex
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from batchchat.reporting.report import Device
 
@@ -84,6 +84,13 @@ def synchronize() -> None:
 
 def host_peak_bytes() -> int:
     """The largest resident set of this process so far (Linux counts in KiB, macOS in bytes)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        memory: Any = psutil.Process().memory_info()
+        return int(memory.peak_wset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, JsonValue
 
-from batchchat.engines.facts import AnyEngineFacts
-from batchchat.records import (
+from batchchat.chats.record import (
     Batches,
     Bytes,
     BytesPerSecond,
@@ -25,22 +24,46 @@ from batchchat.records import (
     TokensPerSecond,
     Turns,
     TurnsPerSecond,
+    Unit,
 )
+from batchchat.engines.facts import AnyEngineFacts
 from batchchat.reporting.limits import MachineLimits
 from batchchat.reporting.machine import Machine
 from batchchat.reporting.scores import Evaluation
 
 
-class About(Record):
-    """What answered, with what, where and when."""
+class Provenance(Record):
+    """With what, where and when."""
 
-    model: str = Field(description="The model, as the recipe names it.")
-    identity: dict[str, JsonValue] = Field(description="What tells it from others: a hash of its files, or its commit.")
-    dtype: str | None = Field(default=None, description="Number type of its weights; null where no model was loaded.")
-    quantization: str = Field(description="How its weights were made smaller, or `none`.")
     versions: dict[str, str] = Field(description="Of Python and of the packages that decide about answers.")
     machine: Machine = Field(description="The machine of the last session.")
     started: str = Field(description="When the last session began, as ISO 8601 in UTC.")
+    command: tuple[str, ...] = Field(default=(), description="Its command line; empty from Python.")
+
+
+class About(Provenance):
+    """What answered, with what, where and when."""
+
+    model: str = Field(description="The model, as the recipe names it.")
+    revision: str | None = Field(
+        default=None, description="The hub's branch, tag or commit that the recipe asks for, where it does."
+    )
+    identity: dict[str, JsonValue] = Field(description="What tells it from others: a hash of its files, or its commit.")
+    dtype: str | None = Field(default=None, description="Number type of its weights; null where no model was loaded.")
+    quantization: str = Field(description="How its weights were made smaller, or `none`.")
+    settings: dict[str, JsonValue] = Field(
+        default={},
+        description="By dotted name, how answers are generated, the model's own defaults laid over by the recipe's "
+        "settings, and what else the recipe sets apart from its defaults. A row's own settings are not among them.",
+    )
+
+
+class Failure(Record):
+    """Why rows failed: one of the commonest reasons, alike but for numbers and quoted texts."""
+
+    lines: Annotated[int, Unit("lines of errors.jsonl")] = Field(description="How often it stands in errors.jsonl.")
+    reason: str = Field(description="In the words of the first one.")
+    first: str = Field(description="Where that one is: file and line of the input.")
 
 
 class RowCounts(Record):
@@ -166,6 +189,7 @@ class ScoreReport(Evaluation):
     batchchat: str = Field(description="Version that wrote this.")
     directory: str = Field(description="Where the files lie.")
     answers_in: str = Field(description="The file of the answers.")
+    about: Provenance | None = Field(default=None, description="What scored them, where and when.")
     input: AnswerRows | None = Field(default=None, description="How many rows that file has.")
     files: tuple[str, ...] = Field(description="What was left, the results first.")
     wall_seconds: Seconds = Field(description="From start to end.")
@@ -183,6 +207,9 @@ class Report(Evaluation):
     files: tuple[str, ...] = Field(description="What the run left, the results first.")
     about: About | None = Field(default=None, description="What answered, with what, where and when.")
     rows: RowCounts = Field(description="Rows of the input.")
+    failures: tuple[Failure, ...] = Field(
+        default=(), description="The three commonest reasons for which rows or samples failed, if any did."
+    )
     samples: SampleCounts = Field(description="Independent answers to the rows.")
     turns: Turns = Field(description="Turns written.")
     tokens: TokenCounts = Field(description="Tokens without padding.")

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from batchchat.chats.record import Record, unit_of
 from batchchat.recipe.json_schema import Node, WithoutFieldTitles
-from batchchat.records import Record, unit_of
 from batchchat.reporting.report import Report, ScoreReport
 from batchchat.scoring.row import ScoreRow
 from batchchat.store.rows import ErrorRow, OutputFacts

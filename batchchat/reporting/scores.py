@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, JsonValue
 
-from batchchat.records import Answers, Metric, Record, Samples, Scores, Share
+from batchchat.chats.record import Answers, Metric, Record, Samples, Scores, Share
 from batchchat.scoring.gates import GateResult
 from batchchat.scoring.treatments import Treatments
 

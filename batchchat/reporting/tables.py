@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from batchchat.engines.facts import ContinuousFacts, DraftFacts
+from batchchat.reporting.about import about_rows, provenance_rows
+from batchchat.reporting.escape import printable
 from batchchat.reporting.report import AnyReport, PhaseUse, Report, ScoreReport
 from batchchat.reporting.score_tables import Table, score_tables
 
@@ -10,9 +12,12 @@ from batchchat.reporting.score_tables import Table, score_tables
 def report_tables(report: AnyReport) -> list[Table]:
     """Titled lists of (what, figure); of scores alone where the report is of answers that another tool wrote."""
     if isinstance(report, ScoreReport):
-        return score_tables(report)
+        about = report.about
+        ran = [] if about is None else [("What ran", provenance_rows(about, report.batchchat))]
+        return [*score_tables(report), *ran]
     tables = [
         ("Result", _result(report)),
+        *([("Why rows failed", _failures(report))] if report.failures else []),
         *score_tables(report),
         ("Throughput", _throughput(report)),
         ("Time by phase", _phases(report)),
@@ -25,7 +30,18 @@ def report_tables(report: AnyReport) -> list[Table]:
         tables.append(("Use of the machine", [*_used("prefill", used.prefill), *_used("decode", used.decode)]))
     if report.events.counts:
         tables.append(("Events", [(name, _count(n)) for name, n in report.events.counts.items()]))
+    if report.about is not None:
+        tables.append(("What ran", about_rows(report.about, report.batchchat)))
     return tables
+
+
+def failure_lines(report: Report) -> list[str]:
+    """Why rows failed, in words: the commonest reasons with their counts."""
+    return [f"{count} {reason}" for count, reason in _failures(report)]
+
+
+def _failures(report: Report) -> list[tuple[str, str]]:
+    return [(f"{_count(found.lines)} ×", f"{printable(found.reason)} ({found.first})") for found in report.failures]
 
 
 def _result(report: Report) -> list[tuple[str, str]]:

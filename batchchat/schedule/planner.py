@@ -98,7 +98,9 @@ def padded_places(batch: Sequence[Request]) -> int:
     return len(batch) * (max(prompt for _, prompt in lengths) + max(answer for answer, _ in lengths))
 
 
-def plan(pool: Sequence[Request], max_rows: int, max_tokens: int, sharing: Sharing = Sharing()) -> list[PlannedBatch]:
+def plan_batches(
+    pool: Sequence[Request], max_rows: int, max_tokens: int, sharing: Sharing = Sharing()
+) -> list[PlannedBatch]:
     """All batches of a pool, in the order in which they would run."""
     batches = []
     rest = list(pool)

@@ -1,7 +1,7 @@
 """Scores of answers, what they say together, and whether that is good enough. No torch, no model, no files."""
 
 from batchchat.scoring.base import Answer, Score, ScoreFunction, Scorer, ScorerOptions
-from batchchat.scoring.table import SCORERS, make_scorer, make_scorers, options_class
+from batchchat.scoring.table import SCORERS, make_scorer
 
 __all__ = [
     "SCORERS",
@@ -11,6 +11,4 @@ __all__ = [
     "Scorer",
     "ScorerOptions",
     "make_scorer",
-    "make_scorers",
-    "options_class",
 ]

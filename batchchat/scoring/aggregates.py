@@ -139,21 +139,6 @@ class Tally:
         )
 
 
-def summarize(
-    metric: str,
-    answers: Iterable[ScoredAnswer],
-    treatments: Treatments | None = None,
-    samples: int = 1,
-    pass_at: Iterable[int] = (),
-    seed: int = 0,
-) -> Summary:
-    """The summary of one metric over answers that are at hand; see `Tally.summary`."""
-    tally = Tally(metric, treatments, samples)
-    for answer in answers:
-        tally.add(answer)
-    return tally.summary(pass_at, seed)
-
-
 def outcome_of(answer: ScoredAnswer, rule: Treatments, worst: float = 0.0) -> tuple[Outcome, float]:
     """Whether an answer is in the mean, and with what value: `worst` where it is treated as wrong, 0 where it is not
     in the mean."""

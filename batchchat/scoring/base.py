@@ -158,18 +158,6 @@ class Scorer:
             own = own[turn] if turn < len(own) else None
         return self._against(own, answers[turn], columns)
 
-    def score_turns(
-        self,
-        answers: Sequence[Message],
-        columns: Mapping[str, Any],
-        reference: Any = None,
-        references: Sequence[str | None] = (),
-    ) -> list[tuple[int, Score]]:
-        """(turn from 0, score) for every turn that the options ask for; see `score_turn`."""
-        return [
-            (turn, self.score_turn(turn, answers, columns, reference, references)) for turn in self.turns(len(answers))
-        ]
-
     def _against(self, reference: Any, answer: Message, columns: Mapping[str, Any]) -> Score:
         if self.needs_reference and self.missing(reference):
             where = f"column '{self.options.reference}'" if self.options.reference else "the chat's reference"

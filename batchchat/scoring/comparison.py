@@ -44,7 +44,7 @@ class Comparison:
     detectable: float | None
 
 
-def compare(metric: str, ours: Mapping[Key, float], theirs: Mapping[Key, float], seed: int = 0) -> Comparison:
+def compare_metric(metric: str, ours: Mapping[Key, float], theirs: Mapping[Key, float], seed: int = 0) -> Comparison:
     """The comparison of one metric over the keys that both runs scored; ValueError where there is none.
 
     McNemar's test where all scores are 0 or 1 and each chat has one, the paired permutation test otherwise, with
@@ -82,7 +82,7 @@ def compare_all(
     ours: Mapping[str, Mapping[Key, float]], theirs: Mapping[str, Mapping[Key, float]], seed: int = 0
 ) -> tuple[Comparison, ...]:
     """Every metric that both runs have, their p-values corrected together (Holm)."""
-    found = tuple(compare(metric, ours[metric], theirs[metric], seed) for metric in ours if metric in theirs)
+    found = tuple(compare_metric(metric, ours[metric], theirs[metric], seed) for metric in ours if metric in theirs)
     return correct_together({"": found})[""]
 
 

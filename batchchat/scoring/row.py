@@ -6,8 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from batchchat.records import Metric, Place, Record
+from batchchat.chats.record import Metric, Place, Record
 from batchchat.scoring.treatments import Condition
+
+FILE = "scores.jsonl"
+"""Where the scores lie in a run directory."""
 
 
 class ScoreRow(Record):

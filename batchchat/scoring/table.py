@@ -9,18 +9,11 @@ scorer is one file and one line in `plugins.tables`, or a package with an entry 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from batchchat.errors import UsageError
 from batchchat.plugins.tables import SCORERS
 from batchchat.scoring.base import Scorer, ScorerOptions, is_missing
-
-
-def options_class(name: str) -> type[ScorerOptions]:
-    """The options model of a scorer, for the recipe's schema. Raises UsageError with the nearest name."""
-    found: type[ScorerOptions] = SCORERS[name].Options
-    return found
 
 
 def figure_names(name: str, options: ScorerOptions) -> tuple[str, ...] | None:
@@ -51,28 +44,3 @@ def make_scorer(name: str, options: ScorerOptions | Mapping[str, Any] | None = N
         getattr(module, "missing", is_missing),
         getattr(module, "overall", None),
     )
-
-
-def make_scorers(entries: Sequence[str | Mapping[str, Any]]) -> tuple[Scorer, ...]:
-    """Scorers from a recipe's `scoring:` list: `- exact`, or `- numeric: {reference: answer}`.
-
-    Raises what `make_scorer` raises, and UsageError for an entry of another shape or a metric named twice.
-    """
-    scorers: list[Scorer] = []
-    for place, entry in enumerate(entries):
-        if isinstance(entry, str):
-            name, options = entry, None
-        elif isinstance(entry, Mapping) and len(entry) == 1:
-            name, options = next(iter(entry.items()))
-        else:
-            raise UsageError(
-                f"scoring[{place}] must name one scorer, such as `- exact` or `- numeric: {{reference: answer}}`, "
-                f"not {entry!r}; give every scorer its own line"
-            )
-        scorer = make_scorer(name, options)
-        if any(scorer.name == other.name for other in scorers):
-            raise UsageError(
-                f"scoring[{place}] is a second metric named '{scorer.name}'; give it another one with `name:`"
-            )
-        scorers.append(scorer)
-    return tuple(scorers)

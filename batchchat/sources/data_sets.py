@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from batchchat.errors import EnvironmentFault, UsageError
+from batchchat.hub import is_out_of_reach
 from batchchat.sources.arrow_rows import ArrowRows
 from batchchat.sources.records import Item
 
@@ -84,8 +86,38 @@ def open_hub(
     """
     import datasets
 
-    try:
+    with _explained(name):
         found = datasets.load_dataset(name, name=subset, split=split, revision=revision, streaming=streaming)
+    found, split = _split_of(name, found, split)
+    about = {"subset": subset, "split": split, "revision": revision}
+    return DatasetRows(f"{name}[{split}]", found, about, columns)
+
+
+def hub_splits(name: str, subset: str | None) -> list[str]:
+    """The splits of a data set of the hub. Raises as `open_hub` does."""
+    import datasets
+
+    with _explained(name):
+        return list(datasets.get_dataset_split_names(name, subset))
+
+
+def require_in_reach(name: str, revision: str | None) -> None:
+    """Raises EnvironmentFault where the hub cannot be asked for the data set `name`: the library alone would ask again
+    for half a minute."""
+    if is_out_of_reach(name, "README.md", revision, kind="dataset"):
+        raise EnvironmentFault(
+            f"{name} is no file here, and the hub cannot be asked for a data set of that name; set source.path to "
+            "files, or connect (no HF_HUB_OFFLINE)"
+        )
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Within, what the library raises of the data set of the hub becomes one sentence."""
+    import datasets
+
+    try:
+        yield
     except datasets.exceptions.DatasetNotFoundError as error:
         raise UsageError(f"{name} is no file here and no data set of the hub: {error}") from None
     except (OSError, ConnectionError) as error:
@@ -94,9 +126,6 @@ def open_hub(
         ) from error
     except ValueError as error:  # an unknown split, subset or format, in the library's words
         raise UsageError(f"{name} cannot be loaded from the hub: {error}") from None
-    found, split = _split_of(name, found, split)
-    about = {"subset": subset, "split": split, "revision": revision}
-    return DatasetRows(f"{name}[{split}]", found, about, columns)
 
 
 def _split_of(name: str, found: Any, split: str | None) -> tuple[Any, str | None]:

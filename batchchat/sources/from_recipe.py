@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from batchchat.chats.formats import ReadOptions
+from batchchat.plugins.tables import SOURCES
 from batchchat.recipe import Recipe
-from batchchat.sources.source import Source, open_source
+from batchchat.sources.files import DataFile
+from batchchat.sources.opening import named_source
+from batchchat.sources.paths import find
+from batchchat.sources.source import STDIN, Source, open_source
 
 
 def read_options(recipe: Recipe) -> ReadOptions:
@@ -31,3 +37,25 @@ def open_recipe_source(recipe: Recipe) -> Source:
         streaming=section.streaming,
         options=section.options_of,
     )
+
+
+def recipe_files(recipe: Recipe) -> list[Path] | None:
+    """The files that the input is read from, without opening one; None where it is more than files: standard input, a
+    data set of the hub, what a package reads. Raises UsageError where a path stands for nothing."""
+    found: list[Path] = []
+    for path in recipe.source.path:
+        named = named_source(path)
+        if named is not None and SOURCES[named[0]].open_address is not None:
+            return None
+        rest = path if named is None else named[1]
+        if rest == STDIN:
+            return None
+        for item in find(rest, recipe.source.split):
+            match item:
+                case DataFile():
+                    found.append(item.path)
+                case Path():
+                    found += sorted(file for file in item.rglob("*") if file.is_file())
+                case str():
+                    return None
+    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -13,10 +12,14 @@ from batchchat.errors import UsageError
 from batchchat.plugins.tables import SOURCES
 from batchchat.sources.data_sets import is_saved
 from batchchat.sources.files import DataFile
+from batchchat.sources.splits import choose_split, files_by_split
 
 CSV_SUFFIXES = (".csv", ".tsv")
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", *CSV_SUFFIXES)
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+
+_NO_DATA = ("dataset_info.json", "dataset_infos.json")
+"""What the hub keeps beside the data."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _BUILTIN = "builtin:"
@@ -28,8 +31,9 @@ def data_suffix(name: str) -> str:
     return path.with_suffix("").suffix if path.suffix in COMPRESSED_SUFFIXES else path.suffix
 
 
-def find(path: str) -> list[DataFile | Path | str]:
-    """What a path stands for: data files, a folder that `datasets` saved (a Path), or a hub id (a str).
+def find(path: str, split: str | None = None) -> list[DataFile | Path | str]:
+    """What a path stands for: data files, a folder that `datasets` saved (a Path), or a hub id (a str). Of a folder
+    whose files are of several splits those of `split`.
 
     Raises UsageError, saying what was looked for and what is there instead.
     """
@@ -38,14 +42,17 @@ def find(path: str) -> list[DataFile | Path | str]:
 
         return [DataFile(path, builtin_sample(path.removeprefix(_BUILTIN)))]
     try:
-        return _find(path, Path(path).expanduser())
+        return _find(path, Path(path).expanduser(), split)
     except PermissionError as error:
         raise UsageError(f"{error.filename or path} may not be read by this user: change its permissions") from None
 
 
-def _find(path: str, here: Path) -> list[DataFile | Path | str]:
+def _find(path: str, here: Path, split: str | None) -> list[DataFile | Path | str]:
     if here.is_dir():
-        return [here] if is_saved(here) else [*_in_folder(path, here)]
+        if is_saved(here):
+            return [here]
+        chosen = choose_split(path, files_in(path, here), split)
+        return [DataFile(str(Path(path) / file), here / file) for file in chosen]
     if os.path.lexists(here):
         return [DataFile(path, here)]
     if glob.has_magic(path):
@@ -61,14 +68,23 @@ def _find(path: str, here: Path) -> list[DataFile | Path | str]:
     raise UsageError(f"there is no file {path}{_neighbours(here)}" + (f"; did you mean {near}:{rest}?" if near else ""))
 
 
-def _in_folder(name: str, folder: Path) -> Iterator[DataFile]:
-    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    found = [file for file in files if data_suffix(file.name) in DATA_SUFFIXES]
-    if not found:
-        deeper = any(data_suffix(file.name) in DATA_SUFFIXES for file in folder.rglob("*"))
-        hint = f'; name them as "{name.rstrip("/")}/**/*"' if deeper else ""
-        raise UsageError(f"{name} is a folder without data files ({', '.join(DATA_SUFFIXES)}) directly in it{hint}")
-    return (DataFile(str(Path(name) / file.name), file) for file in found)
+def files_in(name: str, folder: Path) -> list[Path]:
+    """The data files of a folder, as paths within it: those directly in it, or else, where their names tell splits,
+    those deeper in it. Raises UsageError where there are none."""
+    found = sorted(file for file in folder.iterdir() if _is_data(file))
+    if found:
+        return [file.relative_to(folder) for file in found]
+    deeper = [file.relative_to(folder) for file in sorted(folder.rglob("*")) if _is_data(file)]
+    deeper = [file for file in deeper if not any(part.startswith(".") for part in file.parts)]
+    if files_by_split(deeper):
+        return deeper
+    hint = f'; name them as "{name.rstrip("/")}/**/*"' if deeper else ""
+    raise UsageError(f"{name} is a folder without data files ({', '.join(DATA_SUFFIXES)}) directly in it{hint}")
+
+
+def _is_data(file: Path) -> bool:
+    named = data_suffix(file.name) in DATA_SUFFIXES and file.name not in _NO_DATA and not file.name.startswith(".")
+    return named and file.is_file()
 
 
 def _neighbours(missing: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import stat
 import sys
@@ -16,11 +17,12 @@ from typing import Any, BinaryIO
 from batchchat.chats import SourceRow
 from batchchat.errors import EnvironmentFault, UsageError
 from batchchat.plugins.tables import SOURCES
-from batchchat.sources.data_sets import DatasetRows, open_hub, open_saved
+from batchchat.sources.data_sets import DatasetRows, hub_splits, is_saved, open_hub, open_saved, require_in_reach
 from batchchat.sources.files import DataFile
 from batchchat.sources.opening import OptionsOf, named_source, open_file, options_for
-from batchchat.sources.paths import find
+from batchchat.sources.paths import files_in, find
 from batchchat.sources.records import Item, Part, Reader
+from batchchat.sources.splits import files_by_split
 
 STDIN = "-"
 
@@ -98,8 +100,8 @@ def open_source(
     columns: Sequence[str] | None = None,
     options: OptionsOf = lambda name: None,
 ) -> Source:
-    """Find and open the input. `split`, `subset`, `revision` and `streaming` are for data sets, `columns` are the only
-    columns that are read (None: all), `options` gives those of a kind of source.
+    """Find and open the input. `split` is for data sets and folders of files, `subset`, `revision` and `streaming` are
+    for data sets, `columns` are the only columns that are read (None: all), `options` gives those of a kind of source.
 
     A path is a file or glob, "-" (standard input), "builtin:NAME" (a sample that comes along), a folder of data files
     or one that `datasets` saved, or a hub id; the kind of source may stand before it ("csv:-"). Every file is looked
@@ -113,18 +115,20 @@ def open_source(
         for path in paths:
             named = named_source(path)
             if named is not None:
-                parts += _open_named(stack, *named, options)
+                parts += _open_named(stack, *named, options, split)
                 continue
             if path == STDIN:
                 parts.append(open_file(_spool(stack, STDIN, _stdin()), columns, options))
                 continue
-            for found in find(path):
+            for found in find(path, split):
                 match found:
                     case DataFile():
                         parts.append(open_file(_regular(stack, found), columns, options))
                     case Path():
                         parts.append(open_saved(path, found, split=split, columns=columns))
                     case str():
+                        if streaming:  # otherwise the library may have it already
+                            require_in_reach(found, revision)
                         parts.append(
                             open_hub(
                                 found,
@@ -135,14 +139,32 @@ def open_source(
                                 columns=columns,
                             )
                         )
-        _check(parts, split=split, subset=subset, revision=revision)
+        in_folder = any(Path((named_source(path) or ("", path))[1]).expanduser().is_dir() for path in paths)
+        _check(parts, split=None if in_folder else split, subset=subset, revision=revision)
     except BaseException:
         stack.close()
         raise
     return Source(parts, columns, stack)
 
 
-def _open_named(stack: ExitStack, name: str, rest: str, options: OptionsOf) -> Iterator[Part]:
+def splits_of(path: str, subset: str | None = None) -> list[str]:
+    """The splits among which `source.split` chooses for a folder, a folder that `datasets` saved or a data set of the
+    hub; none where there is nothing to choose. Raises what `open_source` raises of it."""
+    here = Path(path).expanduser()
+    if here.is_dir():
+        listed = here / "dataset_dict.json"
+        if listed.is_file():
+            return list(json.loads(listed.read_text(encoding="utf-8"))["splits"])
+        return [] if is_saved(here) else list(files_by_split(files_in(path, here)))
+    if path == STDIN or named_source(path) is not None:
+        return []
+    named = [found for found in find(path) if isinstance(found, str)]
+    for name in named:
+        require_in_reach(name, None)
+    return [split for name in named for split in hub_splits(name, subset)]
+
+
+def _open_named(stack: ExitStack, name: str, rest: str, options: OptionsOf, split: str | None) -> Iterator[Part]:
     """What a path behind the name of a kind of source stands for."""
     reader: Reader = SOURCES[name]
     own = options_for(name, options)
@@ -150,7 +172,7 @@ def _open_named(stack: ExitStack, name: str, rest: str, options: OptionsOf) -> I
         yield reader.open_address(rest, own)
         return
     assert reader.open_file is not None, "a reader opens files or addresses"
-    for found in [_spool(stack, STDIN, _stdin())] if rest == STDIN else find(rest):
+    for found in [_spool(stack, STDIN, _stdin())] if rest == STDIN else find(rest, split):
         if not isinstance(found, DataFile):
             raise UsageError(f"{name}:{rest} is a data set, but the source {name} reads files: name them")
         yield reader.open_file(_regular(stack, found), own)
@@ -176,15 +198,16 @@ def _stdin() -> BinaryIO:
 
 def _spool(stack: ExitStack, name: str, stream: BinaryIO) -> DataFile:
     """A stream's content in a temporary file, since it is read more than once."""
-    file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="batchchat-"))
     try:
-        shutil.copyfileobj(stream, file)
-        file.flush()
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchchat-"))
+        path = Path(folder) / "rows"
+        with path.open("wb") as file:
+            shutil.copyfileobj(stream, file)
     except OSError as error:
         raise EnvironmentFault(
             f"{name} cannot be copied to {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to a larger folder"
         ) from error
-    return DataFile(name, Path(file.name))
+    return DataFile(name, path)
 
 
 def _check(parts: Sequence[Part], **dataset_options: str | None) -> None:

@@ -7,6 +7,7 @@ a kill, a full disk or a power cut costs at most what was in flight.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ from batchchat.chats import Chat, Place, SourceRow
 from batchchat.chats.formats import FORMATS, ReadOptions
 from batchchat.chats.json_text import encodable, loose_text
 from batchchat.errors import EnvironmentFault, UsageError
+
+_WHOLE_ROW = -1
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -33,7 +36,7 @@ CREATE TABLE IF NOT EXISTS turns(
   prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, finish_reason TEXT NOT NULL,
   queued REAL NOT NULL, started REAL NOT NULL, finished REAL NOT NULL, record TEXT NOT NULL,
   PRIMARY KEY(idx, sample, turn));
--- sample -1: the whole row failed before any sample of it was asked for.
+-- The sample of a row that failed as a whole is -1, as a part of the key cannot be NULL.
 CREATE TABLE IF NOT EXISTS errors(
   idx INTEGER NOT NULL, sample INTEGER NOT NULL, turn INTEGER, reason TEXT NOT NULL,
   PRIMARY KEY(idx, sample)) WITHOUT ROWID;
@@ -42,6 +45,9 @@ CREATE TABLE IF NOT EXISTS sessions(
   number INTEGER PRIMARY KEY, started TEXT NOT NULL, handed_out INTEGER NOT NULL DEFAULT 0,
   completed INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0);
 """
+
+_VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
+"""What differs between reasons of one kind."""
 
 _CHECKPOINT_PAGES = 8192
 """The write-ahead file is folded in every 32 MiB: each time costs two more synchronizations."""
@@ -123,8 +129,7 @@ class RunStore:
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
             self._db.executescript(_SCHEMA)
-            pending: int = self._db.execute("SELECT count(*) FROM pending").fetchone()[0]
-            self.num_done = self.num_rows() - pending
+            self.num_done = self._num_done()
         except sqlite3.DatabaseError as error:
             raise _fault(error, path) from error
 
@@ -177,14 +182,34 @@ class RunStore:
             ),
         )  # fmt: skip
 
-    def add_error(self, index: int, sample: int, turn: int | None, reason: str) -> None:
-        """`sample` -1 fails the whole row."""
+    def add_error(self, index: int, sample: int, turn: int, reason: str) -> None:
+        """A sample of the row failed at this turn."""
         self._write("INSERT INTO errors VALUES(?,?,?,?)", (index, sample, turn, encodable(reason)))
+
+    def fail_row(self, index: int, reason: str) -> None:
+        """The row failed as a whole, before any sample of it was asked for; it is finished."""
+        self._write("INSERT INTO errors VALUES(?,?,NULL,?)", (index, _WHOLE_ROW, encodable(reason)))
+        self.finish_row(index)
 
     def finish_row(self, index: int) -> None:
         """Every sample of the row is answered or failed."""
         self._write("DELETE FROM pending WHERE idx = ?", (index,))
         self.num_done += 1
+
+    def reopen_failed(self) -> tuple[int, int]:
+        """Forget, in one transaction, the errors of all rows that could be read, and open these rows again: what was
+        written for them stays. Returns how many there are, and how many failed rows stay because they could not be
+        read: their input has not changed."""
+        self.commit()
+        failed = "SELECT DISTINCT idx FROM errors JOIN rows USING(idx) WHERE format IS"
+        count = [self._db.execute(f"SELECT count(*) FROM ({failed} {what} NULL)").fetchone()[0] for what in ("NOT", "")]
+        if count[0]:
+            self._write(f"INSERT OR IGNORE INTO pending {failed} NOT NULL", ())
+            self._write(f"DELETE FROM errors WHERE idx IN ({failed} NOT NULL)", ())
+            self._write("DELETE FROM meta WHERE key IN ('exported', 'evaluated', 'seen')", ())
+            self.commit()
+            self.num_done = self._num_done()
+        return count[0], count[1]
 
     def hand_out(self, count: int) -> None:
         """`count` requests are about to be given to the engine: what was done before is made durable first."""
@@ -245,10 +270,23 @@ class RunStore:
             found.setdefault(turn.sample, []).append(turn)
         return found
 
-    def errors(self, index: int) -> dict[int, tuple[int | None, str]]:
-        """The failed samples of a row: sample (-1: the whole row) to turn and reason."""
+    def errors(self, index: int) -> dict[int | None, tuple[int | None, str]]:
+        """The failed samples of a row: sample to turn and reason, all None but the reason where the row failed as a
+        whole."""
         query = "SELECT sample, turn, reason FROM errors WHERE idx = ? ORDER BY sample"
-        return {sample: (turn, reason) for sample, turn, reason in self._db.execute(query, (index,))}
+        found = self._db.execute(query, (index,))
+        return {None if sample == _WHOLE_ROW else sample: (turn, reason) for sample, turn, reason in found}
+
+    def failures(self, most: int) -> list[tuple[int, str, Place]]:
+        """The commonest reasons of failure, alike but for numbers and quoted texts: (errors, reason and place of the
+        first one)."""
+        kinds: dict[str, tuple[int, int, str]] = {}
+        for count, first, reason in self._db.execute("SELECT count(*), min(idx), reason FROM errors GROUP BY reason"):
+            kind = _VARYING.sub("#", reason)
+            known, *earliest = kinds.get(kind, (0, first, reason))
+            kinds[kind] = (known + count, *min(earliest, [first, reason]))
+        commonest = sorted(kinds.values(), key=lambda found: (-found[0], found[1]))[:most]
+        return [(count, reason, next(self.rows(first, first)).place) for count, first, reason in commonest]
 
     def latencies(self, percentiles: tuple[float, ...]) -> dict[float, float] | None:
         """Seconds from entering the engine to the end of the answer, by percentile; None before the first turn."""
@@ -267,7 +305,8 @@ class RunStore:
         ).fetchone()
         failed = one("SELECT count(DISTINCT idx) FROM errors").fetchone()[0]
         failed_samples = one(
-            "SELECT coalesce(sum(CASE sample WHEN -1 THEN rows.samples ELSE 1 END), 0) FROM errors JOIN rows USING(idx)"
+            "SELECT coalesce(sum(CASE sample WHEN ? THEN rows.samples ELSE 1 END), 0) FROM errors JOIN rows USING(idx)",
+            (_WHOLE_ROW,),
         ).fetchone()[0]
         wanted = one(
             "SELECT coalesce(sum(samples), 0) FROM rows WHERE idx NOT IN (SELECT idx FROM pending)"
@@ -294,6 +333,9 @@ class RunStore:
         """Commit and close; the write-ahead file is folded in."""
         self.commit()
         self._db.close()
+
+    def _num_done(self) -> int:
+        return self.num_rows() - int(self._db.execute("SELECT count(*) FROM pending").fetchone()[0])
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> int:
         try:

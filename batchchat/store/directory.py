@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from batchchat.errors import EnvironmentFault, UsageError
+from batchchat.store.lock import hold
 
 
 class RunDirectory:
@@ -34,7 +34,7 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / "lock", "a+", encoding="utf-8")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hold(self._lock)
         except BlockingIOError:
             self.release()
             holder = (self.path / "lock").read_text(encoding="utf-8").strip() or "another process"

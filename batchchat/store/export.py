@@ -58,7 +58,7 @@ def _output_rows(
     store: RunStore, row: StoredRow, recipe: Recipe, read_chat: ReadChat, options: ReadOptions
 ) -> Iterator[dict[str, Any]]:
     failed = store.errors(row.index)
-    if -1 in failed:
+    if None in failed:
         return
     assert row.format is not None
     chat = read_chat(row)
@@ -111,10 +111,10 @@ def _error_rows(store: RunStore, row: StoredRow, options: ReadOptions) -> Iterat
     id_ = own_id(data, options) if row.id is None and isinstance(data, dict) else row.id
     for sample, (turn, reason) in failed.items():
         error: dict[str, Any] = {"id": id_, "index": row.index, "file": row.place.file, "line": row.place.line}
-        if sample >= 0:
+        if sample is not None:
             error |= {"sample": sample, "turn": turn}
         error["reason"] = reason
-        answered = [written.record["message"] for written in turns.get(sample, [])]
+        answered = [written.record["message"] for written in turns.get(sample, [])] if sample is not None else []
         if answered:
             error["answered"] = answered
         if isinstance(data, dict) and is_batch_line(data):

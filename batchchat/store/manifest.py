@@ -27,13 +27,13 @@ def make_manifest(
     return {
         "batchchat": __version__,
         "command": list(command),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": time_now(),
         "recipe_digest": recipe.digest(),
         "recipe": recipe.identity(),
         "input": list(inputs),
         "model": dict(model),
         "plugins": plugins_of(recipe),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
 
@@ -73,8 +73,14 @@ def _input_differences(earlier: Sequence[Mapping[str, Any]], now: Sequence[Mappi
     return lines
 
 
-def _versions() -> dict[str, str]:
-    found = {}
+def time_now() -> str:
+    """ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide about answers."""
+    found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

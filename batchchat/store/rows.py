@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from batchchat.records import Line, Nats, Place, Record, Seconds, TokenId, Tokens, Unit
+from batchchat.chats.record import Line, Nats, Place, Record, Seconds, TokenId, Tokens, Unit
 
 
 class Cut(Record):

@@ -51,9 +51,9 @@ def test_chats_under_one_system_prompt_share_it_and_no_more() -> None:
 
 
 def test_names_are_those_that_exist() -> None:
-    from batchchat.benchmarks.contenders import ARMS
+    from batchchat.benchmarks.contenders import CONTENDERS
 
-    assert set(NAMES["engine"]) == {*ARMS, "vllm"}
+    assert set(NAMES["engine"]) == {*CONTENDERS, "vllm"}
     assert set(NAMES["workload"]) == set(WORKLOADS) - {"few"}
     with pytest.raises(UsageError, match="did you mean continuous"):
         chosen("engine", "continous")

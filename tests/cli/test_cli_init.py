@@ -13,6 +13,7 @@ from batchchat.cli import main
 from batchchat.recipe import Recipe, load_recipe, recipe_json_schema
 from batchchat.recipe.json_schema import settings
 from batchchat.recipe.rendering import markdown_page
+from batchchat.sources.from_recipe import open_recipe_source
 from tests.support.jobs import SHARED_DATA
 
 
@@ -171,3 +172,80 @@ def test_the_schema_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert capsys.readouterr().out == markdown_page()
     assert call(monkeypatch, "schema", "--output", "absent/x.json") == 2
     assert "absent/x.json cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("files", "splits", "read"),
+    [
+        (["train.jsonl", "dev.jsonl", "test.jsonl"], "test, train, validation", {"test.jsonl"}),
+        (["train/a.jsonl", "validation/a.jsonl"], "train, validation", {"validation/a.jsonl"}),
+        (
+            [
+                "data/test_sft-00000-of-00002.jsonl",
+                "data/test_sft-00001-of-00002.jsonl",
+                "data/train-00000-of-00001.jsonl",
+            ],
+            "test_sft, train",
+            {"data/test_sft-00000-of-00002.jsonl", "data/test_sft-00001-of-00002.jsonl"},
+        ),
+        (["shard.one.jsonl", "shard.two.jsonl"], None, {"shard.one.jsonl", "shard.two.jsonl"}),
+        (["data/train-00000-of-00001.jsonl"], None, {"data/train-00000-of-00001.jsonl"}),
+    ],
+)
+def test_of_several_splits_one_is_picked_with_a_word(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    files: list[str],
+    splits: str | None,
+    read: set[str],
+) -> None:
+    for number, name in enumerate(files):
+        (folder / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        rows(folder, f"set/{name}", QUESTION | {"id": number})
+    (folder / "set/dataset_infos.json").write_text("{}", encoding="utf-8")
+    recipe = written(monkeypatch, "set")
+    said = capsys.readouterr().out
+    assert ("the recipe reads" in said) == (splits is not None)
+    if splits is not None:
+        assert f"set holds the splits {splits}; the recipe reads {recipe.source.split}, --split takes another" in said
+        assert f"# Splits found: {splits}." in Path("recipe.yaml").read_text(encoding="utf-8")
+    with open_recipe_source(recipe) as source:
+        assert {name.removeprefix("set/") for name in source.files} == read
+
+
+def test_another_split_is_taken_where_it_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "set").mkdir()
+    for name in ("train", "validation"):
+        rows(folder, f"set/{name}.jsonl", QUESTION)
+    assert call(monkeypatch, "init", "set", "--split", "dev") == 0
+    with open_recipe_source(load_recipe("recipe.yaml")) as source:
+        assert source.files == ("set/validation.jsonl",)
+    assert call(monkeypatch, "init", "set", "--split", "test", "--force") == 2
+    assert "set has the splits train, validation, and not test: change source.split" in capsys.readouterr().err
+    assert call(monkeypatch, "check", "recipe.yaml", "source.split=null") == 2
+    assert (
+        'set holds the splits train, validation: set source.split to one of them, or read them all as "set/**/*"'
+        in capsys.readouterr().err
+    )
+    for subset in ("main", "other"):
+        (folder / "sets" / subset).mkdir(parents=True)
+        rows(folder, f"sets/{subset}/test.jsonl", QUESTION)
+        rows(folder, f"sets/{subset}/train.jsonl", QUESTION)
+    assert call(monkeypatch, "init", "sets", "--force") == 2
+    assert "several data sets with a split test (main, other): name one of them, such as sets/other" in (
+        capsys.readouterr().err
+    )
+
+
+def test_splits_of_a_saved_data_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows_ = {"id": ["a"], "prompt": ["Hi"]}
+    saved = datasets.DatasetDict({name: datasets.Dataset.from_dict(rows_) for name in ("train", "validation")})
+    saved.save_to_disk("saved")
+    recipe = written(monkeypatch, "saved")
+    assert recipe.source.split == "validation"
+    with open_recipe_source(recipe) as source:
+        assert source.files == ("saved[validation]",)

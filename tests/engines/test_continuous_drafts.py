@@ -16,7 +16,7 @@ from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM, MixtralConfig
 
 from batchchat.chats import Completion, Request
-from batchchat.engines.continuous.sequence import Sequence
+from batchchat.engines.continuous.sequence import SequenceState
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
 from batchchat.sampling import SamplerRows
 from batchchat.schedule import Feed
@@ -162,7 +162,7 @@ def test_look_up_finds_the_last_place_of_the_longest_run(
     tokens: list[int], longest: int, count: int, data: st.DataObject
 ) -> None:
     split = data.draw(st.integers(1, len(tokens)))
-    sequence = Sequence(request(0, tuple(tokens[:split]), max_new_tokens=99), CODEC, 0.0)
+    sequence = SequenceState(request(0, tuple(tokens[:split]), max_new_tokens=99), CODEC, 0.0)
     drafter = LookUp(count, longest)
     for token in [None, *tokens[split:]]:  # the same as if all had been there from the start
         if token is not None:

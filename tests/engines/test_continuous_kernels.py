@@ -89,7 +89,7 @@ def attended(case: Case, rows: np.ndarray | None = None) -> torch.Tensor:
     plan = case.rows if rows is None else rows
     current: Any = SimpleNamespace(plan=(plan, case.pools), bases={})
     write_kv(current, 0, case.key, case.value)
-    attend_rows(current, 0, case.query, out, Scoring(0.3, case.window, None, case.sinks))
+    attend_rows(current, 0, case.query, out, AttentionSpec(0.3, case.window, None, case.sinks))
     return out
 
 

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from batchchat.engines.continuous.admission.self_check import check
+from batchchat.engines.continuous.admission.self_check import self_check
 from batchchat.engines.cpu.kernels import compiled
 from batchchat.engines.cpu.preparation import prepare
 from batchchat.engines.rounding import tolerance
@@ -58,7 +58,7 @@ def test_products_over_one_input_are_joined(monkeypatch: pytest.MonkeyPatch) -> 
 def test_strict_mode_keeps_its_promise_with_packed_weights() -> None:
     model = copy.deepcopy(llama(layers=2)).to(torch.bfloat16)
     prepare(model)
-    assert check(model).reason is None
+    assert self_check(model).reason is None
     requests = [request(n, tuple(range(5 + n, 45 + 3 * n)), max_new_tokens=12, logprobs=1) for n in range(9)]
 
     def answers(rows: int) -> dict[int, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from batchchat.engines.continuous.admission.self_check import check
+from batchchat.engines.continuous.admission.self_check import self_check
 from batchchat.schedule import Feed
 from tests.support.answers import TIE, drain_with_second_turns, first_difference, requests
 from tests.support.architectures import ARCHITECTURES, Architecture
@@ -20,7 +20,7 @@ def test_greedy_tokens_are_those_of_generate(
     architecture: Architecture, record_property: pytest.RecordProperty
 ) -> None:
     model = architecture.model()
-    found = check(model)
+    found = self_check(model)
     assert found.reason is None
     gaps: dict[tuple[tuple[int, ...], tuple[int, ...]], float | None] = {}
     for cache in ("slots", "paged"):
@@ -35,17 +35,17 @@ def test_greedy_tokens_are_those_of_generate(
             if answer not in gaps:
                 gaps[answer] = first_difference(model, one)
         found_here = [gaps[one.request.prompt_ids, one.token_ids] for one in done]
-        differences = [gap for gap in found_here if gap is not None]
-        record_property(f"ties, {cache}", len(differences))
-        assert all(gap < TIE for gap in differences), differences
-        assert len(differences) <= 1
+        ties = [gap for gap in found_here if gap is not None]
+        record_property(f"ties, {cache}", len(ties))
+        assert all(gap < TIE for gap in ties), ties
+        assert len(ties) <= 1
 
 
 @pytest.mark.parametrize(
     "architecture", [a for a in ARCHITECTURES if a.falls_back is not None], ids=lambda architecture: architecture.name
 )
 def test_what_cannot_be_run_says_why(architecture: Architecture) -> None:
-    found = check(architecture.model())
+    found = self_check(architecture.model())
     assert architecture.falls_back is not None
     assert found.reason is not None
     assert architecture.falls_back in found.reason
@@ -59,7 +59,7 @@ def test_a_model_that_gives_other_logits_in_a_packed_pass_is_refused() -> None:
     model = RUNNABLE[0].model()
     plain_forward = model.model.norm.forward
     model.model.norm.forward = lambda hidden: plain_forward(hidden - hidden.mean(dim=1, keepdim=True))
-    found = check(model)
+    found = self_check(model)
     assert found.reason is not None
     assert "standard deviations" in found.reason
     assert found.difference is not None

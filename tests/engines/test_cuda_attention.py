@@ -40,7 +40,7 @@ def check_decode(
     query = query.to(rows.keys.dtype)
     found = decoded(backend, rows, query, **features)
     assert found.dtype == rows.keys.dtype
-    features.pop("strict", None)
+    features.pop("batch_invariant", None)
     wanted = torch.stack([plain(q, *kv, 0.3, **features) for q, kv in zip(query, rows.dense, strict=True)])
     torch.testing.assert_close(found.double(), wanted, atol=tolerance, rtol=tolerance)
 
@@ -65,11 +65,11 @@ def check_prefill(
 
 
 @pytest.mark.parametrize("name", FEATURES)
-@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("batch_invariant", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_decode_has_every_feature(backend: PagedAttention, strict: bool, name: str) -> None:
+def test_decode_has_every_feature(backend: PagedAttention, batch_invariant: bool, name: str) -> None:
     rows = rows_of([1, 0, 16, 33, 300])  # full and half-filled blocks, several splits
-    check_decode(backend, rows, 4, strict=strict, **FEATURES[name])
+    check_decode(backend, rows, 4, batch_invariant=batch_invariant, **FEATURES[name])
 
 
 @pytest.mark.parametrize("name", FEATURES)
@@ -104,11 +104,11 @@ def test_groups_of_any_size(backend: PagedAttention, heads: int, kv_heads: int) 
 
 
 @pytest.mark.parametrize("count", [2, 5, 16])
-@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("batch_invariant", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_few_tokens_of_each_row(backend: PagedAttention, strict: bool, count: int) -> None:
+def test_a_few_tokens_of_each_row(backend: PagedAttention, batch_invariant: bool, count: int) -> None:
     rows = rows_of([count, 70, 0, 2])  # the last one has padding in front
-    check_decode(backend, rows, 8, count, window=18, strict=strict)
+    check_decode(backend, rows, 8, count, window=18, batch_invariant=batch_invariant)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -134,7 +134,9 @@ def test_ragged_lengths(backend: PagedAttention, data: st.DataObject) -> None:
     rows = rows_of(lengths, 1, spare=data.draw(st.integers(1, 3)), seed=data.draw(st.integers(0, 99)))
     padding = data.draw(st.integers(0, 2))
     check_prefill(backend, rows, counts, 3, padding, window=window)
-    check_decode(backend, rows, 3, data.draw(st.integers(1, 4)), window=window, strict=data.draw(st.booleans()))
+    check_decode(
+        backend, rows, 3, data.draw(st.integers(1, 4)), window=window, batch_invariant=data.draw(st.booleans())
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -155,14 +157,16 @@ def test_strict_bits_do_not_depend_on_the_company(backend: PagedAttention, featu
     assert len(lengths) == 32
     rows = rows_of(lengths, 1)
     query = torch.randn(32, 1, 2, 64)
-    together = decoded(backend, rows, query, strict=True, **features)
+    together = decoded(backend, rows, query, batch_invariant=True, **features)
     order = [9, 2, 0, 1]
-    few = decoded(backend, rows.at(*order), query[order], strict=True, **features)
+    few = decoded(backend, rows.at(*order), query[order], batch_invariant=True, **features)
     assert torch.equal(few, together[order])
     for row in (0, 1, 2):
         alone = rows.at(row)
         narrow = Rows(alone.dense, alone.keys, alone.values, alone.tables[:, : -(-lengths[row] // 16)], alone.lengths)
-        assert torch.equal(decoded(backend, narrow, query[row : row + 1], strict=True, **features)[0], together[row])
+        assert torch.equal(
+            decoded(backend, narrow, query[row : row + 1], batch_invariant=True, **features)[0], together[row]
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -175,7 +179,9 @@ def test_strict_bits_of_prompts_do_not_depend_on_the_company(backend: PagedAtten
         some, own = rows.at(*places), [counts[place] for place in places]
         starts = torch.tensor([0, *own], dtype=torch.int32).cumsum(0, dtype=torch.int32)
         chosen = torch.cat([parts[place] for place in places])
-        found = backend.prefill(chosen, some.keys, some.values, some.tables, some.lengths, starts, 0.3, strict=True)
+        found = backend.prefill(
+            chosen, some.keys, some.values, some.tables, some.lengths, starts, 0.3, batch_invariant=True
+        )
         return list(found.split(own))
 
     together = run([0, 1, 2, 3, 4])
@@ -188,10 +194,10 @@ def test_a_row_is_split_by_its_own_length_alone() -> None:
     lengths = [17 * 256, 300]  # more than all splits of the least size take
     rows = rows_of(lengths, 1, (16, 16), 256)
     query = torch.randn(2, 1, 1, 16)
-    together = decoded(paged, rows, query, strict=True)
+    together = decoded(paged, rows, query, batch_invariant=True)
     alone = rows.at(1)
-    assert torch.equal(decoded(paged, alone, query[1:], strict=True)[0], together[1])
-    check_decode(paged, rows, 1, strict=True)
+    assert torch.equal(decoded(paged, alone, query[1:], batch_invariant=True)[0], together[1])
+    check_decode(paged, rows, 1, batch_invariant=True)
     check_decode(paged, rows, 1)
 
 

@@ -102,21 +102,23 @@ def test_an_older_torch_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("window", [None, 20])
-@pytest.mark.parametrize("strict", [False, True])
-def test_it_is_asked_for_the_same_attention(strict: bool, window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("batch_invariant", [False, True])
+def test_it_is_asked_for_the_same_attention(
+    batch_invariant: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows, counts = rows_of([30, 0, 300], block_size=256), [30, 0, 4]
     pages = (rows.keys, rows.values, rows.tables, rows.lengths)
     query = torch.randn(36, 4, 64)
     starts = torch.tensor([0, 30, 30, 34], dtype=torch.int32)
     calls.clear()
     with torch_with(flash, monkeypatch):
-        found = varlen.prefill(query, *pages, starts, 0.3, window, strict=strict)
-        few = varlen.decode(query[:6], *pages, 0.3, window, strict=strict)
+        found = varlen.prefill(query, *pages, starts, 0.3, window, batch_invariant=batch_invariant)
+        few = varlen.decode(query[:6], *pages, 0.3, window, batch_invariant=batch_invariant)
     parts = [plain(q, *kv, 0.3, window) for q, kv in zip(query.split([*counts, 2]), rows.dense, strict=False)]
     torch.testing.assert_close(found.double(), torch.cat([*parts, torch.zeros(2, 4, 64)]), atol=2e-5, rtol=2e-5)
     parts = [plain(q, *kv, 0.3, window) for q, kv in zip(query[:6].split(2), rows.dense, strict=True)]
     torch.testing.assert_close(few.double(), torch.cat(parts), atol=2e-5, rtol=2e-5)
-    assert calls == [1 if strict else None] * 2
+    assert calls == [1 if batch_invariant else None] * 2
 
 
 def test_torch_takes_what_it_is_given() -> None:
@@ -131,5 +133,5 @@ def test_torch_takes_what_it_is_given() -> None:
         pages = [mode.from_tensor(part) for part in (rows.keys, rows.values, rows.tables, rows.lengths)]
         query = torch.empty(4, 8, 64)
         starts = torch.empty(3, dtype=torch.int32)
-        assert varlen.decode(query, *pages, 0.3, 20, strict=True).shape == (4, 8, 64)
+        assert varlen.decode(query, *pages, 0.3, 20, batch_invariant=True).shape == (4, 8, 64)
         assert varlen.prefill(query, *pages, starts, 0.3).shape == (4, 8, 64)

@@ -231,14 +231,16 @@ class Placed:
 @given(
     st.lists(st.tuples(st.integers(0, 90), st.integers(1, 40), st.booleans()), min_size=1, max_size=8), st.booleans()
 )
-def test_a_pass_names_each_token_once_and_where_it_goes(rows: list[tuple[int, int, bool]], exact: bool) -> None:
+def test_a_pass_names_each_token_once_and_where_it_goes(
+    rows: list[tuple[int, int, bool]], batch_invariant: bool
+) -> None:
     cache, spans = KVCache(1 << 14), []
     for number, (start, count, sampled) in enumerate(rows):
         tokens = [1000 * number + place for place in range(start + count)]
         slot = cache.place(tokens, len(tokens))
         spans.append(Span(Placed(tokens, slot), start, count, sampled))
     total = sum(span.count for span in spans)
-    work = build_pass(spans, torch.device("cpu"), total + 3, exact=exact)
+    work = build_pass(spans, torch.device("cpu"), total + 3, batch_invariant=batch_invariant)
     assert work.size == total + 3
     assert work.num_tokens == total
     ids, positions = work.input_ids[0].tolist(), work.position_ids[0].tolist()

@@ -143,7 +143,7 @@ class Books(RuleBasedStateMachine):
         if not hasattr(self, "books"):
             return
         pool = self.books.pool
-        for block in pool.all_cached():
+        for block in filter(None, map(pool.cached, range(pool.num_blocks))):
             beginning = _beginning(block)
             for place, end in enumerate(range(len(beginning) - len(block.tokens), len(beginning))):
                 source = self.books.copies.get(block.number, block.number)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from batchchat.chats import Completion, Request
-from batchchat.engines.answer import Progress
+from batchchat.engines.answer import OpenAnswer
 from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.pipeline.engine import PipelineEngine
 from batchchat.errors import UsageError
@@ -123,7 +123,7 @@ def test_a_stop_string_is_found_with_its_last_token_however_it_is_cut(
     name: str, stop: str, before: str, seed: int
 ) -> None:
     ids = cut_at_random(codec(name), before + stop + "b", seed)
-    row = Progress(zoo.request(0, max_new_tokens=10_000, stop=("never here", stop)), codec(name))
+    row = OpenAnswer(zoo.request(0, max_new_tokens=10_000, stop=("never here", stop)), codec(name))
     for place, token in enumerate(ids, 1):
         row.add(token)
         held = stop in codec(name).decode(ids[:place])
@@ -143,7 +143,7 @@ def test_a_stop_string_that_shares_its_token_with_the_next_character_is_found_at
             return b"".join(b"\n\xe6" if n == 256 else bytes([n]) for n in ids).decode("utf-8", "replace")
 
     codec_: Any = Fused()
-    row = Progress(zoo.request(0, max_new_tokens=9, stop=("\n",)), codec_)
+    row = OpenAnswer(zoo.request(0, max_new_tokens=9, stop=("\n",)), codec_)
     row.add(97)
     row.add(256)
     assert row.finish_reason == "stop_string"

@@ -18,7 +18,7 @@ from batchchat.errors import UsageError
 from batchchat.interactive import files
 from batchchat.interactive.opening import open_recipe
 from batchchat.interactive.responder import Responder
-from batchchat.interactive.session import Session
+from batchchat.interactive.session import ChatSession
 from tests.support.jobs import read_jsonl, write_jsonl
 
 COUNTING = ("scripted", "engine.kind=scripted", "engine.scripted.answer=counting")
@@ -44,13 +44,13 @@ LINES = st.one_of(
 )
 
 
-def session_of(*arguments: str) -> Session:
+def session_of(*arguments: str) -> ChatSession:
     recipe = open_recipe(arguments or COUNTING)
     responder = Responder(recipe)
-    return Session(recipe, lambda: responder, Console(file=io.StringIO(), width=500, highlight=False))
+    return ChatSession(recipe, lambda: responder, Console(file=io.StringIO(), width=500, highlight=False))
 
 
-def shown(session: Session) -> str:
+def shown(session: ChatSession) -> str:
     """What the session has printed since the last look."""
     stream = session.console.file
     assert isinstance(stream, io.StringIO)

@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from batchchat import load_recipe, run
 from batchchat.chats import Message
-from batchchat.interactive.conversation import Conversation, Origin
+from batchchat.interactive.conversation import Conversation, Provenance
 from batchchat.interactive.opening import open_recipe
 from batchchat.interactive.responder import Reply, Responder
-from batchchat.interactive.session import Session
-from batchchat.prompts import Answer
+from batchchat.interactive.session import ChatSession
+from batchchat.prompts import ParsedAnswer
 from tests.support import zoo
 from tests.support.jobs import ROOT, read_jsonl
 
@@ -35,10 +35,10 @@ class Kept(Responder):
         return reply
 
 
-def session_of(*arguments: str) -> tuple[Session, Kept]:
+def session_of(*arguments: str) -> tuple[ChatSession, Kept]:
     recipe = open_recipe(arguments)
     responder = Kept(recipe)
-    return Session(recipe, lambda: responder, Console(file=io.StringIO(), width=500)), responder
+    return ChatSession(recipe, lambda: responder, Console(file=io.StringIO(), width=500)), responder
 
 
 @pytest.mark.parametrize("sampling", ["temperature=0", "temperature=0.9"])
@@ -80,7 +80,9 @@ def test_what_is_watched_grows_into_the_answer(small_model: Path) -> None:
     recipe = open_recipe([str(small_model), "max_new_tokens=60", "temperature=1", "ignore_eos=true"])
     talk = Conversation([Message("user", "Hello")])
     seen: list[str] = []
-    reply = Responder(recipe).answer(talk, Origin("c", 0, recipe), lambda answer: seen.append(answer.message.content))
+    reply = Responder(recipe).answer(
+        talk, Provenance("c", 0, recipe), lambda answer: seen.append(answer.message.content)
+    )
     whole = reply.message.content or ""
     assert seen
     assert all(whole.startswith(text) for text in seen)
@@ -91,11 +93,11 @@ def test_a_stopped_answer_is_kept_as_it_is_and_the_engine_goes_on(small_model: P
     recipe = open_recipe([str(small_model), "max_new_tokens=100", "temperature=1", "ignore_eos=true"])
     responder = Responder(recipe)
     talk = Conversation([Message("user", "Hello")])
-    origin = Origin("c", 0, recipe)
+    origin = Provenance("c", 0, recipe)
     whole = responder.answer(talk, origin)
     looks = 0
 
-    def watch(answer: Answer) -> None:
+    def watch(answer: ParsedAnswer) -> None:
         nonlocal looks
         looks += 1
         if looks == 2:

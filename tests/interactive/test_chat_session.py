@@ -16,22 +16,22 @@ from batchchat.interactive.commands import COMMANDS
 from batchchat.interactive.markdown import finished
 from batchchat.interactive.opening import changed, offered_tools, open_recipe
 from batchchat.interactive.responder import Responder
-from batchchat.interactive.session import LoadFailed, Session
+from batchchat.interactive.session import ChatSession, LoadFailed
 from batchchat.interactive.terminal import CommandCompleter
 from batchchat.interactive.view import AnswerView
-from batchchat.prompts import Answer
+from batchchat.prompts import ParsedAnswer
 from tests.support.jobs import Command, scripted_recipe, write_jsonl
 
 ECHO = ("scripted", "engine.kind=scripted")
 
 
-def session_of(*arguments: str, width: int = 80) -> Session:
+def session_of(*arguments: str, width: int = 80) -> ChatSession:
     recipe = open_recipe(arguments or ECHO)
     responder = Responder(recipe)
-    return Session(recipe, lambda: responder, Console(file=io.StringIO(), width=width, highlight=False))
+    return ChatSession(recipe, lambda: responder, Console(file=io.StringIO(), width=width, highlight=False))
 
 
-def did(session: Session, line: str) -> str:
+def did(session: ChatSession, line: str) -> str:
     """What a line printed."""
     stream = session.console.file
     assert isinstance(stream, io.StringIO)
@@ -40,7 +40,7 @@ def did(session: Session, line: str) -> str:
     return stream.getvalue()[before:]
 
 
-def texts(session: Session) -> list[str | None]:
+def texts(session: ChatSession) -> list[str | None]:
     return [message.content for message in session.conversation.messages]
 
 
@@ -148,7 +148,7 @@ def test_a_model_that_does_not_load_ends_the_chat() -> None:
     def load() -> Responder:
         raise UsageError("no such model")
 
-    session = Session(open_recipe(ECHO), load, Console(file=io.StringIO()))
+    session = ChatSession(open_recipe(ECHO), load, Console(file=io.StringIO()))
     session.do("!nonsense")
     with pytest.raises(LoadFailed, match="no such model"):
         session.do("hello")
@@ -182,7 +182,7 @@ def test_nothing_reaches_the_terminal_raw(width: int) -> None:
     recipe = open_recipe(ECHO)
     responder = Responder(recipe)
     console = Console(file=stream, width=width, highlight=False, force_terminal=True, color_system=None)
-    session = Session(recipe, lambda: responder, console)
+    session = ChatSession(recipe, lambda: responder, console)
     for line in (evil, f"!undo {evil}", "!undo", f"!system {evil}", f"!{evil}", f"!load {evil}", "!status", evil):
         session.do(line)
     text = stream.getvalue()
@@ -198,8 +198,8 @@ def test_markdown_keeps_what_the_model_said() -> None:
     stream = io.StringIO()
     with AnswerView(Console(file=stream, width=60, highlight=False)) as view:
         for end in range(len(said)):
-            view.show(Answer(Message("assistant", said[:end])))
-        view.finish(Answer(Message("assistant", said)))
+            view.show(ParsedAnswer(Message("assistant", said[:end])))
+        view.finish(ParsedAnswer(Message("assistant", said)))
     lines = [line.strip(" │┃") for line in stream.getvalue().splitlines()]
     words = ("line one", "line two <b>bold</b>", "• item", "x = 1 < 2", "link (http://x.y)")
     assert [lines.count(word) for word in words] == [1] * len(words)
@@ -209,9 +209,9 @@ def test_thinking_is_shown_apart_and_calls_are_shown() -> None:
     stream = io.StringIO()
     call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
     with AnswerView(Console(file=stream, width=60)) as view:
-        view.show(Answer(Message("assistant", "", reasoning="Let me\n\nsee")))
-        view.show(Answer(Message("assistant", "Four", reasoning="Let me\n\nsee.")))
-        view.finish(Answer(Message("assistant", "Four.", reasoning="Let me\n\nsee.", tool_calls=(call,))))
+        view.show(ParsedAnswer(Message("assistant", "", reasoning="Let me\n\nsee")))
+        view.show(ParsedAnswer(Message("assistant", "Four", reasoning="Let me\n\nsee.")))
+        view.finish(ParsedAnswer(Message("assistant", "Four.", reasoning="Let me\n\nsee.", tool_calls=(call,))))
     lines = [line.strip() for line in stream.getvalue().split("\n") if line.strip()]
     assert lines == ["thinking: Let me", "see.", "Four.", 'calls add({"a": 1})']
 
@@ -219,9 +219,9 @@ def test_thinking_is_shown_apart_and_calls_are_shown() -> None:
 def test_an_answer_that_reads_otherwise_in_the_end_is_shown_whole() -> None:
     stream = io.StringIO()
     with AnswerView(Console(file=stream, width=60)) as view:
-        view.show(Answer(Message("assistant", "[first\n\nsecond\n\nthird")))
-        view.show(Answer(Message("assistant", "broken"), "could not be read"))
-        view.finish(Answer(Message("assistant", "Quite another.")))
+        view.show(ParsedAnswer(Message("assistant", "[first\n\nsecond\n\nthird")))
+        view.show(ParsedAnswer(Message("assistant", "broken"), "could not be read"))
+        view.finish(ParsedAnswer(Message("assistant", "Quite another.")))
     assert "Quite another." in stream.getvalue()
     assert "broken" not in stream.getvalue()
 

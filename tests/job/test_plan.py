@@ -130,14 +130,19 @@ def test_a_draft_takes_its_weights_and_its_cache(tmp_path: Path, recipe: Path, b
 
 
 def test_the_copy_for_a_processor_takes_memory_from_the_rows(recipe: Path, batchchat: Command) -> None:
-    cpu = ("model.name=builtin:tiny-chat", "model.device_map=cpu", "model.max_memory={cpu: 64MiB}")
+    cpu = (
+        "model.name=builtin:tiny-chat",
+        "model.device_map=cpu",
+        "model.dtype=bfloat16",
+        "model.max_memory={cpu: 64MiB}",
+    )
     packed, plain = (planned(batchchat, recipe, *cpu, f"engine.kind={kind}") for kind in ("continuous", "pipeline"))
     norms = 13 * 192
     assert packed["packed"] == packed["weights"] - 2 * norms  # the embedding is the output layer too
     assert plain["packed"] == 0
     assert 0 < packed["rows"] < plain["rows"]
     assert "packed weights" in batchchat("plan", recipe, *cpu).out
-    assert planned(batchchat, recipe, *cpu[:2], "model.max_memory={cpu: 12MiB}")["packed"] == 0
+    assert planned(batchchat, recipe, *small, "model.max_memory={cpu: 12MiB}")["packed"] == 0
     assert planned(batchchat, recipe, *cpu, "model.quantization=4bit")["packed"] == 0
 
 

@@ -166,6 +166,9 @@ def test_amounts_of_memory() -> None:
     assert parse_bytes(4096) == 4096
     with pytest.raises(UsageError, match="such as 80GiB"):
         parse_bytes("much")
+    for text in ("24", "1.5 "):
+        with pytest.raises(UsageError, match=f"without a unit; write it with one, such as {text.strip()}GiB"):
+            parse_bytes(text)
 
 
 _MEASURED = """

@@ -12,9 +12,9 @@ import jsonschema
 import pytest
 from pydantic import TypeAdapter
 
-from batchchat import load_recipe, run
+from batchchat import Recipe, __version__, load_recipe, run
+from batchchat.chats.record import unit_of
 from batchchat.engines.facts import AnyEngineFacts, ContinuousFacts, EngineFacts, PipelineFacts, ScriptedFacts
-from batchchat.records import unit_of
 from batchchat.reporting.reading import read_report
 from batchchat.reporting.report import Report, ScoreReport
 from batchchat.reporting.schema import results_json_schema
@@ -114,9 +114,84 @@ def test_a_report_is_read_back_as_it_was_written(everything: Path) -> None:
     assert (about.model, about.quantization) == ("scripted", "none")
     assert about.versions["transformers"]
     assert about.machine.memory_gib > 0
+    assert about.command == ()
+    assert about.settings["generation.samples"] == 2
+    assert about.settings["generation.max_new_tokens"] == 2
+    assert about.settings["engine.scripted.fail_every"] == 5
+    assert about.settings["chat.turns"] == "regenerate"
+    assert "chat.prefill" not in about.settings, "what the recipe leaves alone is in its defaults"
     assert found.scoring is not None
     assert found.scoring.metrics["numeric"].counts.answers == 18
     assert "group=a" in found.scoring.metrics["numeric"].by
+
+
+def test_what_ran_is_told_in_every_form_of_the_report(
+    everything: Path, batchchat: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Model, dtype, settings, versions, machine, date and command: enough to have the figures again."""
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "page.md"))
+    monkeypatch.setenv("COLUMNS", "4000")
+    ended = batchchat("run", everything, "gates=[]", "generation.temperature=0.5")
+    assert ended.code == 0, ended.err
+    report = read_report(tmp_path / "runs/test/report.json")
+    assert isinstance(report, Report)
+    assert report.about is not None
+    assert report.about.settings["generation.temperature"] == 0.5
+    page, markdown = ((tmp_path / name).read_text(encoding="utf-8") for name in ("page.md", "runs/test/report.md"))
+    for text in (ended.out, page.replace("\\_", "_"), markdown):
+        for word in (
+            "scripted",
+            "no model was loaded",
+            "generation.temperature=0.5",
+            f"batchchat {__version__}, python 3",
+            report.about.machine.processor,
+            report.about.started,
+            f"batchchat run {everything}",
+        ):
+            assert word in text, word
+        assert "the scripted engine fails every 5th row (engine.scripted.fail_every)" in text
+
+
+def test_the_revision_and_the_dtype_are_those_that_answered(small_model: Path, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"messages": [{"role": "user", "content": "Hi"}]}])
+    recipe = Recipe.model_validate(
+        {
+            "model": {"name": str(small_model), "revision": "main"},
+            "source": {"path": str(source)},
+            "generation": {"max_new_tokens": 2},
+            "sink": {"directory": str(tmp_path / "run")},
+        }
+    )
+    first = run(recipe).report.about
+    assert first is not None
+    assert (first.revision, first.dtype) == ("main", "float32")
+    assert first.identity["sha256"]
+    assert first.settings["generation.stop_token_ids"]
+    (tmp_path / "run/outputs.jsonl").unlink()
+    again = run(recipe).report
+    assert again.about is not None
+    assert "no model was loaded" in str(again.engine.note)
+    assert again.about.dtype == "float32", "of the session that answered"
+
+
+def test_the_commonest_reasons_of_failure_are_told_with_their_counts(tmp_path: Path, batchchat: Command) -> None:
+    good = {"messages": [{"role": "user", "content": "Hi"}]}
+    same = [{"id": name, **good} for name in ("a", "b", "c", "a", "b", "c")]
+    unread = ["{", '{"messages": []}', '{"messages": []}', '{"x": 1}', "[1]", "[2]"]
+    source = write_jsonl(tmp_path / "in.jsonl", [*same, *unread])
+    ended = batchchat("run", scripted_recipe(tmp_path / "r.yaml", source), "--json")
+    assert ended.code == 3
+    failures = json.loads(ended.out)["failures"]
+    assert [(failure["lines"], failure["first"]) for failure in failures] == [
+        (3, f"{source}:4"),
+        (2, f"{source}:8"),
+        (2, f"{source}:11"),
+    ]
+    assert failures[0]["reason"] == f"the id 'a' was given before, at {source}:1"
+    said = [line for line in ended.err.splitlines() if line.startswith("failed: ")]
+    assert said[0] == f"failed: 3 × the id 'a' was given before, at {source}:1 ({source}:4)"
+    assert len(said) == 3
+    assert "Why rows failed" in batchchat("run", tmp_path / "r.yaml").out
 
 
 def test_scores_of_a_file_are_a_report_of_their_own(everything: Path, batchchat: Command, tmp_path: Path) -> None:
@@ -127,6 +202,9 @@ def test_scores_of_a_file_are_a_report_of_their_own(everything: Path, batchchat:
     found = read_report(tmp_path / "scored/report.json")
     assert isinstance(found, ScoreReport)
     assert found.answers_in == str(answers)
+    assert found.about is not None
+    assert found.about.command[:2] == ("batchchat", "score")
+    assert found.about.machine.processor in (tmp_path / "scored/report.md").read_text(encoding="utf-8")
     jsonschema.validate({"report.json": found.as_dict()}, results_json_schema())
 
 

@@ -104,7 +104,7 @@ def test_the_samplers_own_settings(values: dict[str, Any], seed: int) -> None:
 @given(SETTINGS, st.fixed_dictionaries({}, optional=FLAGS), st.integers(0, 10_000))
 def test_settings_and_flags_together(values: dict[str, Any], flags: dict[str, Any], seed: int) -> None:
     """As the padded engine chains them: its logits processor on logits of our own making."""
-    from batchchat.engines.answer import Progress
+    from batchchat.engines.answer import OpenAnswer
     from batchchat.engines.pipeline.padded import RowWiseChoice
 
     vocabulary = 20
@@ -117,7 +117,7 @@ def test_settings_and_flags_together(values: dict[str, Any], flags: dict[str, An
     one = zoo.request(
         0, PROMPT, logprobs=20, logprobs_of="processed", stop_token_ids=END, flags=freeze_flags(flags), **values
     )
-    row = Progress(one, CODEC)
+    row = OpenAnswer(one, CODEC)
     choice = RowWiseChoice([row], zoo.llama(len(TOKENIZER)), CODEC.token_texts, lambda: 0.0, None)
     choice(torch.tensor([PROMPT]), logits[None].clone())
     expected = warped(one, logits, dict(flags))

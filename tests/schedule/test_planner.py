@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchchat.chats import Request
-from batchchat.schedule import Sharing, next_batch, plan
+from batchchat.schedule import Sharing, next_batch, plan_batches
 from tests.support import zoo
 
 SHAPES = st.lists(
@@ -32,7 +32,7 @@ def test_batches_conserve_requests_and_keep_the_bounds(
     shapes: list[tuple[int, int, tuple[tuple[str, int], ...]]], max_rows: int, max_tokens: int
 ) -> None:
     pool = pool_of(shapes)
-    batches = plan(pool, max_rows, max_tokens)
+    batches = plan_batches(pool, max_rows, max_tokens)
     assert sorted(r.index for batch in batches for r in batch.requests) == list(range(len(pool)))
     for batch in batches:
         requests = list(batch.requests)
@@ -62,12 +62,12 @@ def test_like_lengths_share_a_batch() -> None:
     batch, rest = next_batch(pool, 2, 1000)
     assert [r.index for r in batch] == [3, 1]
     assert [r.index for r in rest] == [0, 2]
-    assert plan(pool, 2, 1000)[0].efficiency > 0.99
+    assert plan_batches(pool, 2, 1000)[0].efficiency > 0.99
 
 
 def test_a_request_that_is_too_long_runs_alone() -> None:
     pool = pool_of([(500, 50, ()), (2, 2, ()), (3, 2, ())])
-    assert [[r.index for r in batch.requests] for batch in plan(pool, 8, 100)] == [[0], [2, 1]]
+    assert [[r.index for r in batch.requests] for batch in plan_batches(pool, 8, 100)] == [[0], [2, 1]]
 
 
 @given(SHAPES, st.sampled_from(["any", "equal", "alone"]), st.none() | st.integers(1, 80), st.booleans())
@@ -78,7 +78,7 @@ def test_rows_share_a_batch_only_with_those_that_they_may(
     beyond: bool,
 ) -> None:
     pool = pool_of(shapes)
-    batches = plan(pool, 8, 10_000, Sharing(kind, threshold, beyond))
+    batches = plan_batches(pool, 8, 10_000, Sharing(kind, threshold, beyond))
     assert sorted(r.index for batch in batches for r in batch.requests) == list(range(len(pool)))
     for batch in batches:
         requests = list(batch.requests)
@@ -92,5 +92,5 @@ def test_rows_share_a_batch_only_with_those_that_they_may(
 
 def test_rows_of_equal_length_beyond_a_threshold_still_share() -> None:
     pool = pool_of([(70, 5, ()), (70, 9, ()), (70, 9, ()), (3, 9, ()), (9, 9, ())])
-    sizes = [len(batch.requests) for batch in plan(pool, 8, 10_000, Sharing(threshold=64, beyond=False))]
+    sizes = [len(batch.requests) for batch in plan_batches(pool, 8, 10_000, Sharing(threshold=64, beyond=False))]
     assert sorted(sizes) == [2, 3]

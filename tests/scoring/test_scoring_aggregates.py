@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchchat.scoring import Score
-from batchchat.scoring.aggregates import ScoredAnswer, summarize
+from batchchat.scoring.aggregates import ScoredAnswer, Summary, Tally
 from batchchat.scoring.statistics import clustered_mean, wilson
 from batchchat.scoring.treatments import Condition, Treatments
 
@@ -18,6 +19,19 @@ def answer(
     chat: int, value: float | None, sample: int = 0, turn: int = 0, condition: Condition = "complete", **score: Any
 ) -> ScoredAnswer:
     return ScoredAnswer(str(chat), sample, turn, condition, Score(value, "why", **score))
+
+
+def summarize(
+    metric: str,
+    answers: Iterable[ScoredAnswer],
+    treatments: Treatments | None = None,
+    samples: int = 1,
+    pass_at: Sequence[int] = (),
+) -> Summary:
+    tally = Tally(metric, treatments, samples)
+    for one in answers:
+        tally.add(one)
+    return tally.summary(pass_at)
 
 
 def test_right_or_wrong_with_one_answer_per_chat_has_wilsons_interval() -> None:

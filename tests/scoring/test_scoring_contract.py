@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -12,8 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from batchchat.chats import Message
-from batchchat.errors import EnvironmentFault, UsageError
-from batchchat.scoring import SCORERS, make_scorer, make_scorers, options_class
+from batchchat.errors import UsageError
+from batchchat.scoring import SCORERS, Score, Scorer, make_scorer
 from batchchat.scoring.reasoning import without_reasoning
 
 NEEDED: dict[str, dict[str, Any]] = {"regex": {"pattern": "x"}, "python": {"function": "builtins:max"}}
@@ -23,9 +25,21 @@ def said(*texts: str) -> list[Message]:
     return [Message("assistant", text) for text in texts]
 
 
+def scored(
+    scorer: Scorer,
+    answers: list[Message],
+    columns: Mapping[str, Any] = MappingProxyType({}),
+    reference: Any = None,
+    references: Sequence[str | None] = (),
+) -> list[tuple[int, Score]]:
+    """(turn from 0, score) of every turn that the options ask for."""
+    wanted = scorer.turns(len(answers))
+    return [(turn, scorer.score_turn(turn, answers, columns, reference, references)) for turn in wanted]
+
+
 @pytest.mark.parametrize("name", SCORERS)
 def test_every_option_is_described_and_strict(name: str) -> None:
-    model = options_class(name)
+    model = SCORERS[name].Options
     for field, details in model.model_fields.items():
         assert details.description, f"{name}.{field} has no description"
     with pytest.raises(ValidationError, match="colour"):
@@ -55,33 +69,6 @@ def test_an_unknown_scorer_is_named_with_the_nearest() -> None:
         make_scorer("numerc")
 
 
-def test_a_scoring_list_is_read_entry_by_entry() -> None:
-    entries: list[str | dict[str, Any]] = [
-        "exact",
-        {"numeric": {"reference": "answer"}},
-        {"numeric": {"name": "first", "extract": "first"}},
-    ]
-    assert [scorer.name for scorer in make_scorers(entries)] == ["exact", "numeric", "first"]
-    mistakes: list[list[Any]] = [["exact", "exact"], [{"exact": {}, "f1": {}}], [3]]
-    for wrong in mistakes:
-        with pytest.raises(UsageError, match=r"scoring\["):
-            make_scorers(wrong)
-
-
-def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
-    with pytest.raises(EnvironmentFault, match=r"batchchat\[eval\]"):
-        make_scorer("bleu")
-
-
-def test_the_reference_is_the_chats_own_or_a_column_with_dots() -> None:
-    answer = Message("assistant", "yes")
-    assert make_scorer("exact").score(answer, {}, "yes").value == 1.0
-    nested = make_scorer("exact", {"reference": "labels.gold"})
-    assert nested.score(answer, {"labels": {"gold": "yes"}}, "no").value == 1.0
-    assert nested.score(answer, {"labels.gold": "yes"}, "no").value == 1.0
-
-
 @pytest.mark.parametrize("reference", [None, "", "  ", [], [None, ""]])
 def test_a_missing_reference_leaves_the_row_unscored_and_says_where_it_looked(reference: Any) -> None:
     score = make_scorer("exact", {"reference": "gold"}).score(Message("assistant", "x"), {"gold": reference})
@@ -92,10 +79,10 @@ def test_a_missing_reference_leaves_the_row_unscored_and_says_where_it_looked(re
 def test_turns_are_the_last_all_or_one_by_number() -> None:
     answers = said("a", "b", "c")
     for turn, expected in (("last", [2]), ("all", [0, 1, 2]), (1, [0]), (3, [2])):
-        scores = make_scorer("exact", {"turn": turn}).score_turns(answers, {}, "c")
+        scores = scored(make_scorer("exact", {"turn": turn}), answers, reference="c")
         assert [place for place, _ in scores] == expected
         assert [score.value for _, score in scores] == [float(place == 2) for place in expected]
-    missing = make_scorer("exact", {"turn": 4}).score_turns(answers, {}, "c")
+    missing = scored(make_scorer("exact", {"turn": 4}), answers, reference="c")
     assert missing[0][1].status == "unscored"
     assert "3 answers" in missing[0][1].reason
     with pytest.raises(ValidationError):
@@ -105,10 +92,10 @@ def test_turns_are_the_last_all_or_one_by_number() -> None:
 def test_a_reference_per_turn_goes_to_its_turn() -> None:
     answers = said("a", "b")
     own = make_scorer("exact", {"turn": "all", "reference_per_turn": True, "reference": "gold"})
-    assert [score.value for _, score in own.score_turns(answers, {"gold": ["a", "x"]})] == [1.0, 0.0]
-    assert [score.status for _, score in own.score_turns(answers, {"gold": ["a"]})] == ["scored", "unscored"]
-    assert own.score_turns(answers, {"gold": "a"})[0][1].status == "error"
-    from_input = make_scorer("exact", {"turn": "all"}).score_turns(answers, {}, None, references=("a", "b"))
+    assert [score.value for _, score in scored(own, answers, {"gold": ["a", "x"]})] == [1.0, 0.0]
+    assert [score.status for _, score in scored(own, answers, {"gold": ["a"]})] == ["scored", "unscored"]
+    assert scored(own, answers, {"gold": "a"})[0][1].status == "error"
+    from_input = scored(make_scorer("exact", {"turn": "all"}), answers, references=("a", "b"))
     assert [score.value for _, score in from_input] == [1.0, 1.0]
 
 

@@ -53,7 +53,7 @@ def attention(
     window: int | None = None,
     softcap: float | None = None,
     sinks: bool = False,
-    strict: bool = False,
+    batch_invariant: bool = False,
     rows: int = 3,
 ) -> None:
     """Launch all attention kernels once, as a model's layer would."""
@@ -65,7 +65,7 @@ def attention(
     query = torch.zeros(rows * count, num_heads, key_dim, dtype=dtype)
     features = (0.1, window, softcap, scores)
     if "decode" in kinds:
-        paged.decode(query, keys, values, tables, lengths, *features, strict=strict)
+        paged.decode(query, keys, values, tables, lengths, *features, batch_invariant=batch_invariant)
     if "prefill" in kinds:
         starts = torch.arange(rows + 1, dtype=torch.int32) * count
         paged.prefill(query, keys, values, tables, lengths, starts, *features)
@@ -93,7 +93,9 @@ HALF, SINGLE = torch.bfloat16, torch.float32
 
 FEW: list[Callable[[], None]] = [
     lambda: attention(HALF),
-    lambda: attention(HALF, (64, 64), (64, 8), 16, 2, ("decode", "prefill"), window=128, sinks=True, strict=True),
+    lambda: attention(
+        HALF, (64, 64), (64, 8), 16, 2, ("decode", "prefill"), window=128, sinks=True, batch_invariant=True
+    ),
     lambda: attention(HALF, (192, 128), (16, 16), 32, kinds=("decode", "prefill")),
     lambda: attention(torch.float16, (80, 80), (32, 32), 256, 4, ("decode",)),
     lambda: attention(SINGLE, (256, 256), (8, 4), 64, kinds=("decode", "prefill"), window=512, softcap=50.0),
@@ -118,7 +120,7 @@ def _many() -> list[Callable[[], None]]:
         cases.append(case(dtype, (64, 64), (64, 8), 128, 1, ("decode", "prefill"), 128, None, True, True))
         cases.append(case(dtype, (192, 128), (128, 128), 256, 4, ("decode", "prefill")))
         cases.append(case(dtype, (128, 128), (64, 1), 64, 2, ("decode", "prefill")))
-        cases.append(case(dtype, rows=128, strict=True, kinds=("decode",)))
+        cases.append(case(dtype, rows=128, batch_invariant=True, kinds=("decode",)))
         cases.append(case(dtype, rows=300, kinds=("decode",)))
     return cases
 

@@ -34,9 +34,9 @@ def attend(
     if faster is not None and faster.attends(query, key, value, spec):
         faster.attend(current, layer, query, key, value, out, spec)
         spans = current.long_spans
-        _store_spans(spans, layer, key, value)
+        _write_spans(spans, layer, key, value)
     else:
-        _store(current, layer, key, value)
+        _write_kv(current, layer, key, value)
         for group in current.decoding:
             out[group.first : group.last] = _decode(current, group, layer, queries, spec)
     for span in spans:
@@ -48,14 +48,14 @@ def attend(
     return out[None]
 
 
-def _store(current: Pass, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+def _write_kv(current: Pass, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
     keys, values = key[0].transpose(0, 1), value[0].transpose(0, 1)
     for write in current.writes:
         write.pool.keys[layer][write.rows, :, write.places] = keys[write.tokens]
         write.pool.values[layer][write.rows, :, write.places] = values[write.tokens]
 
 
-def _store_spans(spans: list[PrefillSpan], layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+def _write_spans(spans: list[PrefillSpan], layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
     """The same for some spans of many tokens."""
     for span in spans:
         span.pool.keys[layer][span.row, :, span.start : span.end] = key[0, :, span.first : span.last]

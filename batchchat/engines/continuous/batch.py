@@ -234,18 +234,13 @@ def build_pass(
 
     decode = sorted((span for span in spans if is_short(span)), key=lambda span: (*lane(span), span.slot.row))
     ordered = decode + [span for span in spans if not is_short(span)]
-    ids: list[int] = []
-    positions: list[int] = []
-    firsts: list[int] = []
-    for span in ordered:
-        firsts.append(len(ids))
-        ids += span.ids
-        positions += range(span.start, span.end)
-    ends = {id(span): first + span.count for span, first in zip(ordered, firsts, strict=True)}
-    wanted = [place for span in spans for place in range(ends[id(span)] - span.num_logits, ends[id(span)])]
+    firsts = list(accumulate((span.count for span in ordered), initial=0))[:-1]
+    ids = [id_ for span in ordered for id_ in span.ids]
+    positions = [position for span in ordered for position in range(span.start, span.end)]
     padding = (size or len(ids)) - len(ids)
     ids += [ids[0]] * padding
     positions += [0] * padding
+    wanted = _wanted(spans, ordered, firsts)
     num_wanted = len(wanted)
     wanted += [0] * ((num_logits or num_wanted) - num_wanted)
 
@@ -282,6 +277,17 @@ def build_pass(
         prefilling,
         batch_invariant,
     )
+
+
+def _prefill_span(span: Span[Any], first: int, length: int, device: torch.device) -> PrefillSpan:
+    slot, last = span.slot, first + span.count
+    return PrefillSpan(slot.pool, slot.row, first, last, span.start, span.end, length, device)
+
+
+def _wanted(spans: Sequence[Span[Any]], ordered: Sequence[Span[Any]], firsts: Sequence[int]) -> list[int]:
+    """The places whose logits are wanted, in the order of `spans`."""
+    ends = {id(span): first + span.count for span, first in zip(ordered, firsts, strict=True)}
+    return [place for span in spans for place in range(ends[id(span)] - span.num_logits, ends[id(span)])]
 
 
 def _decode_group(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from batchchat.engines.continuous.attention_spec import Scoring
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.batch import Pass
 from batchchat.engines.cpu.invariance import products_are_invariant
 from batchchat.engines.cpu.kernels import attends as _attends
@@ -15,9 +15,9 @@ from batchchat.engines.cpu.kernels import compiled as has_kernels
 from batchchat.engines.cpu.preparation import prepare
 
 
-def attends(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring) -> bool:
+def attends(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spec: AttentionSpec) -> bool:
     """Whether a kernel does this attention."""
-    return _attends(query, key, value, scoring.softcap, scoring.sinks)
+    return _attends(query, key, value, spec.softcap, spec.sinks)
 
 
 def attend(
@@ -27,14 +27,14 @@ def attend(
     key: torch.Tensor,
     value: torch.Tensor,
     out: torch.Tensor,
-    scoring: Scoring,
+    spec: AttentionSpec,
 ) -> None:
     """Keep keys and values of the rows of a pass's plan, and write their attention to `out` `[tokens, heads, dim]`."""
     from batchchat.engines.cpu.kernels import ops
 
     if len(work.plan[0]):
         ops.write_kv(work, layer, key, value)
-        ops.attend_rows(work, layer, query, out, scoring)
+        ops.attend_rows(work, layer, query, out, spec)
 
 
 __all__ = ["attend", "attends", "has_kernels", "prepare", "products_are_invariant"]

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from batchchat.engines.continuous.admission import probe
-from batchchat.engines.continuous.attention_spec import Scoring
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.model_runner import PROGRAMS, ModelRunner
 from batchchat.engines.cpu.fusing import FusedGate, FusedNorm
-from batchchat.engines.cpu.packing import Part, Product, TiledProduct
+from batchchat.engines.cpu.packing import OutputSlice, Product, TiledProduct
 from batchchat.engines.cpu.program import Program
 from batchchat.engines.cpu.table import Decoder, Heads, Layer
 from batchchat.models.shortened import longest_length
@@ -70,7 +70,7 @@ def _heads(model: Any) -> Heads:
     return Heads(dim[0] // dim[1], first["k_proj"].out_features // dim[1], dim[1], dim[1])
 
 
-def _decoder(model: Any, heads: Heads, scorings: dict[int, Scoring]) -> Decoder:
+def _decoder(model: Any, heads: Heads, scorings: dict[int, AttentionSpec]) -> Decoder:
     parts = _children(model.model, _MODEL)
     layers = tuple(_layer(layer, heads, scorings[number]) for number, layer in enumerate(parts["layers"]))
     gate = _children(parts["layers"][0], _LAYER)["mlp"].gate_proj
@@ -85,15 +85,15 @@ def _decoder(model: Any, heads: Heads, scorings: dict[int, Scoring]) -> Decoder:
     )
 
 
-def _layer(layer: nn.Module, heads: Heads, scoring: Scoring) -> Layer:
+def _layer(layer: nn.Module, heads: Heads, spec: AttentionSpec) -> Layer:
     parts = _children(layer, _LAYER)
     attention = _children(parts["self_attn"], _ATTENTION, _NORMS)
     home = type(parts["self_attn"]).__module__.split(".")
     if home[:2] != ["transformers", "models"] or home[2] not in _SERVED:
         raise _OtherFormError
-    joined = _forward(attention["q_proj"], Part).joined
+    joined = _forward(attention["q_proj"], OutputSlice).joined
     sizes = [heads.queries * heads.key_dim, heads.keys * heads.key_dim, heads.keys * heads.value_dim]
-    if scoring.softcap is not None or joined.sizes != sizes:
+    if spec.softcap is not None or joined.sizes != sizes:
         raise _OtherFormError
     gated = _forward(parts["mlp"], FusedGate)
     query_norm, key_norm = (_forward(attention[name], FusedNorm) if name in attention else None for name in _NORMS)
@@ -104,7 +104,7 @@ def _layer(layer: nn.Module, heads: Heads, scoring: Scoring) -> Layer:
         joined.product,
         query_norm,
         key_norm,
-        scoring,
+        spec,
         _forward(attention["o_proj"], Product, TiledProduct),
         _forward(parts["post_attention_layernorm"], FusedNorm),
         gated.both,
@@ -128,7 +128,7 @@ def _forward(module: nn.Module, *kinds: type) -> Any:
     return found
 
 
-def _trial(model: Any, offset: int = 0, by_modules: bool = False) -> tuple[torch.Tensor, dict[int, Scoring]]:
+def _trial(model: Any, offset: int = 0, by_modules: bool = False) -> tuple[torch.Tensor, dict[int, AttentionSpec]]:
     """Logits `[tokens, vocabulary]` of two prompts whose positions begin at `offset`, and how each layer scores its
     keys."""
     runner = ModelRunner(model, KVCache(budget=1024), by_modules=by_modules)

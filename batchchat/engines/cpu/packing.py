@@ -41,7 +41,7 @@ def pack(model: nn.Module, replace: Replace) -> dict[nn.Module, AnyProduct]:
             if len(group) == 2:
                 gates[module] = joined.product
             for place, linear in enumerate(group):
-                replace(linear, Part(joined, place))
+                replace(linear, OutputSlice(joined, place))
     for linear in linears:
         if not is_packed(linear):
             replace(linear, _product([linear]))
@@ -157,7 +157,7 @@ class Joined:
         return found
 
 
-class Part:
+class OutputSlice:
     """One of the layers that are joined."""
 
     def __init__(self, joined: Joined, place: int):

@@ -71,7 +71,7 @@ class Program:
             keeping, attending = map(int, layout.planned[2 * number : 2 * number + 2])
             loop.run(layout.table, begun, keeping)
             queries, keys, values = self._views(work.size)
-            found = attend(work, number, queries, keys, values, layer.scoring, acceleration(out.device))
+            found = attend(work, number, queries, keys, values, layer.spec, acceleration(out.device))
             out.copy_(found[0].flatten(1))
             begun = attending + 1
         loop.run(layout.table, begun, len(layout.table))
@@ -156,7 +156,7 @@ class Program:
             table.rotate(layer, joined)
             table.free(joined)
             table.write_kv(self._bases[number].ctypes.data)
-            table.attend(layer.scoring, self._bases[number].ctypes.data)
+            table.attend(layer.spec, self._bases[number].ctypes.data)
             added = table.product("attended", layer.out, "result")
             table.norm(layer.second_norm, added)
             both = table.product("normed", layer.gate_up, "both")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from batchchat.engines.continuous.attention_spec import Scoring
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.cpu.fusing import FusedNorm
 from batchchat.engines.cpu.kernels import abi, loop, ops, tiles
 from batchchat.engines.cpu.packing import AnyProduct, Product, TiledProduct
@@ -33,7 +33,7 @@ class Layer:
     """Queries, keys and values of a token, side by side."""
     query_norm: FusedNorm | None
     key_norm: FusedNorm | None
-    scoring: Scoring
+    spec: AttentionSpec
     out: AnyProduct
     second_norm: FusedNorm
     gate_up: AnyProduct
@@ -232,7 +232,7 @@ class Table:
         kernel = ops.writing_kernel(self._decoder.norm.weight.dtype)
         self._kernel(kernel, block, self._size * heads.keys * heads.key_dim)
 
-    def attend(self, scoring: Scoring, bases: int) -> None:
+    def attend(self, spec: AttentionSpec, bases: int) -> None:
         """Attention of all rows of the plan."""
         heads = self._heads
         block = abi.block(
@@ -244,11 +244,11 @@ class Table:
             query_head=heads.key_dim,
             out=self._pointer("attended"),
             out_token=heads.queries * heads.value_dim,
-            scaling=ops.bits(scoring.scaling),
-            window=ops.NO_WINDOW if scoring.window is None else scoring.window,
+            scaling=ops.bits(spec.scaling),
+            window=ops.NO_WINDOW if spec.window is None else spec.window,
             plan=self._plan,
             bases=bases,
-            sinks=0 if scoring.sinks is None else scoring.sinks.data_ptr(),
+            sinks=0 if spec.sinks is None else spec.sinks.data_ptr(),
             shared=heads.queries // heads.keys,
             key_dim=heads.key_dim,
             value_dim=heads.value_dim,

@@ -29,11 +29,11 @@ def rotate_and_write(
     slots: torch.Tensor,
     interleaved: bool = False,
 ) -> torch.Tensor:
-    write(_turned(key, cosines, sines, interleaved), value, keys, values, slots)
-    return _turned(query, cosines, sines, interleaved)
+    write(_rotated(key, cosines, sines, interleaved), value, keys, values, slots)
+    return _rotated(query, cosines, sines, interleaved)
 
 
-def _turned(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor, interleaved: bool) -> torch.Tensor:
+def _rotated(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor, interleaved: bool) -> torch.Tensor:
     half = cosines.shape[1]
     turned, rest = x[..., : 2 * half].float(), x[..., 2 * half :]
     cosine, sine = cosines.float()[:, None], sines.float()[:, None]

@@ -23,7 +23,7 @@ OPTIONS = {"enable_fp_fusion": True}
 """For the compiler, whose default changes."""
 _QUERY_BYTES = 1 << 15
 """Of the largest tile of queries: with the keys and values beside it, it fits the shared memory of every device."""
-STRICT_SPLITS, STRICT_LEAST = 16, 256
+INVARIANT_SPLITS, INVARIANT_LEAST = 16, 256
 """Splits of a row in strict mode, and the fewest keys of one: a row of up to 4,096 tokens is cut every 256."""
 _MOST_SPLITS, _LEAST = 32, 128
 _PROGRAMS = 1024
@@ -87,7 +87,7 @@ def decode(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
     *,
-    strict: bool = False,
+    batch_invariant: bool = False,
 ) -> torch.Tensor:
     rows, (tokens, heads, key_dim) = tables.shape[0], query.shape
     if not tokens:
@@ -96,7 +96,19 @@ def decode(
     group = heads // kv_heads
     if count * group > most_folded(key_dim, value_dim, query.dtype) // 2:  # which then are worth a tile of their own
         starts = torch.arange(0, tokens + 1, count, dtype=torch.int32, device=query.device)
-        return prefill(query, keys, values, tables, lengths, starts, scaling, window, softcap, sinks, strict=strict)
+        return prefill(
+            query,
+            keys,
+            values,
+            tables,
+            lengths,
+            starts,
+            scaling,
+            window,
+            softcap,
+            sinks,
+            batch_invariant=batch_invariant,
+        )
     from batchchat.engines.cuda.kernels import decode as kernels
 
     query = _dense(query)
@@ -104,10 +116,10 @@ def decode(
     span = tables.shape[1] * keys.shape[1]
     if window is not None:
         span = min(span, window + count + tiles.block_n)
-    least = STRICT_LEAST if strict else _LEAST
-    splits = STRICT_SPLITS if strict else _splits(rows * kv_heads)
+    least = INVARIANT_LEAST if batch_invariant else _LEAST
+    splits = INVARIANT_SPLITS if batch_invariant else _splits(rows * kv_heads)
     launched = min(splits, -(-span // least))
-    joined = strict or launched > 1
+    joined = batch_invariant or launched > 1
     out = query.new_empty(tokens, heads, value_dim)
     parts = logs = None
     if joined:
@@ -180,7 +192,7 @@ def prefill(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
     *,
-    strict: bool = False,  # a row's tiles are its own in any mode
+    batch_invariant: bool = False,  # a row's tiles are its own in any mode
 ) -> torch.Tensor:
     from batchchat.engines.cuda.kernels import prefill as kernels
 

@@ -94,14 +94,16 @@ def decode(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
     *,
-    strict: bool = False,
+    batch_invariant: bool = False,
 ) -> torch.Tensor:
     rows, tokens = tables.shape[0], len(query)
     if not tokens:
         return query.new_empty(0, query.shape[1], values.shape[3])
     count = tokens // rows
     starts = torch.arange(0, tokens + 1, count, dtype=torch.int32, device=query.device)
-    return _attend(query, keys, values, tables, lengths, starts, count, scaling, window, softcap, sinks, strict)
+    return _attend(
+        query, keys, values, tables, lengths, starts, count, scaling, window, softcap, sinks, batch_invariant
+    )
 
 
 def prefill(
@@ -116,9 +118,11 @@ def prefill(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
     *,
-    strict: bool = False,
+    batch_invariant: bool = False,
 ) -> torch.Tensor:
-    out = _attend(query, keys, values, tables, lengths, starts, len(query), scaling, window, softcap, sinks, strict)
+    out = _attend(
+        query, keys, values, tables, lengths, starts, len(query), scaling, window, softcap, sinks, batch_invariant
+    )
     padding = torch.arange(len(query), device=query.device) >= starts[-1]
     return out.masked_fill_(padding[:, None, None], 0)  # which torch leaves as it was
 
@@ -135,7 +139,7 @@ def _attend(
     window: int | None,
     softcap: float | None,
     sinks: torch.Tensor | None,
-    strict: bool,
+    batch_invariant: bool,
 ) -> torch.Tensor:
     """One call of torch's function, whose longest row of queries has at most `longest` tokens."""
     assert softcap is None
@@ -155,7 +159,7 @@ def _attend(
         window_size=(-1 if window is None else window - 1, 0),
         seqused_k=lengths,
         block_table=tables,
-        num_splits=1 if strict else None,
+        num_splits=1 if batch_invariant else None,
         **groups,
     )
     return out

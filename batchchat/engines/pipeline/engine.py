@@ -10,15 +10,15 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from batchchat.chats import Completion, Request
-from batchchat.engines.answer import Progress
+from batchchat.engines.answer import OpenAnswer
 from batchchat.engines.base import EngineConfig, EngineContext, EngineMeter, TokenListener
 from batchchat.engines.facts import PipelineFacts
 from batchchat.engines.loading import load
 from batchchat.engines.memory import Budget, is_out_of_memory, release_memory, too_large
 from batchchat.engines.pipeline import flags
 from batchchat.engines.pipeline.padded import RenderedPipeline, RowWiseChoice, RowWiseStop
+from batchchat.engines.pipeline.padding_check import ChangingRope, find_sharing
 from batchchat.engines.pipeline.processors import BannedTexts
-from batchchat.engines.pipeline.trial import ChangingRope, find_sharing
 from batchchat.engines.work import Work
 from batchchat.models import group
 from batchchat.models.facts import model_facts
@@ -81,11 +81,11 @@ class PipelineEngine:
             yield from self._drain(feed)
         finally:
             if self._parallel:
-                group.tell(None)
+                group.broadcast(None)
 
     def follow(self) -> None:
         """Compute what the leader of the group computes, until it is done."""
-        while (requests := group.hear()) is not None:
+        while (requests := group.receive()) is not None:
             try:
                 self._compute(requests)
             except Exception as error:  # the leader meets the same failure and decides what is computed next
@@ -107,7 +107,7 @@ class PipelineEngine:
         return PipelineFacts(
             **model_facts(self._model).values(),
             engine="pipeline",
-            processes=group.size() if self._parallel else 1,
+            processes=group.num_processes() if self._parallel else 1,
             batches=self._sharing.describe(),
             max_batch_rows=self._config.max_rows,
             max_batch_tokens=self._config.max_tokens,
@@ -128,12 +128,12 @@ class PipelineEngine:
         for row in self._answer(requests):
             yield row.completion(queued, started)
 
-    def _answer(self, requests: Sequence[Request], again: bool = False) -> list[Progress]:
+    def _answer(self, requests: Sequence[Request], again: bool = False) -> list[OpenAnswer]:
         """The finished rows of one call, in its order, whatever goes wrong on the way. `again`: of one row, that it
         ran out of memory once already."""
         try:
             if self._parallel:
-                group.tell(list(requests))
+                group.broadcast(list(requests))
             return self._compute(requests)
         except Exception as error:  # any failure of model or device costs at most the row that causes it
             out_of_memory = is_out_of_memory(error)
@@ -148,9 +148,9 @@ class PipelineEngine:
             return self._answer(requests, again=True)
         return [self._failed(requests[0], too_large(requests[0]) if out_of_memory else reason)]
 
-    def _compute(self, requests: Sequence[Request]) -> list[Progress]:
+    def _compute(self, requests: Sequence[Request]) -> list[OpenAnswer]:
         """One call of the pipeline for rows that share it."""
-        rows = [Progress(request, self._codec) for request in requests]
+        rows = [OpenAnswer(request, self._codec) for request in requests]
         for row in rows:
             if not row.request.prompt_ids:
                 row.fail("the prompt has no tokens; give the chat a turn with text, or check the chat template")
@@ -162,7 +162,7 @@ class PipelineEngine:
             row.finished_at = now if row.finished_at is None else row.finished_at
         return rows
 
-    def _call(self, rows: Sequence[Progress]) -> None:
+    def _call(self, rows: Sequence[OpenAnswer]) -> None:
         settings = rows[0].request.settings
         started = self._meter.now()
         limit = max(row.request.settings.max_new_tokens for row in rows)
@@ -186,7 +186,7 @@ class PipelineEngine:
         generated = sum(len(row.token_ids) for row in rows)
         self._meter.batch(len(rows), sum(prompts), generated, len(rows) * (max(prompts) + steps))
 
-    def _hand_over(self, rows: Sequence[Progress], limit: int) -> int:
+    def _hand_over(self, rows: Sequence[OpenAnswer], limit: int) -> int:
         """Let `generate` choose the tokens; how many steps it took. Each row's end is found in what it returns."""
         request = rows[0].request
         arguments = flags.handed_over_arguments(request.settings, self._pipeline.tokenizer)
@@ -210,7 +210,7 @@ class PipelineEngine:
                 row.finish_reason = "length"
         return max(len(ids) for ids in found)
 
-    def _generate(self, rows: Sequence[Progress], **arguments: Any) -> list[list[int]]:
+    def _generate(self, rows: Sequence[OpenAnswer], **arguments: Any) -> list[list[int]]:
         """New token ids per row, padding behind their ends included."""
         self._rope.forget()
         self._pipeline.call_count = 0  # many calls are meant here; the pipeline would advise against them
@@ -218,8 +218,8 @@ class PipelineEngine:
         ids: list[list[int]] = self._pipeline(requests, batch_size=len(requests), **arguments)
         return ids
 
-    def _failed(self, request: Request, reason: str) -> Progress:
-        row = Progress(request, self._codec)
+    def _failed(self, request: Request, reason: str) -> OpenAnswer:
+        row = OpenAnswer(request, self._codec)
         row.fail(f"the model could not answer this row: {reason}")
         row.finished_at = self._meter.now()
         return row

@@ -9,7 +9,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, TextGenerationPipeline
 
 from batchchat.chats import Request
-from batchchat.engines.answer import Progress
+from batchchat.engines.answer import OpenAnswer
 from batchchat.engines.base import TokenListener
 from batchchat.engines.pipeline import flags, processors
 from batchchat.prompts.token_texts import TokenTexts
@@ -37,12 +37,12 @@ class RenderedPipeline(TextGenerationPipeline):
 class RowWiseChoice(LogitsProcessor):
     """The one logits processor of a call: lets the sampler choose and leaves only the chosen tokens.
 
-    It also keeps each row's `Progress`, so that the rows' ends are known as soon as their tokens are.
+    It also keeps each row's `OpenAnswer`, so that the rows' ends are known as soon as their tokens are.
     """
 
     def __init__(
         self,
-        rows: Sequence[Progress],
+        rows: Sequence[OpenAnswer],
         model: Any,
         texts: Callable[[], TokenTexts],
         now: Callable[[], float],
@@ -73,7 +73,7 @@ class RowWiseChoice(LogitsProcessor):
         return scores.fill_(-torch.inf).scatter_(1, choice.ids[:, None], 0.0)
 
     def _begin(self, prompts: torch.Tensor, scores: torch.Tensor) -> SamplerRows:
-        requests = [progress.request for progress in self._rows]
+        requests = [answer.request for answer in self._rows]
         settings = requests[0].settings  # all rows have the same, where flags change logits
         warps = None
         if flags.changes_logits(settings):
@@ -82,26 +82,26 @@ class RowWiseChoice(LogitsProcessor):
             requests = [flags.without_processed(request) for request in requests]
         return SamplerRows.from_requests(requests, scores.shape[-1], scores.device, warps, self._texts)
 
-    def _take(self, progress: Progress, token: int, failed: bool, logprob: Any) -> None:
+    def _take(self, answer: OpenAnswer, token: int, failed: bool, logprob: Any) -> None:
         if failed:
-            progress.fail(
-                f"the model gave no usable logits for token {len(progress.token_ids) + 1} (NaN, infinite, or all "
+            answer.fail(
+                f"the model gave no usable logits for token {len(answer.token_ids) + 1} (NaN, infinite, or all "
                 "banned); try model.dtype=float32, or allow more tokens"
             )
         else:
-            progress.add(token, logprob)
+            answer.add(token, logprob)
             if self._on_token is not None:
-                self._on_token(progress.request, token)
-        if progress.done:
-            progress.finished_at = self._now()
+                self._on_token(answer.request, token)
+        if answer.done:
+            answer.finished_at = self._now()
 
 
 class RowWiseStop(StoppingCriteria):
     """Tells `generate` which rows are done; the call ends when all are."""
 
-    def __init__(self, rows: Sequence[Progress]):
+    def __init__(self, rows: Sequence[OpenAnswer]):
         self._rows = rows
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         """bool [rows]."""
-        return torch.tensor([progress.done for progress in self._rows], device=input_ids.device)
+        return torch.tensor([answer.done for answer in self._rows], device=input_ids.device)

@@ -22,7 +22,7 @@ ALWAYS = ("json", "markdown")
 """The writers of every run."""
 
 
-class Writer(Protocol):
+class ReportWriter(Protocol):
     """A form of the report."""
 
     FILE: str
@@ -32,9 +32,9 @@ class Writer(Protocol):
         ...
 
 
-def writer(name: str) -> Writer:
+def writer(name: str) -> ReportWriter:
     """The writer of this name."""
-    return cast(Writer, importlib.import_module(WRITERS[name]))
+    return cast(ReportWriter, importlib.import_module(WRITERS[name]))
 
 
 def write_report(report: AnyReport, directory: RunDirectory, writers: Sequence[str] = ALWAYS) -> None:

@@ -11,13 +11,14 @@ from batchchat.reporting.tables import report_tables
 
 FILE = "report.md"
 
+_SUMMARY = ("Result", "Why rows failed", "Scores", "What ran")
+"""The tables that a summary page shows."""
+
 
 def render(report: AnyReport) -> str:
     lines = [f"# {report.name}", ""]
     for title, rows in report_tables(report):
-        lines += [f"## {title}", "", "| what | figure |", "|---|---|"]
-        lines += [f"| {_bars(what)} | {_bars(figure)} |" for what, figure in rows]
-        lines.append("")
+        lines += _table(f"## {title}", [(_bars(what), _bars(figure)) for what, figure in rows])
     if report.missing:
         lines += ["## Not measured", ""]
         lines += [f"- `{what}`: {why}" for what, why in report.missing.items()]
@@ -25,6 +26,22 @@ def render(report: AnyReport) -> str:
     lines += ["## Files", ""]
     lines += [f"- `{name}`" for name in report.files]
     return "\n".join(lines) + "\n"
+
+
+def render_summary(report: AnyReport) -> str:
+    """What a build's summary page tells of a run: its gates, counts, scores and what ran."""
+    lines = [] if report.gates is None else [render_gates(report.gates, report.name)]
+    for title, rows in report_tables(report):
+        if title in _SUMMARY:
+            cells = [(_cell(what), _cell(figure)) for what, figure in rows]
+            lines += _table(f"#### {_cell(report.name)}: {title}", cells)
+    return "\n".join(lines) + "\n"
+
+
+def _table(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
+    """A table of cells that are Markdown already."""
+    lines = [f"| {what} | {figure} |" for what, figure in rows]
+    return [title, "", "| what | figure |", "|---|---|", *lines, ""]
 
 
 def render_gates(gates: Sequence[GateOutcome], run: str) -> str:

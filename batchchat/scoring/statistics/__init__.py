@@ -10,10 +10,10 @@ from batchchat.scoring.statistics.estimate import Estimate
 from batchchat.scoring.statistics.intervals import paired_interval, score_interval
 from batchchat.scoring.statistics.means import clustered_mean, mean
 from batchchat.scoring.statistics.paired import Test, holm, mcnemar, paired_permutation
-from batchchat.scoring.statistics.power import detectable_difference, power_of, rows_needed
+from batchchat.scoring.statistics.power import detectable_difference
 from batchchat.scoring.statistics.proportions import clustered_tango, clustered_wilson, tango, wilson
 from batchchat.scoring.statistics.ratings import bradley_terry, length_controlled_win_rate, win_rate
-from batchchat.scoring.statistics.samples import majority_vote, mean_at_n, pass_at_k
+from batchchat.scoring.statistics.samples import majority_vote, pass_at_k
 
 __all__ = [
     "Estimate",
@@ -31,13 +31,10 @@ __all__ = [
     "majority_vote",
     "mcnemar",
     "mean",
-    "mean_at_n",
     "paired_bootstrap",
     "paired_interval",
     "paired_permutation",
     "pass_at_k",
-    "power_of",
-    "rows_needed",
     "score_interval",
     "tango",
     "wilson",

@@ -1,14 +1,10 @@
-"""What several samples per chat say: pass@k, majority vote, mean@n."""
+"""What several samples per chat say: pass@k and majority vote."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
-
-from numpy.typing import ArrayLike
-
-from batchchat.scoring.statistics.estimate import numbers
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
@@ -31,8 +27,3 @@ def majority_vote(answers: Sequence[Hashable | None]) -> Hashable | None:
     have no vote; None where none has."""
     votes = Counter(answer for answer in answers if answer is not None)
     return max(votes, key=lambda answer: votes[answer]) if votes else None
-
-
-def mean_at_n(scores: ArrayLike) -> float:
-    """The mean score of one chat's samples; over chats, the mean of these is the run's mean@n."""
-    return float(numbers(scores).mean())

@@ -38,7 +38,7 @@ def decode(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
     *,
-    strict: bool = False,
+    batch_invariant: bool = False,
 ) -> torch.Tensor:
     rows, (tokens, heads, _) = tables.shape[0], query.shape
     out = query.new_empty(tokens, heads, values.shape[3])
@@ -46,7 +46,7 @@ def decode(
         return out
     own = query.view(rows, tokens // rows, *query.shape[1:])
     shared = out.view(rows, tokens // rows, *out.shape[1:])
-    for row in range(rows) if strict else (slice(None),):  # a product's bits depend on its shape
+    for row in range(rows) if batch_invariant else (slice(None),):  # a product's bits depend on its shape
         chosen = slice(row, row + 1) if isinstance(row, int) else row
         shared[chosen] = _attend(
             own[chosen], keys, values, tables[chosen], lengths[chosen], 0, scaling, window, softcap, sinks
@@ -66,7 +66,7 @@ def prefill(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
     *,
-    strict: bool = False,  # rows are computed one by one in any mode
+    batch_invariant: bool = False,  # rows are computed one by one in any mode
 ) -> torch.Tensor:
     out = query.new_zeros(*query.shape[:2], values.shape[3])
     bounds = starts.tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,11 +56,6 @@ class BlockPool:
         """Blocks that no one holds, cached or not."""
         return len(self._empty) + len(self._unused)
 
-    @property
-    def num_cached(self) -> int:
-        """Blocks that can be found, held or not."""
-        return len(self._cached)
-
     def references(self, block: int) -> int:
         """How many sequences hold a block."""
         return self._references[block]
@@ -68,9 +63,6 @@ class BlockPool:
     def cached(self, block: int) -> CachedBlock | None:
         """What a block can be found by, where it can."""
         return self._cached.get(block)
-
-    def all_cached(self) -> Iterator[CachedBlock]:
-        return iter(self._cached.values())
 
     def take(self) -> int:
         """A free block for one holder. What it held is forgotten."""

@@ -43,14 +43,14 @@ class PagedAttention(Protocol):
         softcap: float | None = None,
         sinks: torch.Tensor | None = None,
         *,
-        strict: bool = False,
+        batch_invariant: bool = False,
     ) -> torch.Tensor:
         """Attention of each row's last tokens, equally many of each row: `query` `[rows * count, heads, key_dim]`, row
         by row; returns `[rows * count, heads, value_dim]`.
 
         A row with fewer tokens has its padding in front, where it sees what the row's earlier tokens see. With
-        `strict` the bits of a row depend on the row (and `count`) alone, not on the other rows, their number, its place
-        among them or the width of `tables`.
+        `batch_invariant` the bits of a row depend on the row (and `count`) alone, not on the other rows, their number,
+        its place among them or the width of `tables`.
         """
 
     def prefill(
@@ -66,7 +66,7 @@ class PagedAttention(Protocol):
         softcap: float | None = None,
         sinks: torch.Tensor | None = None,
         *,
-        strict: bool = False,
+        batch_invariant: bool = False,
     ) -> torch.Tensor:
         """The same with as many tokens of each row as there are: those of row `i` are `query[starts[i]:starts[i + 1]]`
         (int32 `[rows + 1]`, the first 0), the last tokens of the row. Tokens behind the last row's are padding, whose

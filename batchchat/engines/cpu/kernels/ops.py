@@ -13,7 +13,7 @@ from batchchat.engines.cpu.kernels import abi, attention, code, tiles
 from batchchat.engines.cpu.kernels.threads import Kernel
 
 if TYPE_CHECKING:
-    from batchchat.engines.continuous.attention_spec import Scoring
+    from batchchat.engines.continuous.attention_spec import AttentionSpec
     from batchchat.engines.continuous.batch import Pass
 
 STORED = {torch.float32: np.float32, torch.bfloat16: np.uint16}
@@ -82,7 +82,7 @@ def write_kv(current: Pass, layer: int, key: torch.Tensor, value: torch.Tensor) 
     writing_kernel(key.dtype)(*block, shared=key.numel() >= WORTH_SHARING)
 
 
-def attend_rows(current: Pass, layer: int, query: torch.Tensor, out: torch.Tensor, scoring: Scoring) -> None:
+def attend_rows(current: Pass, layer: int, query: torch.Tensor, out: torch.Tensor, spec: AttentionSpec) -> None:
     """Write the attention of a pass's plan, whose keys and values are in their slots, into its tokens of `out`
     `[tokens, heads, value_dim]`. `query` is `[1, heads, tokens, dim]`."""
     query = query if query.stride(3) == 1 else query.contiguous()
@@ -97,11 +97,11 @@ def attend_rows(current: Pass, layer: int, query: torch.Tensor, out: torch.Tenso
         query_head=query.stride(1),
         out=out.data_ptr(),
         out_token=out.stride(0),
-        scaling=bits(scoring.scaling),
-        window=NO_WINDOW if scoring.window is None else scoring.window,
+        scaling=bits(spec.scaling),
+        window=NO_WINDOW if spec.window is None else spec.window,
         plan=plan.ctypes.data,
         bases=_bases(current, layer).ctypes.data,
-        sinks=0 if scoring.sinks is None else scoring.sinks.data_ptr(),
+        sinks=0 if spec.sinks is None else spec.sinks.data_ptr(),
         shared=query.shape[1] // heads,
         key_dim=key_dim,
         value_dim=value_dim,

@@ -10,7 +10,7 @@ import triton.language as tl
 
 
 @triton.jit
-def _turn(
+def _rotate(
     source,
     target,
     source_head,
@@ -100,7 +100,7 @@ def write(
     block = slot // BLOCK_SIZE
     inside = slot % BLOCK_SIZE
     if part == 2:
-        _turn(
+        _rotate(
             query + token * query_token,
             out + token * heads * DIM,
             query_head,
@@ -117,7 +117,7 @@ def write(
             BLOCK_D,
         )
     if (part == 0) & (slot >= 0):
-        _turn(
+        _rotate(
             key + token * key_token,
             keys + block * key_page_block + inside * key_page_token,
             key_head,
@@ -134,7 +134,7 @@ def write(
             BLOCK_D,
         )
     if (part == 1) & (slot >= 0):
-        _turn(
+        _rotate(
             value + token * value_token,
             values + block * value_page_block + inside * value_page_token,
             value_head,

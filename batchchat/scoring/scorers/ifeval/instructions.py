@@ -15,7 +15,7 @@ from batchchat.scoring.scorers.ifeval.texts import count_sentences, count_words,
 from batchchat.scoring.scorers.language import language_detector
 
 
-def compare(count: int, relation: str, bound: int) -> bool:
+def _holds(count: int, relation: str, bound: int) -> bool:
     """`count` against `bound`; ValueError for a relation that IFEval does not have."""
     if relation == "at least":
         return count >= bound
@@ -38,7 +38,7 @@ def keywords_exist(response: str, *, keywords: list[str]) -> bool:
 
 
 def keyword_frequency(response: str, *, keyword: str, frequency: int, relation: str) -> bool:
-    return compare(len(re.findall(keyword.strip(), response, re.IGNORECASE)), relation, frequency)
+    return _holds(len(re.findall(keyword.strip(), response, re.IGNORECASE)), relation, frequency)
 
 
 def words_forbidden(response: str, *, forbidden_words: list[str]) -> bool:
@@ -46,7 +46,7 @@ def words_forbidden(response: str, *, forbidden_words: list[str]) -> bool:
 
 
 def letter_frequency(response: str, *, letter: str, let_frequency: int, let_relation: str) -> bool:
-    return compare(response.lower().count(letter.strip().lower()), let_relation, let_frequency)
+    return _holds(response.lower().count(letter.strip().lower()), let_relation, let_frequency)
 
 
 # language and case
@@ -65,18 +65,18 @@ def english_lowercase(response: str) -> bool:
 
 
 def capital_word_frequency(response: str, *, capital_frequency: int, capital_relation: str) -> bool:
-    return compare(words_in_capitals(response), capital_relation, capital_frequency)
+    return _holds(words_in_capitals(response), capital_relation, capital_frequency)
 
 
 # length
 
 
 def number_sentences(response: str, *, num_sentences: int, relation: str) -> bool:
-    return compare(count_sentences(response), relation, num_sentences)
+    return _holds(count_sentences(response), relation, num_sentences)
 
 
 def number_words(response: str, *, num_words: int, relation: str) -> bool:
-    return compare(count_words(response), relation, num_words)
+    return _holds(count_words(response), relation, num_words)
 
 
 def number_paragraphs(response: str, *, num_paragraphs: int) -> bool:

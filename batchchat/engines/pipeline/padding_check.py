@@ -10,9 +10,9 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from batchchat.chats import Request, Settings
 from batchchat.engines.memory import is_out_of_memory, release_memory
-from batchchat.engines.rounding import differences, tolerance
+from batchchat.engines.rounding import logit_differences, tolerance
 from batchchat.models.shortened import SHORT, rope_threshold, shortened
-from batchchat.schedule import Sharing, plan
+from batchchat.schedule import Sharing, plan_batches
 
 _PROMPTS = (3, SHORT - 6, SHORT - 1, SHORT + 4, SHORT + 4, 2 * SHORT + 3)
 """Lengths of the prompts that are tried: within the lengths of a shortened model, at their end, and beyond."""
@@ -116,7 +116,7 @@ class _Trial:
         own = Sharing(sharing.kind, self._threshold, sharing.beyond)
         if not self._alone:
             return None
-        for batch in plan(self._requests, len(self._requests), 1 << 30, own):
+        for batch in plan_batches(self._requests, len(self._requests), 1 << 30, own):
             if len(batch.requests) == 1:
                 continue
             lengths = sorted(len(request.prompt_ids) for request in batch.requests)
@@ -129,7 +129,7 @@ class _Trial:
                     return None
                 return f"{what} it raises {_words(error)}"
             for request, logits in zip(batch.requests, found, strict=True):
-                difference = _typical(self._model.dtype)(differences(logits, self._alone[request.index]))
+                difference = _typical(self._model.dtype)(logit_differences(logits, self._alone[request.index]))
                 if not difference <= tolerance(self._model.dtype):
                     return f"{what} its logits differ from those alone by {float(difference):.3g} standard deviations"
         return None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from batchchat.engines.pipeline.trial import ChangingRope, find_sharing
+from batchchat.engines.pipeline.padding_check import ChangingRope, find_sharing
 from batchchat.schedule import Sharing
 from tests.support.architectures import OF_OTHER_KINDS
 from tests.support.engines import padded

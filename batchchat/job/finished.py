@@ -1,0 +1,108 @@
+"""Runs that are complete already: told in less than a second, without torch, transformers or a weight."""
+
+from __future__ import annotations
+
+import json
+import logging
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchchat.errors import UsageError
+from batchchat.evaluation.mark import is_evaluated
+from batchchat.models.identity import model_files
+from batchchat.recipe import Recipe
+from batchchat.reporting.reading import read_run_report
+from batchchat.reporting.report import Report
+from batchchat.sources.from_recipe import recipe_files
+from batchchat.store import RunDirectory, RunStore
+
+log = logging.getLogger("batchchat")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to. `exit_code` is 0, 3 where more rows failed than the recipe's `max_error_rate` allows, or else
+    4 where a gate failed."""
+
+    report: Report
+    directory: Path
+    exit_code: int
+
+    @classmethod
+    def of(cls, report: Report, directory: RunDirectory, recipe: Recipe) -> RunResult:
+        if report.rows.failed > recipe.max_error_rate * report.rows.in_:
+            return cls(report, directory.path, 3)
+        return cls(report, directory.path, 0 if report.gates_hold else 4)
+
+
+def finished_run(recipe: Recipe) -> RunResult | None:
+    """The result of a run that was finished before; None where something is left to do, or where that takes a closer
+    look: files of input or model that are not as they were when the run read them, or that lie elsewhere."""
+    directory = RunDirectory(recipe.run_directory)
+    if not (directory.database.exists() and directory.manifest.exists()):
+        return None
+    directory.lock()
+    try:
+        store = RunStore(directory.database)
+        try:
+            seen = store.meta("seen")
+            if seen is None or seen != what_it_reads(recipe) or not is_evaluated(store, recipe):
+                return None
+            report = finished_report(directory, store, recipe)
+        finally:
+            store.close()
+        if report is None:
+            return None
+        text = recipe.dump_yaml()
+        if directory.recipe.read_text(encoding="utf-8") != text:
+            directory.write(directory.recipe, text)
+    finally:
+        directory.release()
+    say_finished(directory)
+    return RunResult.of(report, directory, recipe)
+
+
+def say_finished(directory: RunDirectory) -> None:
+    log.info("%s was finished before; begin anew with --restart", directory.path)
+
+
+def finished_report(directory: RunDirectory, store: RunStore, recipe: Recipe) -> Report | None:
+    """The report of this run where every row was answered before and all files of the answers are there. Raises
+    UsageError where that report cannot be read."""
+    files = [directory.report_json, directory.errors, *map(directory.outputs, recipe.sink.formats)]
+    if store.meta("exported") != wanted_export(recipe) or not all(file.exists() for file in files):
+        return None
+    return read_run_report(directory.report_json)
+
+
+def wanted_export(recipe: Recipe) -> dict[str, Any]:
+    """The files that the recipe's answers go to, and how they are written."""
+    options = {name: recipe.sink.options_of(name) for name in sorted(recipe.sink.formats)}
+    set_options = {name: found.model_dump(mode="json") for name, found in options.items() if found is not None}
+    wanted = {"formats": list(options), "timings": recipe.sink.timings}
+    return {**wanted, "options": set_options} if set_options else wanted
+
+
+def what_it_reads(recipe: Recipe) -> dict[str, Any] | None:
+    """The recipe's digest, and size and time of change of every file that input and model are read from; None where
+    that is not all of them. Read before the files are, so that a change meanwhile is seen as one."""
+    try:
+        found = [recipe_files(recipe), model_files(recipe.model) if recipe.reads_model else []]
+    except UsageError:
+        return None  # said by whoever opens the file
+    template = [] if recipe.chat.template is None else [Path(recipe.chat.template)]
+    files: dict[str, list[int]] = {}
+    for group in (*found, template):
+        if group is None:
+            return None
+        for file in group:
+            try:
+                status = file.stat()
+            except OSError:
+                return None
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            files[str(file.absolute())] = [status.st_size, status.st_mtime_ns]
+    return dict(json.loads(json.dumps({"recipe": recipe.digest(), "files": files})))
