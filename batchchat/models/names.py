@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from batchchat.errors import BatchchatError, EnvironmentFault, UsageError
+from batchchat.hub import is_out_of_reach
 from batchchat.models.devices import cuda_fault
-from batchchat.models.hub import is_out_of_reach
-from batchchat.recipe.model import NO_MODEL
+from batchchat.recipe.model import NO_MODEL, ModelSection
 
 _BUILTIN = "builtin:"
 _FOLDERS = {"tiny-chat": Path(__file__).parent / "tiny_chat"}

@@ -25,7 +25,7 @@ from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 from batchchat.chats import Request
 from batchchat.engines import cpu
 from batchchat.engines.continuous.admission.batch_invariance import rows_are_independent
-from batchchat.engines.continuous.attention_spec import Scoring
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.passes import pass_sizes
 from batchchat.engines.cpu.fusing import FusedRotary, fused_gate, fused_norm
 from batchchat.engines.cpu.kernels import compiled

@@ -105,16 +105,16 @@ def _prefill(
     count, group = own.shape[0], own.shape[1] // heads
     folded = own.view(count, heads, group, -1).permute(1, 2, 0, 3).reshape(heads, group * count, -1)
     per_query = (
-        None
-        if spec.sinks is None
-        else spec.sinks.view(heads, group, 1).expand(-1, -1, count).reshape(heads, -1, 1)
+        None if spec.sinks is None else spec.sinks.view(heads, group, 1).expand(-1, -1, count).reshape(heads, -1, 1)
     )
     mask = span.bias(spec.window, queries.dtype).repeat(group, 1)
     out = _weigh(folded, keys, values, mask, spec, per_query)
     return out.view(heads, group, count, -1).permute(2, 0, 1, 3).reshape(count, heads * group, -1)
 
 
-def _prefill_fused(current: Pass, span: PrefillSpan, layer: int, query: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
+def _prefill_fused(
+    current: Pass, span: PrefillSpan, layer: int, query: torch.Tensor, spec: AttentionSpec
+) -> torch.Tensor:
     """The same through torch's own fused kernel: key heads as the batch, so that no key is repeated."""
     keys = span.pool.keys[layer][span.row, :, None, : span.length]
     values = span.pool.values[layer][span.row, :, None, : span.length]

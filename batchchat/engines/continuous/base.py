@@ -150,7 +150,7 @@ class KVStore(Protocol[Held]):
         batch_invariant: bool = False,
     ) -> Any:
         """A pass of at least `size` tokens over `spans`, for which there is room, with at least `num_logits` logits.
-        `batch_invariant` (strict mode): of just that size, and a token's attention depends on its own sequence alone."""
+        `batch_invariant`: of just that size, and a token's attention depends on its own sequence alone."""
         ...
 
     def attended_by(self) -> AttentionFacts | None:

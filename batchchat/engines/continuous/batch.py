@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -223,7 +223,8 @@ def build_pass(
 ) -> Pass:
     """Lay out `spans` as one pass of `size` tokens that computes `num_logits` logits (as many as needed if None).
 
-    Rows see all of their slot, masked behind their own end; if `batch_invariant`, as much of it as their own length decides.
+    Rows see all of their slot, masked behind their own end; if `batch_invariant`, as much of it as their own length
+    decides.
     """
 
     def is_short(span: Span[Any]) -> bool:
@@ -254,16 +255,7 @@ def build_pass(
         groups.append(_decode_group(group, place, count, tensor, seen or pool_length))
         place += count * len(group)
     prefilling = [
-        PrefillSpan(
-            span.slot.pool,
-            span.slot.row,
-            first,
-            first + span.count,
-            span.start,
-            span.end,
-            bucket(span.end) if batch_invariant else span.end,
-            device,
-        )
+        _prefill_span(span, first, bucket(span.end) if batch_invariant else span.end, device)
         for span, first in zip(ordered[len(decode) :], firsts[len(decode) :], strict=True)
     ]
     return Pass(

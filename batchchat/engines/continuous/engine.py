@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -135,7 +135,7 @@ class ContinuousEngine:
             **model_facts(self._runner.model).values(),
             engine="continuous",
             reproducible="strict" if self._batch_invariant else "fast",
-            passes=None if not self._batch_invariant else "of any size" if self._config.products_are_invariant else "of fixed size",
+            passes=self._passes(),
             computed_by=self._runner.computed_by,
             pages=self._cache.attended_by(),
             work=self._work.facts(),
@@ -150,6 +150,11 @@ class ContinuousEngine:
             learned_batch_tokens=self._budget.tokens,
             drafts=None if self._speculation is None else self._speculation.describe(),
         )
+
+    def _passes(self) -> Literal["of any size", "of fixed size"] | None:
+        if not self._batch_invariant:
+            return None
+        return "of any size" if self._config.products_are_invariant else "of fixed size"
 
     def close(self) -> None:
         self._give_up()
@@ -283,7 +288,10 @@ class ContinuousEngine:
         logits, passes = [], []
         planned = list(parts(spans, self._config))
         for part in planned:
-            work = self._cache.lay_out(part.spans, self._runner.device, part.size, part.num_logits, batch_invariant=self._batch_invariant)
+            own, size, num_logits = part
+            work = self._cache.lay_out(
+                own, self._runner.device, size, num_logits, batch_invariant=self._batch_invariant
+            )
             self._writing.fill(work)
             found = self._runner.forward(work)  # valid until the next pass
             logits.append(found if len(planned) == 1 else found.clone())

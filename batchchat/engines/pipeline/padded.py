@@ -67,9 +67,9 @@ class RowWiseChoice(LogitsProcessor):
         choice = self._sampler.choose(logits, scores, input_ids)
         self._sampler.append(choice.ids)
         told = choice.read()
-        for row, progress in enumerate(self._rows):
-            if not progress.done:
-                self._take(progress, told.ids[row], told.failed[row], told.logprobs[row] if told.logprobs else None)
+        for row, answer in enumerate(self._rows):
+            if not answer.done:
+                self._take(answer, told.ids[row], told.failed[row], told.logprobs[row] if told.logprobs else None)
         return scores.fill_(-torch.inf).scatter_(1, choice.ids[:, None], 0.0)
 
     def _begin(self, prompts: torch.Tensor, scores: torch.Tensor) -> SamplerRows:

@@ -77,13 +77,15 @@ class PagedCache(BlockTables):
         attention = self.backends[layer].attention
         attention.write(key[0].transpose(0, 1), value[0].transpose(0, 1), keys, values, work.slots)
         rows = work.num_decoding
-        scaling, bends = spec.scaling, spec[1:]
+        scaling, bends, invariant = spec.scaling, spec[1:], work.batch_invariant
         out = []
         if rows:
             seen = work.tables[:rows], work.lengths[:rows]
-            out.append(attention.decode(queries[:rows], keys, values, *seen, scaling, *bends, batch_invariant=work.batch_invariant))
+            out.append(
+                attention.decode(queries[:rows], keys, values, *seen, scaling, *bends, batch_invariant=invariant)
+            )
         if rows < work.size:
             seen = work.tables[rows:], work.lengths[rows:]
             part, starts = queries[rows:], work.starts
-            out.append(attention.prefill(part, keys, values, *seen, starts, scaling, *bends, batch_invariant=work.batch_invariant))
+            out.append(attention.prefill(part, keys, values, *seen, starts, scaling, *bends, batch_invariant=invariant))
         return (out[0] if len(out) == 1 else torch.cat(out))[None]

@@ -43,8 +43,8 @@ def fault(attention: PagedAttention, kind: Kind) -> str | None:
     """What is wrong with it for such a layer, as a sentence; None where nothing is. Want of memory is no fault."""
     try:
         for window in (None, 20):
-            for batch_invariant in (False, True):
-                what = _compared(attention, kind, window, batch_invariant)
+            for invariant in (False, True):
+                what = _compared(attention, kind, window, invariant)
                 if what is not None:
                     return what
     except torch.OutOfMemoryError:
@@ -54,7 +54,7 @@ def fault(attention: PagedAttention, kind: Kind) -> str | None:
     return None
 
 
-def _compared(attention: PagedAttention, kind: Kind, window: int | None, batch_invariant: bool) -> str | None:
+def _compared(attention: PagedAttention, kind: Kind, window: int | None, invariant: bool) -> str | None:
     random = torch.Generator().manual_seed(window or 0)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -95,9 +95,12 @@ def _compared(attention: PagedAttention, kind: Kind, window: int | None, batch_i
 
     def both(who: PagedAttention) -> torch.Tensor:
         scaling, bends = kind.key_dim**-0.5, (window, softcap, sinks)
-        decoded = who.decode(one, *theirs, tables, lengths, scaling, *bends, batch_invariant=batch_invariant)
+        decoded = who.decode(one, *theirs, tables, lengths, scaling, *bends, batch_invariant=invariant)
         return torch.cat(
-            (decoded, who.prefill(several, *theirs, tables, lengths, starts, scaling, *bends, batch_invariant=batch_invariant))
+            (
+                decoded,
+                who.prefill(several, *theirs, tables, lengths, starts, scaling, *bends, batch_invariant=invariant),
+            )
         )
 
     limit = _TOLERANCE.get(kind.dtype, _TOLERANCE[torch.bfloat16])
