@@ -42,11 +42,10 @@ class Kind(Protocol):
 def fault(attention: PagedAttention, kind: Kind) -> str | None:
     """What is wrong with it for such a layer, as a sentence; None where nothing is. Want of memory is no fault."""
     try:
-        for window in (None, 20):
-            for invariant in (False, True):
-                what = _compared(attention, kind, window, invariant)
-                if what is not None:
-                    return what
+        for window, invariant in ((None, False), (20, True)):
+            what = _compared(attention, kind, window, invariant)
+            if what is not None:
+                return what
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # a compiler may raise anything
