@@ -130,12 +130,8 @@ def test_a_draft_takes_its_weights_and_its_cache(tmp_path: Path, recipe: Path, b
 
 
 def test_the_copy_for_a_processor_takes_memory_from_the_rows(recipe: Path, batchchat: Command) -> None:
-    cpu = (
-        "model.name=builtin:tiny-chat",
-        "model.device_map=cpu",
-        "model.dtype=bfloat16",
-        "model.max_memory={cpu: 64MiB}",
-    )
+    small = ("model.name=builtin:tiny-chat", "model.device_map=cpu", "model.dtype=bfloat16")
+    cpu = (*small, "model.max_memory={cpu: 64MiB}")
     packed, plain = (planned(batchchat, recipe, *cpu, f"engine.kind={kind}") for kind in ("continuous", "pipeline"))
     norms = 13 * 192
     assert packed["packed"] == packed["weights"] - 2 * norms  # the embedding is the output layer too
