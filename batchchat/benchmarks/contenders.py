@@ -23,7 +23,7 @@ _NO_TOKEN_BOUND = 1 << 30
 class Silent:
     """A meter that only tells the time."""
 
-    def now(self) -> float:
+    def now(self, wait: bool = True) -> float:
         return time.perf_counter()
 
     def batch(self, rows: int, prompt_tokens: int, generated_tokens: int, padded_tokens: int) -> None: ...

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from batchchat.engines.base import Engine, EngineContext
 from batchchat.engines.continuous import try_build
+from batchchat.engines.loading import load
 from batchchat.engines.pipeline import engine as pipeline
 from batchchat.errors import UsageError
-from batchchat.models import load_model
 
 
 def build(context: EngineContext) -> Engine:
     """Loads the recipe's model once. The report says why where the pipeline is taken."""
     recipe = context.recipe
-    model = load_model(recipe.model)
+    model = load(context)
     if recipe.model.parallel == "none":
         engine, reason = try_build(model, context)
     else:

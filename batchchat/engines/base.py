@@ -19,8 +19,8 @@ TokenListener = Callable[[Request, int], None]
 class EngineMeter(Protocol):
     """What an engine reports while it works, and its only clock. Implemented by `reporting.meters`."""
 
-    def now(self) -> float:
-        """Seconds on the run's clock, the device synchronized first where it runs ahead of the host."""
+    def now(self, wait: bool = True) -> float:
+        """Seconds on the run's clock. With `wait` the device is synchronized first, where it runs ahead of the host."""
         ...
 
     def batch(self, rows: int, prompt_tokens: int, generated_tokens: int, padded_tokens: int) -> None:
@@ -77,13 +77,16 @@ class EngineConfig:
     """A request's tokens are bit for bit the same alone or in a crowd (`engine.reproducible: strict`)."""
     products_are_invariant: bool = False
     """Passes of all sizes are known to give a row the same bits, so that batch invariance needs no fixed shapes."""
+    shared_passes: bool = False
+    """Of batch invariance by fixed shapes: a row's bits are known not to depend on its place in a pass, so that all
+    rows that write share one pass, and all prompts another."""
     always_draft: bool = False
     """Draft even where that costs more than it saves."""
     record_graphs: bool = False
     """Record steps that only decode as CUDA graphs, and replay them."""
     overlap: bool = False
-    """Give completions away while the next step computes, so that what is done with them (storing them, rendering the
-    chats' next prompts) costs an accelerator no time. On a CPU it would only come later."""
+    """Launch the next step before the tokens of the last one are read, and give completions away while it computes, so
+    that what the host does with them costs an accelerator no time. On a CPU it would only come later."""
     cache: Literal["auto", "slots", "paged"] = "auto"
     """Where the continuous engine keeps keys and values: if `auto`, in slots on a CPU and in pages elsewhere."""
     split_over_processes: bool = False

@@ -67,6 +67,15 @@ class DraftFacts(Record):
     )
 
 
+class AttentionFacts(Record):
+    """Who attends over the pages of the cache of keys and values."""
+
+    by: tuple[str, ...] = Field(
+        description="`triton` and `torch varlen` are kernels, `gathered` and `torch` torch's plain operators."
+    )
+    not_by: dict[str, str] = Field(description="Those that should be faster, and why each was not taken.")
+
+
 class EngineFacts(ModelFacts):
     """An engine and its model. An engine of another package puts what is its own into `details`."""
 
@@ -109,11 +118,18 @@ class ContinuousFacts(EngineFacts):
         default=None, description="Of strict mode: its passes."
     )
     computed_by: str = Field(description="What computed the layers: `program`, `kernels` or `torch`.")
+    pages: AttentionFacts | None = Field(
+        default=None, description="Who attends over the cache, where it is one of pages, as on an accelerator."
+    )
     max_rows: Requests = Field(description="Requests in flight, at most.")
     kv_budget_tokens: Tokens = Field(description="Tokens that there was room for in the cache.")
     kv_peak_tokens: Tokens = Field(description="Most tokens that the cache had places for.")
     prompt_tokens_reused: Tokens = Field(description="Tokens of prompts that were taken over and not computed.")
     preempted: Times = Field(description="How often a request gave up its place for want of memory.")
+    steps_recorded: Times = Field(
+        default=0, description="Numbers of rows for which a step was recorded when the run began."
+    )
+    recording_seconds: Seconds = Field(default=0.0, description="How long that took.")
     steps_replayed: Times = Field(description="Steps that were replayed from a recorded graph.")
     drafts: DraftFacts | None = Field(default=None, description="What came of drafts, where there were any.")
 

@@ -55,13 +55,19 @@ def release_memory() -> None:
         torch.accelerator.empty_cache()
 
 
+def unused_bytes(device: torch.device) -> int:
+    """What no one uses of an accelerator's memory, torch included."""
+    import torch
+
+    return int(torch.accelerator.get_memory_info(device)[0])
+
+
 def free_bytes(device: torch.device) -> int:
     """What an accelerator has left, memory that torch holds and does not use included."""
     import torch
 
-    free, _ = torch.accelerator.get_memory_info(device)
-    unused = torch.accelerator.memory_reserved(device) - torch.accelerator.memory_allocated(device)
-    return int(free + unused)
+    held = torch.accelerator.memory_reserved(device) - torch.accelerator.memory_allocated(device)
+    return unused_bytes(device) + int(held)
 
 
 def too_large(request: Request) -> str:

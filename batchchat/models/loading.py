@@ -9,6 +9,7 @@ from batchchat.errors import EnvironmentFault, UsageError
 from batchchat.models.adapters import with_adapter
 from batchchat.models.arithmetic import computing_dtype
 from batchchat.models.checkpoint import require_files, require_whole
+from batchchat.models.devices import require_usable_cuda
 from batchchat.models.group import require_group
 from batchchat.models.names import explained, hub_arguments, locate
 from batchchat.models.text import load_config
@@ -107,6 +108,8 @@ def _devices(section: ModelSection) -> Any:
     import torch
 
     if isinstance(section.device_map, str):
+        if section.device_map != "cpu":
+            require_usable_cuda(f"the model {section.name}")
         if section.device_map == "auto" and not torch.accelerator.is_available():
             return None if section.quantization == "none" else {"": "cpu"}
         if section.device_map.startswith("cuda") and not torch.cuda.is_available():

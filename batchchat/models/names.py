@@ -13,6 +13,7 @@ from typing import Any
 
 from batchchat.errors import BatchchatError, EnvironmentFault, UsageError
 from batchchat.hub import is_out_of_reach
+from batchchat.models.devices import cuda_fault
 from batchchat.recipe.model import NO_MODEL, ModelSection
 
 _BUILTIN = "builtin:"
@@ -166,6 +167,9 @@ def _explain(it: str, setting: str, error: Exception) -> BatchchatError:
             f"{it} does not fit into memory; set model.quantization=4bit, a smaller model.dtype, or "
             "model.device_map=auto"
         )
+    fault = cuda_fault(it, words)
+    if fault is not None:
+        return fault
     if "offload_folder" in words or "offload_dir" in words:
         return UsageError(f"{it} is to lie on the disk in part, and no place is named; set model.offload_folder")
     if "trust_remote_code" in words:

@@ -33,9 +33,10 @@ class Meters:
         self.events: list[dict[str, str]] = []
         self.num_events: Counter[str] = Counter()
 
-    def now(self) -> float:
-        """Seconds since the run began; work queued on an accelerator is waited for first."""
-        synchronize()
+    def now(self, wait: bool = True) -> float:
+        """Seconds since the run began; with `wait`, work queued on an accelerator is waited for first."""
+        if wait:
+            synchronize()
         return time.perf_counter() - self._start
 
     @contextmanager

@@ -18,7 +18,7 @@ class Cuts:
     top_p: torch.Tensor
     min_p: torch.Tensor
 
-    def of(self, rows: torch.Tensor) -> Cuts:
+    def of(self, rows: torch.Tensor | slice) -> Cuts:
         return Cuts(self.top_k[rows], self.top_p[rows], self.min_p[rows])
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 
 from batchchat.chats import Request, Settings
+from batchchat.sampling.staging import staged
 
 
 class Texts(Protocol):
@@ -38,8 +39,9 @@ class RowPenalties:
         self._device = device
         self._settings: list[Settings] = []
         self._history: list[list[int]] = []
-        """Per row, prompt and answer so far."""
-        self._prompt_lengths: list[int] = []
+        """Per row the prompt, and of rows with words or texts that must not be written the answer so far."""
+        self._written: list[int] = []
+        """Per row, how many tokens the answer has."""
         self._counted: list[int] = []
         """Rows whose tokens are counted, in the order of the two tensors below."""
         self._counts = torch.zeros((0, vocab_size), dtype=torch.float32, device=device)
@@ -58,14 +60,14 @@ class RowPenalties:
                 raise ValueError(reason)
             self._settings.append(request.settings)
             self._history.append(list(request.prompt_ids))
-            self._prompt_lengths.append(len(request.prompt_ids))
+            self._written.append(0)
             self._tails.append(b"")
         new = [row for row in range(first, len(self._settings)) if _counts_tokens(self._settings[row])]
         self._counted += new
         self._counts = torch.cat([self._counts, self._counts.new_zeros((len(new), self._vocab_size))])
         in_prompt = self._in_prompt.new_zeros((len(new), self._vocab_size))
         for place, row in enumerate(new):
-            in_prompt[place, torch.tensor(self._history[row], dtype=torch.int64, device=self._device)] = True
+            in_prompt[place, staged(self._history[row], self._device, torch.int64)] = True
         self._in_prompt = torch.cat([self._in_prompt, in_prompt])
         self._arrange()
 
@@ -73,12 +75,12 @@ class RowPenalties:
         """Keep the rows with these numbers, in this order."""
         place_of = {row: place for place, row in enumerate(self._counted)}
         kept = [(new, place_of[old]) for new, old in enumerate(rows) if old in place_of]
-        places = torch.tensor([place for _, place in kept], dtype=torch.int64, device=self._device)
+        places = staged([place for _, place in kept], self._device, torch.int64)
         self._counted = [new for new, _ in kept]
         self._counts, self._in_prompt = self._counts[places], self._in_prompt[places]
         self._settings = [self._settings[row] for row in rows]
         self._history = [self._history[row] for row in rows]
-        self._prompt_lengths = [self._prompt_lengths[row] for row in rows]
+        self._written = [self._written[row] for row in rows]
         self._tails = [self._tails[row] for row in rows]
         self._arrange()
 
@@ -89,53 +91,54 @@ class RowPenalties:
         if self._counted:
             logits = logits.index_copy(0, self._counted_rows, self._penalized(logits[self._counted_rows]))
         if self._fixed_rows.numel():
-            logits = logits.index_put((self._fixed_rows, self._fixed_ids), logits.new_tensor(-torch.inf))
+            logits = logits.index_put((self._fixed_rows, self._fixed_ids), logits.new_full((), -torch.inf))
         bans = self._moving_bans()
         if bans:
-            rows, ids = torch.tensor(bans, dtype=torch.int64, device=self._device).unbind(-1)
-            logits = logits.index_put((rows, ids), logits.new_tensor(-torch.inf))
+            rows, ids = staged(bans, self._device, torch.int64).unbind(-1)
+            logits = logits.index_put((rows, ids), logits.new_full((), -torch.inf))
         return logits
 
     def append(self, ids: torch.Tensor, rows: Sequence[int] | None = None) -> None:
-        """Tokens [rows] that the rows took, or that only those in `rows` took."""
+        """Tokens [rows] that the rows took, or that only those in `rows` took. Waits for the device only where words of
+        several tokens, or texts, must not be written."""
         taking = range(len(self._settings)) if rows is None else rows
         if self._counted:
             taken = ids.to(self._device)[self._counted_rows]
             places = torch.arange(len(self._counted), device=self._device)
-            once = torch.tensor([float(row in taking) for row in self._counted], device=self._device)
+            once = staged([float(row in taking) for row in self._counted], self._device)
             self._counts.index_put_((places, taken), once, accumulate=True)
-        if self._moving:
+        for row in taking:
+            self._written[row] += 1
+        read = [row for row in taking if self._reads[row]]
+        if read:
             tokens = ids.tolist()
-            for row in taking:
+            for row in read:
                 self._history[row].append(tokens[row])
                 if self._words[row]:
                     self._tails[row] = self._tail(row, tokens[row])
 
     def _arrange(self) -> None:
         settings = self._settings
-        self._counted_rows = torch.tensor(self._counted, dtype=torch.int64, device=self._device)
+        self._counted_rows = staged(self._counted, self._device, torch.int64)
         counted = [settings[row] for row in self._counted]
         self._repetition = self._column([s.repetition_penalty for s in counted])
         self._presence = self._column([s.presence_penalty for s in counted])
         self._frequency = self._column([s.frequency_penalty for s in counted])
         biases = [(row, token, bias) for row, s in enumerate(settings) for token, bias in s.logit_bias]
-        self._bias_rows = torch.tensor([row for row, _, _ in biases], dtype=torch.int64, device=self._device)
-        self._bias_ids = torch.tensor([token for _, token, _ in biases], dtype=torch.int64, device=self._device)
-        self._bias = torch.tensor([bias for _, _, bias in biases], dtype=torch.float32, device=self._device)
+        self._bias_rows = staged([row for row, _, _ in biases], self._device, torch.int64)
+        self._bias_ids = staged([token for _, token, _ in biases], self._device, torch.int64)
+        self._bias = staged([bias for _, _, bias in biases], self._device, torch.float32)
         self._words = [tuple(text.encode("utf-8", "surrogatepass") for text in s.bad_texts) for s in settings]
         fixed = [self._fixed_bans(s, words) for s, words in zip(settings, self._words, strict=True)]
         self._fixed_ids = torch.cat([self._no_ids, *fixed])
-        self._fixed_rows = torch.arange(len(fixed), device=self._device).repeat_interleave(
-            torch.tensor([len(ids) for ids in fixed], dtype=torch.int64, device=self._device)
+        self._fixed_rows = staged(
+            [row for row, ids in enumerate(fixed) for _ in range(len(ids))], self._device, torch.int64
         )
-        self._moving = [
-            row
-            for row, s in enumerate(settings)
-            if s.min_new_tokens or s.bad_texts or any(len(word) > 1 for word in s.bad_words)
-        ]
+        self._reads = [bool(s.bad_texts) or any(len(word) > 1 for word in s.bad_words) for s in settings]
+        self._moving = [row for row, s in enumerate(settings) if s.min_new_tokens or self._reads[row]]
 
     def _column(self, values: list[float]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=self._device)[:, None]
+        return staged(values, self._device, torch.float32)[:, None]
 
     def _penalized(self, logits: torch.Tensor) -> torch.Tensor:
         repeated = torch.where(logits > 0, logits / self._repetition, logits * self._repetition)
@@ -148,7 +151,7 @@ class RowPenalties:
         bans: list[tuple[int, int]] = []
         for row in self._moving:
             settings, history = self._settings[row], self._history[row]
-            if len(history) - self._prompt_lengths[row] < settings.min_new_tokens:
+            if self._written[row] < settings.min_new_tokens:
                 bans += [(row, token) for token in settings.stop_token_ids if token < self._vocab_size]
             for word in settings.bad_words:
                 begun = len(word) - 1
@@ -172,7 +175,7 @@ class RowPenalties:
             ids.difference_update(settings.stop_token_ids)
             ids.update(word[0] for word in settings.bad_words if len(word) == 1)
             known = sorted(token for token in ids if token < self._vocab_size)
-            self._fixed[key] = torch.tensor(known, dtype=torch.int64, device=self._device)
+            self._fixed[key] = staged(known, self._device, torch.int64)
         return self._fixed[key]
 
     def _completing(self, text: bytes, tail: bytes) -> list[int]:

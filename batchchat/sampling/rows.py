@@ -11,16 +11,17 @@ could ever be seen.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from batchchat.chats import Logprob, Request
+from batchchat.chats import Request
+from batchchat.sampling.choice import Choice, Tops
 from batchchat.sampling.cuts import Cuts, draw_cut, masked, place
 from batchchat.sampling.penalties import RowPenalties, Texts
 from batchchat.sampling.randomness import signed, uniform
+from batchchat.sampling.staging import staged
 
 Warp = Callable[[torch.Tensor | None, torch.Tensor], torch.Tensor]
 """A further change of sampled rows' scores: token ids so far [rows, length], where they are at hand, and log-weights
@@ -34,16 +35,6 @@ class Warps:
     before: Warp | None = None
     """Before top-k, top-p and min-p."""
     after: Warp | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One step. `ids` [rows] int64; `failed` [rows] bool marks rows without any token to choose (NaN, +inf or only
-    -inf logits), whose id means nothing; `logprobs` one per row, None for rows that did not ask."""
-
-    ids: torch.Tensor
-    failed: torch.Tensor
-    logprobs: list[Logprob | None] | None = None
 
 
 class SamplerRows:
@@ -115,7 +106,7 @@ class SamplerRows:
         failed = ~torch.isfinite(best)
         if not self._wants_logprobs:
             return Choice(ids, failed)
-        return Choice(ids, failed, self._logprobs(logits if raw is None else self._floats(raw), scores, weights, ids))
+        return Choice(ids, failed, self._tops(logits if raw is None else self._floats(raw), scores, weights, ids))
 
     def guess(self, logits: torch.Tensor, ahead: int) -> torch.Tensor:
         """The token that each row would take `ahead` steps from now on these logits of another model: chosen with the
@@ -131,7 +122,10 @@ class SamplerRows:
         self._penalties.append(ids, rows)
         taking = set(range(len(self._steps)) if rows is None else rows)
         self._steps = [step + (row in taking) for row, step in enumerate(self._steps)]
-        self._step = self._whole([self._steps[row] for row in self._sampled_rows])
+        if len(taking) == len(self._steps):
+            self._step = self._step + 1
+        else:
+            self._step = self._whole([self._steps[row] for row in self._sampled_rows])
 
     def _arrange(self) -> None:
         """Per-row tensors of the rows as they stand now."""
@@ -154,10 +148,10 @@ class SamplerRows:
         self._wants_logprobs = any(s.logprobs is not None for s in settings)
 
     def _whole(self, values: list[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self._device)
+        return staged(values, self._device, torch.int64)
 
     def _column(self, values: list[float]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float64, device=self._device)[:, None]
+        return staged(values, self._device, torch.float64)[:, None]
 
     def _floats(self, logits: torch.Tensor) -> torch.Tensor:
         return logits.to(device=self._device, dtype=torch.float32)
@@ -185,27 +179,20 @@ class SamplerRows:
             ids[self._cut] = draw_cut(weights[self._cut], numbers[self._cut], self._cuts.of(self._cut))
         return ids
 
-    def _logprobs(
-        self, raw: torch.Tensor, scores: torch.Tensor, weights: torch.Tensor | None, ids: torch.Tensor
-    ) -> list[Logprob | None]:
+    def _tops(self, raw: torch.Tensor, scores: torch.Tensor, weights: torch.Tensor | None, ids: torch.Tensor) -> Tops:
         """Of the model's own distribution or of the one that was drawn from, for the rows that asked."""
-        asked = [request.settings.logprobs for request in self._requests]
-        rows = [row for row, count in enumerate(asked) if count is not None]
+        asked = [(row, request.settings) for row, request in enumerate(self._requests)]
+        asked = [(row, settings) for row, settings in asked if settings.logprobs is not None]
+        rows = self._whole([row for row, _ in asked])
         logits = raw[rows]
-        for number, row in enumerate(rows):
-            if self._requests[row].settings.logprobs_of == "processed":
+        for number, (row, settings) in enumerate(asked):
+            if settings.logprobs_of == "processed":
                 logits[number] = scores[row] if weights is None else self._processed(row, scores, weights)
         logs = torch.log_softmax(logits, dim=-1)
-        most = max(count for count in asked if count is not None)
-        values, tokens = (part.tolist() for part in logs.topk(min(most, logs.shape[-1]), dim=-1))
-        chosen = ids[rows]
-        found = logs.gather(1, chosen[:, None])[:, 0].tolist()
-        out: list[Logprob | None] = [None] * len(asked)
-        for number, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
-            pairs = [pair for pair in zip(tokens[number], values[number], strict=True) if pair[1] > -math.inf]
-            ranked = sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
-            out[row] = Logprob(token, found[number], tuple(ranked[: asked[row]]))
-        return out
+        counts = tuple(settings.logprobs or 0 for _, settings in asked)
+        values, tokens = logs.topk(min(max(counts), logs.shape[-1]), dim=-1)
+        chosen = logs.gather(1, ids[rows][:, None])[:, 0]
+        return Tops(tuple(row for row, _ in asked), counts, chosen, values, tokens)
 
     def _processed(self, row: int, scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Log-weights [vocabulary] of the row's choice: cut where it is sampled, as they are where it is greedy."""
@@ -214,7 +201,7 @@ class SamplerRows:
         number = self._sampled_rows.index(row)
         if self._warps.after is not None:
             return weights[number]
-        return masked(weights[number : number + 1], self._cuts.of(torch.tensor([number], device=self._device)))[0]
+        return masked(weights[number : number + 1], self._cuts.of(slice(number, number + 1)))[0]
 
 
 def _from_top(logits: torch.Tensor) -> torch.Tensor:

@@ -120,7 +120,7 @@ def test_sampled_tokens_follow_the_models_distribution() -> None:
 class Timer(Clock):
     """A meter with the real time."""
 
-    def now(self) -> float:
+    def now(self, wait: bool = True) -> float:
         return time.perf_counter()
 
 

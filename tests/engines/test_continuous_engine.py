@@ -281,35 +281,3 @@ def test_the_listener_hears_every_token_once_and_in_order() -> None:
 
     found = answer([request(n, prompt(n, 40), max_new_tokens=100) for n in range(8)], max_tokens=640, on_token=listen)
     assert {n: tuple(tokens) for n, tokens in heard.items()} == {n: one.token_ids for n, one in found.items()}
-
-
-def test_replayed_steps_compute_what_plain_ones_do() -> None:
-    """All of the recording but a GPU's own: passes are computed again from tensors that were filled anew."""
-    replays = [0]
-
-    def record(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        def replay() -> torch.Tensor:
-            replays[0] += 1
-            return step()
-
-        return replay
-
-    for rows in (1, 3, 8):
-        plain, recorded = engine(max_rows=rows), engine(max_rows=rows, record=record)
-        found = [
-            {done.request.index: (done.token_ids, done.finish_reason) for done in one.run(Feed(iter(mixed()), 1000))}
-            for one in (plain, recorded)
-        ]
-        assert found[0] == found[1]
-        assert recorded.describe().steps_replayed == replays[0] > 0
-        replays[0] = 0
-
-
-def test_a_model_that_cannot_be_recorded_is_computed_plainly() -> None:
-    def record(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    clock = Clock()
-    found = {done.request.index: done.token_ids for done in engine(clock, record=record).run(Feed(iter(mixed()), 1000))}
-    assert found == {index: done.token_ids for index, done in answer(mixed()).items()}
-    assert [name for name, _ in clock.events].count("not_recorded") == 1

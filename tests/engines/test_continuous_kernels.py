@@ -26,7 +26,7 @@ from batchchat.chats import Request
 from batchchat.engines import cpu
 from batchchat.engines.continuous.admission.batch_invariance import rows_are_independent
 from batchchat.engines.continuous.attention_spec import AttentionSpec
-from batchchat.engines.continuous.engine import pass_sizes
+from batchchat.engines.continuous.passes import pass_sizes
 from batchchat.engines.cpu.fusing import FusedRotary, fused_gate, fused_norm
 from batchchat.engines.cpu.kernels import compiled
 from batchchat.engines.cpu.kernels.ops import attend_rows, gated, rotate, write_kv

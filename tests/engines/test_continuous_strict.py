@@ -6,17 +6,27 @@ import copy
 import random
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
 
 from batchchat.chats import Completion, Request
+from batchchat.engines import EngineContext, build_engine
+from batchchat.engines import continuous as continuous_engine
+from batchchat.engines.continuous.admission.batch_invariance import passes_can_be_shared
+from batchchat.engines.continuous.admission.cancelling import cancelling, same_at_any_place, same_at_any_size
 from batchchat.engines.continuous.admission.self_check import self_check
+from batchchat.errors import UsageError
 from batchchat.prompts import TokenizerCodec
+from batchchat.recipe import Recipe
 from batchchat.schedule import Feed
 from tests.support.architectures import ARCHITECTURES
 from tests.support.engines import continuous
+from tests.support.recording import Replays
 from tests.support.zoo import Clock, byte_bpe, llama, request
 
 CODEC = TokenizerCodec(byte_bpe())
@@ -105,3 +115,52 @@ def test_fast_mode_is_not_promised_the_same_bits() -> None:
     model = llama(layers=2)
     fast = {"batch_invariant": False}
     assert answer(model, requests(), **fast) != answer(model, requests(), max_rows=1, **fast)
+
+
+def test_shared_passes_of_fixed_size_over_pages_give_the_same_bits() -> None:
+    """As on an accelerator whose products depend on the number of rows: alone, among 32, and when memory runs out."""
+    model = llama(layers=2)
+    shared: dict[str, Any] = {"shared_passes": True, "cache": "paged", "max_rows": 32}
+    doubled = [*requests(), *(replace(one, sample=1, seed=one.seed + 1) for one in requests())]
+    crowd = answer(model, doubled, **shared)
+    assert len(crowd) >= 32
+    assert answer(model, doubled[::-1], overlap=True, max_tokens=1024, record=Replays(), **shared) == crowd
+    for one in doubled[::9]:
+        alone = answer(model, [one], **shared)
+        assert all(crowd[key] == found for key, found in alone.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_trial_tells_whether_passes_may_be_shared(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = copy.deepcopy(llama(layers=1)).to(dtype)
+    assert passes_can_be_shared(model, 32, 256)
+    linear = functional.linear
+
+    def uneven(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """Its last rows are summed up in another order, as where the work is cut into pieces that end within a sum."""
+        half, last = weight.shape[1] // 2, 3 * rows.shape[1] // 4
+        halves = linear(rows[..., :half], weight[:, :half]) + linear(rows[..., half:], weight[:, half:])
+        return torch.cat((linear(rows, weight)[:, :last], halves[:, last:]), dim=1)
+
+    weight, rows = cancelling(96, 64, 32, dtype, torch.device("cpu"))
+    assert same_at_any_place(partial(linear, weight=weight), rows, 32)
+    assert not same_at_any_place(partial(uneven, weight=weight), rows, 32)
+    assert not same_at_any_size(partial(uneven, weight=weight), rows, (8, 32))
+    monkeypatch.setattr(functional, "linear", uneven)
+    assert not passes_can_be_shared(model, 32, 256)
+
+
+def test_a_model_for_which_nothing_is_proven_is_refused_in_strict_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama(layers=1).save_pretrained(tmp_path)
+    recipe = Recipe.model_validate(
+        {
+            "model": {"name": str(tmp_path), "dtype": "float32"},
+            "source": {"path": "-"},
+            "engine": {"reproducible": "strict"},
+        }
+    )
+    monkeypatch.setattr(continuous_engine, "_strict", lambda model, config: None)
+    with pytest.raises(UsageError, match=r"other bits at another place of a pass.*; set engine.reproducible=fast"):
+        build_engine("auto", EngineContext(recipe, CODEC, Clock()))

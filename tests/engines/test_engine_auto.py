@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from batchchat.engines import EngineContext, build_engine
-from batchchat.errors import UsageError
+from batchchat.engines import EngineContext, build_engine, continuous
+from batchchat.errors import EnvironmentFault, UsageError
 from batchchat.prompts import TokenizerCodec
 from batchchat.recipe import Recipe
 from tests.support.architectures import ARCHITECTURES
@@ -87,3 +90,50 @@ def test_a_flag_in_the_models_own_file_takes_the_pipeline_and_one_that_is_off_do
         assert build_engine("auto", context(dense, Clock(), idle)).describe().engine == "continuous"
     sampled = {"typical_p": 0.5, "temperature": 1.0}
     assert build_engine("auto", context(dense, Clock(), sampled)).describe().engine == "pipeline"
+
+
+@pytest.mark.parametrize("when", ["self_check", "ContinuousEngine"])
+def test_an_engine_that_cannot_be_built_leaves_the_model_as_it_was(
+    when: str, dense: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here for want of memory, which is known only once the model is prepared."""
+    undone = [0]
+
+    def prepare(model: Any) -> Callable[[], None]:
+        def undo() -> None:
+            undone[0] += 1
+
+        return undo
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise EnvironmentFault("0.00 GB are free")
+
+    monkeypatch.setattr(continuous, "prepare", prepare)
+    monkeypatch.setattr(continuous, when, full)
+    with pytest.raises(EnvironmentFault, match=r"0\.00 GB"):
+        build_engine("auto", context(dense, Clock()))
+    assert undone == [1]
+
+
+def test_what_a_draft_model_changed_is_undone_too(dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(dense, tmp_path / "small")
+    byte_bpe().save_pretrained(tmp_path / "small")
+    prepared, undone = [0], [0]
+
+    def prepare(model: Any) -> Callable[[], None]:
+        prepared[0] += 1
+
+        def undo() -> None:
+            undone[0] += 1
+
+        return undo
+
+    monkeypatch.setattr(continuous, "prepare", prepare)
+    asked = context(dense, Clock())
+    draft = asked.recipe.model.model_validate(
+        {**asked.recipe.model.model_dump(), "draft": {"name": str(tmp_path / "small")}}
+    )
+    engine = build_engine("auto", replace(asked, recipe=asked.recipe.model_copy(update={"model": draft})))
+    assert (prepared, undone) == ([2], [0])
+    engine.close()
+    assert undone == [2]

@@ -21,13 +21,14 @@ from batchchat.engines.continuous.paged.backends import BACKENDS
 from batchchat.engines.continuous.paged.batch import row_bucket
 from batchchat.engines.continuous.paged.block_pool import CachedBlock
 from batchchat.engines.continuous.paged.block_table import BlockTable, BlockTables
-from batchchat.engines.continuous.paged.sizing import Trial, page_tokens, try_largest
+from batchchat.engines.continuous.paged.sizing import Trial, page_tokens, try_largest, try_recording
 from batchchat.engines.continuous.prefix_index import BLOCK_SIZE
 from batchchat.engines.continuous.speculative.drafters import LookUp
 from batchchat.errors import EnvironmentFault
 from batchchat.schedule import Feed
 from tests.support.architectures import ARCHITECTURES
 from tests.support.engines import continuous
+from tests.support.recording import Replays
 from tests.support.requests import mixed, prompt
 from tests.support.scheduling import Scheduling, Tokens
 from tests.support.zoo import Clock, llama, request
@@ -347,20 +348,6 @@ def test_what_is_shared_is_computed_once() -> None:
     assert len(set(tokens(found).values())) == 8
 
 
-def test_one_recording_for_each_number_of_rows_serves_all_lengths() -> None:
-    made = [0]
-
-    def record(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        made[0] += 1
-        return step
-
-    plain, _ = answer(mixed()[:16], turns=2)
-    recorded, facts = answer(mixed()[:16], turns=2, record=record)
-    assert tokens(recorded) == tokens(plain)
-    assert 1 <= made[0] <= len({row_bucket(rows) for rows in range(1, 9)})
-    assert facts.steps_replayed > 20
-
-
 def test_drafts_are_verified_over_pages() -> None:
     requests = [request(n, prompt(n, 12) * 3, max_new_tokens=30) for n in range(6)]
     plain, _ = answer(requests)
@@ -418,9 +405,35 @@ def test_a_trial_pass_tells_its_memory_from_that_of_the_pages() -> None:
     assert trial.pass_bytes == 10**6 - 7 * trial.block_bytes
 
 
+def test_recordings_are_counted_before_the_pages_are_sized() -> None:
+    """Two are made, with the memory of the largest, and the second stands for the others."""
+    left = iter([1000, 700, 680, 1000, 700])
+    assert try_recording(llama(layers=1), (1, 2, 4, 8, 16), Replays(), free=lambda device: next(left)) == 300 + 4 * 20
+    assert try_recording(llama(layers=1), (16,), Replays(), free=lambda device: next(left)) == 300
+    device = torch.device("cuda")
+    trial = Trial(pass_bytes=0, block_bytes=1000, recorded_bytes=50_000)
+    assert page_tokens(trial, device, lambda device: 10**6) == 900 * BLOCK_SIZE
+    with pytest.raises(EnvironmentFault, match=r"0\.05 GB of recorded steps"):
+        page_tokens(trial._replace(recorded_bytes=5 * 10**7), device, lambda device: 10**7)
+
+    def refused(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    assert try_recording(llama(layers=1), (1, 2), refused, free=lambda device: 1000) == 0
+
+
+def test_a_trial_pass_that_does_not_fit_is_said_in_a_sentence() -> None:
+    def peak(device: torch.device, run: Callable[[], None]) -> int:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(EnvironmentFault, match=r"for one pass; free the device, lower engine.max_batch_rows"):
+        try_largest(llama(layers=1), 100, 8, peak)
+
+
 @pytest.mark.parametrize("name", ["gemma2, window 50", "gpt_oss, window 50"])
 def test_an_accelerators_own_backends_serve_the_pages(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its choice for the CPU is torch's operators: what is tried is that both speak of the same layout."""
+    """Their trial, of shorter rows as the interpreter is slow, and that all speak of the same layout."""
+    monkeypatch.setattr("batchchat.engines.continuous.paged.trial._LENGTHS", (1, 20))
     model = next(architecture for architecture in ARCHITECTURES if architecture.name == name).model()
     requests = [request(n, prompt(n, 30 * n + 1), max_new_tokens=3) for n in range(4)]
     found = []

@@ -58,7 +58,8 @@ class Scheduling(RuleBasedStateMachine):
                 sequence = span.sequence
                 for token in [*span.drafts[:accepted], 1 + sequence.request.index % 3]:
                     if not sequence.answer.done:
-                        sequence.add(token, None)
+                        sequence.choose()
+                        sequence.read(token, None)
                 if span.drafts:
                     self.scheduler.settle(sequence)
                 if sequence.answer.done:

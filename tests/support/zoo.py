@@ -132,7 +132,7 @@ class Clock:
     batches: list[tuple[int, int, int, int]] = field(default_factory=list)
     events: list[tuple[str, str]] = field(default_factory=list)
 
-    def now(self) -> float:
+    def now(self, wait: bool = True) -> float:
         self.time += 1.0
         return self.time
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +11,14 @@ import torch
 
 from batchchat.engines.base import EngineConfig, EngineContext
 from batchchat.engines.continuous.acceleration import acceleration
-from batchchat.engines.continuous.admission.batch_invariance import rows_are_independent
+from batchchat.engines.continuous.admission.batch_invariance import passes_can_be_shared, rows_are_independent
 from batchchat.engines.continuous.admission.self_check import self_check
-from batchchat.engines.continuous.engine import ContinuousEngine, pass_sizes
-from batchchat.engines.continuous.graphs import record_cuda
-from batchchat.engines.continuous.paged.sizing import page_tokens, try_largest
+from batchchat.engines.continuous.engine import ContinuousEngine
+from batchchat.engines.continuous.graphs import CudaGraphs
+from batchchat.engines.continuous.paged.sizing import page_tokens, try_largest, try_recording
+from batchchat.engines.continuous.passes import decode_sizes, fixed_sizes, pass_sizes
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
+from batchchat.engines.loading import load
 from batchchat.errors import UsageError
 from batchchat.models import load_generation_defaults
 from batchchat.prompts import resolve_settings
@@ -23,9 +26,7 @@ from batchchat.prompts import resolve_settings
 
 def build(context: EngineContext) -> ContinuousEngine:
     """The engine of a recipe: loads its model. Raises UsageError, with the reason, where it cannot be run."""
-    from batchchat.models import load_model
-
-    model = load_model(context.recipe.model)
+    model = load(context)
     engine, reason = try_build(model, context)
     if engine is None:
         raise UsageError(
@@ -42,18 +43,39 @@ def try_build(
     flags = _flags(context)
     if flags:
         return None, f"it does not know {flags[0]}"
-    undo = prepare(model)
+    undoing = ExitStack()
+    engine = None
+    try:
+        undoing.callback(prepare(model))
+        engine, reason = _build(model, context, drafter, undoing)
+    finally:
+        if engine is None:
+            undoing.close()
+    return engine, reason
+
+
+def _build(
+    model: Any, context: EngineContext, drafter: Drafter | None, undoing: ExitStack
+) -> tuple[ContinuousEngine | None, str]:
+    """The engine for a prepared model, or why there is none. `undoing` holds what undoes what was changed for it."""
     found = self_check(model, context.recipe.engine.reproducible == "strict")
     if found.reason is not None:
-        undo()
         return None, found.reason
     if found.difference is not None:
         context.meter.event(
             "self_check", f"logits differ from the plain forward by {found.difference:.2g} standard deviations"
         )
+    for name, why in ({} if found.pages is None else found.pages.not_by).items():
+        context.meter.event("attention_fallback", f"{name} does not attend over the pages: {why}")
     config = _config(model, context)
+    drafter = drafter or _drafter(model, context, undoing)
     if config.batch_invariant:
-        config = replace(config, products_are_invariant=rows_are_independent(model, pass_sizes(config.max_rows)))
+        proven = _strict(model, config)
+        if proven is None:
+            return None, "its products give a row other bits at another place of a pass, which strict mode rules out"
+        config = proven
+    if config.max_tokens == 0:
+        config = replace(config, max_tokens=_page_tokens(model, config))
     engine = ContinuousEngine(
         model,
         context.codec,
@@ -61,11 +83,21 @@ def try_build(
         config,
         on_token=context.on_token,
         budget=context.budget,
-        drafter=drafter or _drafter(model, context),
-        record=record_cuda if config.record_graphs else None,
-        undo=undo,
+        drafter=drafter,
+        record=CudaGraphs(_device(model)) if config.record_graphs else None,
+        undo=undoing.close,
     )
     return engine, ""
+
+
+def _strict(model: Any, config: EngineConfig) -> EngineConfig | None:
+    """What passes a trial allows in strict mode: of any size, of fixed sizes that are shared, or on a CPU, where each
+    prompt has one for itself, of fixed size. None where nothing is known to give the same bits."""
+    if rows_are_independent(model, pass_sizes(config.max_rows)):
+        return replace(config, products_are_invariant=True)
+    if _device(model).type == "cpu":
+        return config
+    return replace(config, shared_passes=True) if passes_can_be_shared(model, *fixed_sizes(config.max_rows)) else None
 
 
 def prepare(model: Any) -> Callable[[], None]:
@@ -76,12 +108,10 @@ def prepare(model: Any) -> Callable[[], None]:
 
 def _config(model: Any, context: EngineContext) -> EngineConfig:
     section, draft, device = context.recipe.engine, context.recipe.model.draft, _device(model)
-    max_tokens = section.max_batch_tokens
-    if max_tokens is None:
-        max_tokens = section.batch_tokens if device.type == "cpu" else _page_tokens(model, section.max_batch_rows)
+    measured = section.max_batch_tokens is None and device.type != "cpu"
     return EngineConfig(
         max_rows=section.max_batch_rows,
-        max_tokens=max_tokens,
+        max_tokens=0 if measured else section.batch_tokens,
         batch_invariant=section.reproducible == "strict",
         always_draft=draft is not None and draft.force,
         record_graphs=section.cuda_graphs and _is_on_one_gpu(model),
@@ -89,9 +119,14 @@ def _config(model: Any, context: EngineContext) -> EngineConfig:
     )
 
 
-def _page_tokens(model: Any, max_rows: int) -> int:
-    """Tokens whose keys and values an accelerator holds beside the weights and a pass of the largest size."""
-    return page_tokens(try_largest(model, max(pass_sizes(max_rows)), max_rows), _device(model))
+def _page_tokens(model: Any, config: EngineConfig) -> int:
+    """Tokens whose keys and values an accelerator holds beside the weights, a pass of the largest size, and recordings
+    of steps."""
+    trial = try_largest(model, max(pass_sizes(config.max_rows)), config.max_rows)
+    if config.record_graphs:
+        recorded = try_recording(model, decode_sizes(config), CudaGraphs(_device(model)), config.batch_invariant)
+        trial = trial._replace(recorded_bytes=recorded)
+    return page_tokens(trial, _device(model))
 
 
 def _device(model: Any) -> torch.device:
@@ -113,7 +148,7 @@ def _is_on_one_gpu(model: Any) -> bool:
     return len({str(place) for place in places.values()}) == 1 and model.device.type == "cuda"
 
 
-def _drafter(model: Any, context: EngineContext) -> Drafter | None:
+def _drafter(model: Any, context: EngineContext, undoing: ExitStack) -> Drafter | None:
     """What the recipe's `model.draft` asks for."""
     from batchchat.models.draft import load_draft
 
@@ -123,6 +158,6 @@ def _drafter(model: Any, context: EngineContext) -> Drafter | None:
     small = load_draft(context.recipe.model, model, context.codec.tokenizer)
     if small is None:
         return LookUp(draft.tokens, draft.ngram)
-    prepare(small)
+    undoing.callback(prepare(small))
     vocab_size = int(model.get_output_embeddings().weight.shape[0])
     return ModelDrafts(small, draft.name, draft.tokens, context.recipe.engine.batch_tokens, vocab_size)

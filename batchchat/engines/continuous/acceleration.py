@@ -11,7 +11,7 @@ import torch
 from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.batch import Pass
 
-ACCELERATIONS: dict[str, str] = {"cpu": "batchchat.engines.cpu"}
+ACCELERATIONS: dict[str, str] = {"cpu": "batchchat.engines.cpu", "cuda": "batchchat.engines.cuda.acceleration"}
 """Device type to the module that is its `Acceleration`; imported only when a model lies there."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from batchchat.engines.continuous.acceleration import Acceleration
     from batchchat.engines.continuous.attention_spec import AttentionSpec
     from batchchat.engines.continuous.batch import Span
+    from batchchat.engines.facts import AttentionFacts
 
 
 class Allocation(Protocol):
@@ -71,28 +72,6 @@ class PackedPass(Protocol):
 
     @property
     def size(self) -> int: ...
-
-    @property
-    def layout(self) -> Any:
-        """All but the values in its inputs, which a recording is made for; changes where the tensors behind it move.
-        None where recordings are of no use."""
-        ...
-
-    def inputs(self) -> Iterable[torch.Tensor]:
-        """The tensors that differ between passes of one layout."""
-        ...
-
-    def own_inputs(self) -> PackedPass:
-        """The same pass on tensors of its own, into which other passes of its layout can be filled."""
-        ...
-
-    def fill(self, other: Any) -> None:
-        """Take the inputs of another pass of the same layout."""
-        ...
-
-    def begin(self) -> None:
-        """Forget what was derived from the inputs: they were filled anew."""
-        ...
 
 
 class KVStore(Protocol[Held]):
@@ -172,6 +151,19 @@ class KVStore(Protocol[Held]):
     ) -> Any:
         """A pass of at least `size` tokens over `spans`, for which there is room, with at least `num_logits` logits.
         `batch_invariant`: of just that size, and a token's attention depends on its own sequence alone."""
+        ...
+
+    def attended_by(self) -> AttentionFacts | None:
+        """Who attends over pages; None where there are none."""
+        ...
+
+    @property
+    def gathers(self) -> bool:
+        """Whether attention takes as long as if all sequences were of the greatest length, once it is recorded."""
+        ...
+
+    def blank(self, rows: int, device: torch.device, batch_invariant: bool) -> Any | None:
+        """A pass of `rows` rows that hold nothing, for recordings to be made of; None where they are of no use."""
         ...
 
     def attend(

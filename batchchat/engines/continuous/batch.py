@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -176,48 +176,6 @@ class Pass:
     @property
     def size(self) -> int:
         return self.input_ids.shape[1]
-
-    @property
-    def layout(self) -> Any:
-        """All but the values in its inputs, which a recording is made for; None for passes with prompts."""
-        if self.prefilling:
-            return None
-        return (
-            tuple(tuple(tensor.shape) for tensor in self.inputs()),
-            tuple((id(g.pool), g.pool.version, g.first, g.last, g.count, g.num_rows, g.length) for g in self.decoding),
-            tuple(id(write.pool) for write in self.writes),
-            self.num_wanted,
-        )
-
-    def inputs(self) -> Iterator[torch.Tensor]:
-        yield from (self.input_ids, self.position_ids, self.wanted)
-        for write in self.writes:
-            yield from (write.tokens, write.rows, write.places)
-        for group in self.decoding:
-            if group.rows is not None:
-                yield group.rows
-            yield group.lengths
-
-    def own_inputs(self) -> Pass:
-        """The same pass on copies of its input tensors."""
-        copied = {id(tensor): tensor.clone() for tensor in self.inputs()}
-
-        def own(part: Any, *names: str) -> Any:
-            return replace(part, **{name: copied.get(id(getattr(part, name))) for name in names})
-
-        writes = [own(write, "tokens", "rows", "places") for write in self.writes]
-        groups = [replace(own(group, "rows", "lengths"), masks={}) for group in self.decoding]
-        return replace(own(self, "input_ids", "position_ids", "wanted"), writes=writes, decoding=groups)
-
-    def fill(self, other: Pass) -> None:
-        """Take the inputs of another pass of this layout."""
-        for mine, theirs in zip(self.inputs(), other.inputs(), strict=True):
-            mine.copy_(theirs)
-
-    def begin(self) -> None:
-        """The inputs were filled anew: masks are made again from the lengths, within the recording."""
-        for group in self.decoding:
-            group.masks.clear()
 
     @property
     def num_tokens(self) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -14,30 +15,48 @@ from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.caches import make_cache
 from batchchat.engines.continuous.graphs import Record
 from batchchat.engines.continuous.model_runner import ModelRunner
+from batchchat.engines.continuous.passes import CHUNK, INVARIANT_CHUNK, Part, decode_sizes, parts
 from batchchat.engines.continuous.pools import bucket
 from batchchat.engines.continuous.scheduler import Scheduler
 from batchchat.engines.continuous.sequence import SequenceState
 from batchchat.engines.continuous.speculative.drafters import Drafter, Drafts
 from batchchat.engines.continuous.speculative.speculation import Speculation
+from batchchat.engines.continuous.writing import Chosen, Writing
 from batchchat.engines.facts import ContinuousFacts
 from batchchat.engines.memory import Budget, is_out_of_memory, release_memory, too_large
 from batchchat.engines.work import Work
 from batchchat.models.facts import model_facts
 from batchchat.prompts import Codec
-from batchchat.sampling import Choice, SamplerRows
+from batchchat.sampling import Reader
 from batchchat.schedule import Feed
 
-_CHUNK = 256
-_INVARIANT_CHUNK = 64
-_INVARIANT_ROWS = 16
 _WAIT_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step that was launched."""
+
+    spans: list[Span[SequenceState]]
+    sampled: list[Span[SequenceState]]
+    """Those of the sequences that get a token, in the order of the sampler's rows."""
+    parts: list[Part]
+    """Its passes, with the places that they really have."""
+    logits: torch.Tensor
+    chosen: Chosen
+    prompts: bool
+    """Whether it reads some."""
+    drafted: bool
+    """Whether drafts were asked for."""
+    began: float
 
 
 class ContinuousEngine:
     """Drains a feed through one model with up to `max_rows` requests in flight.
 
     `drafter` proposes tokens that are verified several at a time, where that is faster. `record` makes recordings of
-    steps (`graphs`). `undo` gives the model back its own way of computing when the engine is closed.
+    steps (`graphs`). `read_by`: how chosen tokens come to the host. `undo` gives the model back its own way of
+    computing when the engine is closed.
     """
 
     def __init__(
@@ -51,38 +70,43 @@ class ContinuousEngine:
         budget: Budget | None = None,
         drafter: Drafter | None = None,
         record: Record | None = None,
+        read_by: Reader | None = None,
         undo: Callable[[], None] = lambda: None,
     ):
         self._config = config
         self._batch_invariant = config.batch_invariant
         self._budget = budget or Budget()
         device = model.get_input_embeddings().weight.device
-        granularity = _INVARIANT_CHUNK if self._batch_invariant else 1
-        self._cache = make_cache(config.cache, device, config.max_tokens, granularity)
+        granularity = INVARIANT_CHUNK if self._batch_invariant else 1
+        longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self._cache = make_cache(config.cache, device, config.max_tokens, granularity, longest)
         self._cache.budget = self._budget.within(config.max_tokens)
         self._starved: SequenceState | None = None
         """The request for which memory ran out just now, with nothing left to give up."""
         self._held: list[Completion] = []
         """What ended in the last step and was not given away yet."""
-        self._runner = ModelRunner(model, self._cache, record, lambda why: meter.event("not_recorded", why))
-        self._scheduler = Scheduler(self._cache, config.max_rows, _CHUNK, self._batch_invariant)
+        self._unread: Step | None = None
+        """The last step, whose tokens the host does not know yet."""
+        self._read_at = 0.0
+        """When the last step's tokens were known."""
+        self._runner = ModelRunner(model, self._cache)
+        self._scheduler = Scheduler(self._cache, config.max_rows, CHUNK, self._batch_invariant)
         self._work = Work()
         self._codec = codec
         self._meter = meter
-        self._on_token = on_token
-        self._live: list[SequenceState] = []
-        """Sequences that write, in the order of the sampler's rows."""
-        self._vocab_size = int(model.get_output_embeddings().weight.shape[0])
-        self._sampler = SamplerRows(self._vocab_size, self._runner.device, texts=codec.token_texts)
+        vocab_size = int(model.get_output_embeddings().weight.shape[0])
+        self._writing = Writing(vocab_size, device, codec, on_token, read_by)
         self._speculation = None if drafter is None else Speculation(drafter, meter, config.always_draft)
         self._undo = undo
+        self._recording_seconds = 0.0
+        if record is not None:
+            self._record(record)
 
     def run(self, feed: Feed) -> Iterator[Completion]:
         try:
             yield from self._drain(feed)
         finally:  # nothing is left in flight unless the run is left early
-            self._scheduler.give_up()
-            self._keep_live()
+            self._give_up()
 
     def _drain(self, feed: Feed) -> Iterator[Completion]:
         while True:
@@ -92,6 +116,7 @@ class ContinuousEngine:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
+                yield from self._catch_up()
                 yield from self._after_out_of_memory()
                 continue
             for sequence in too_long:
@@ -99,36 +124,40 @@ class ContinuousEngine:
             if self._scheduler.running:
                 yield from self._step()
             elif self._scheduler.idle:
-                yield from self._give_away()
+                yield from self._catch_up()
                 if feed.exhausted:
                     return
                 feed.wait(_WAIT_SECONDS)
 
     def describe(self) -> ContinuousFacts:
+        recordings = self._runner.recordings
         return ContinuousFacts(
             **model_facts(self._runner.model).values(),
             engine="continuous",
             reproducible="strict" if self._batch_invariant else "fast",
-            passes=None
-            if not self._batch_invariant
-            else "of any size"
-            if self._config.products_are_invariant
-            else "of fixed size",
+            passes=self._passes(),
             computed_by=self._runner.computed_by,
+            pages=self._cache.attended_by(),
             work=self._work.facts(),
             max_rows=self._scheduler.max_rows,
             kv_budget_tokens=self._cache.budget,
             kv_peak_tokens=self._cache.peak_tokens,
             prompt_tokens_reused=self._scheduler.num_reused,
             preempted=self._scheduler.num_preempted,
-            steps_replayed=self._runner.num_replayed,
+            steps_recorded=0 if recordings is None else len(recordings),
+            recording_seconds=self._recording_seconds,
+            steps_replayed=0 if recordings is None else recordings.num_replayed,
             learned_batch_tokens=self._budget.tokens,
             drafts=None if self._speculation is None else self._speculation.describe(),
         )
 
+    def _passes(self) -> Literal["of any size", "of fixed size"] | None:
+        if not self._batch_invariant:
+            return None
+        return "of any size" if self._config.products_are_invariant else "of fixed size"
+
     def close(self) -> None:
-        self._scheduler.give_up()
-        self._keep_live()
+        self._give_up()
         self._cache.drop_idle()
         self._speculation = None
         self._undo()
@@ -136,13 +165,34 @@ class ContinuousEngine:
         del self._runner
         release_memory()
 
+    def _record(self, record: Record) -> None:
+        """Record the steps that only decode."""
+        began = self._meter.now()
+        sizes = decode_sizes(self._config)
+        try:
+            self._runner.record(record, sizes, self._batch_invariant)
+        except Exception as error:  # a model may do what cannot be recorded
+            words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            self._meter.event("not_recorded", f"steps cannot be recorded, and are computed one by one ({words})")
+            release_memory()
+        self._recording_seconds = self._meter.now() - began
+        if self._runner.recordings is not None:
+            self._meter.event(
+                "recorded", f"steps of {len(sizes)} numbers of rows were recorded in {self._recording_seconds:.1f} s"
+            )
+
+    def _give_up(self) -> None:
+        self._unread, self._held = None, []
+        self._scheduler.give_up()
+        self._writing.keep()
+
     def _take(self, feed: Feed) -> Iterator[Completion]:
         """Take as many requests as there is room for. What needs no model is answered at once."""
         while self._scheduler.room > 0:
             requests = feed.choose(self._scheduler.pick)
             if not requests:
                 return
-            now = self._meter.now()
+            now = self._meter.now(wait=False)
             answered = []
             for request in requests:
                 sequence = SequenceState(request, self._codec, now)
@@ -152,7 +202,7 @@ class ContinuousEngine:
                     flag = request.settings.flags[0][0]
                     reason = f"the continuous engine does not know {flag}; set engine.kind=pipeline"
                     answered.append(sequence.completion(now, reason))
-                elif (refused := self._sampler.refusal(request)) is not None:
+                elif (refused := self._writing.refusal(request)) is not None:
                     answered.append(sequence.completion(now, refused))
                 elif sequence.answer.done:
                     answered.append(sequence.completion(now))
@@ -161,50 +211,63 @@ class ContinuousEngine:
             yield from answered
 
     def _step(self) -> Iterator[Completion]:
-        """Compute the next tokens of everything in flight, and give back what ended."""
+        """Compute the next tokens of everything in flight, and give back what ended: before they are read where the
+        device runs ahead, with those of the step before."""
+        if self._unread is not None and not self._scheduler.can_go_ahead():
+            yield from self._catch_up()
         for sequence in self._scheduler.outgrown():
             self._scheduler.fail(sequence)
             yield self._too_long(sequence)
-        self._keep_live()
-        began = self._meter.now()
-        drafts = None if self._speculation is None else self._speculation.drafts(self._live, self._sampler)
+        self._writing.keep()
+        if not self._scheduler.running:
+            return
         try:
-            spans = self._plan(drafts or {})
-            place = {id(sequence): row for row, sequence in enumerate(self._live)}
-            spans.sort(key=lambda span: place.get(id(span.sequence), len(place)))
-            logits, passes = self._compute(spans)
+            step = self._launch()
         except Exception as error:  # whatever a model raises is tried again apart, and told where it happens again
-            yield from self._give_away()
+            yield from self._catch_up()
             yield from self._after_out_of_memory() if is_out_of_memory(error) else self._bisect(error)
             return
-        yield from self._give_away()  # an accelerator is computing now
-        self._starved = None
-        self._scheduler.advance(spans)
-        sampled = [span for span in spans if span.sampled]
-        self._begin([span.sequence for span in sampled if id(span.sequence) not in place])
-        self._held = self._write(logits, [span.drafts for span in sampled]) if sampled else []
-        for part, size in passes:
-            self._count(part, size)
-        seconds = self._meter.now() - began
-        self._work.add_pass(
-            prompts=len(spans) > len(place),
-            places=sum(size for _, size in passes),
-            outputs=len(logits),
-            seen=sum(span.count * span.end for span in spans),
-            cached=sum(span.end for span in spans),
-            seconds=seconds,
-            passes=len(passes),
-        )
-        if self._speculation is not None:
-            self._speculation.verified(sampled)
-            if len(spans) == len(place):
-                self._speculation.took(spans, drafts is not None, seconds)
+        yield from self._catch_up()  # an accelerator is computing now
+        self._starved, self._unread = None, step
+        if not self._config.overlap or self._speculation is not None:
+            self._held = self._read()
         if not self._config.overlap or not self._scheduler.running:
-            yield from self._give_away()
+            yield from self._catch_up()
 
-    def _give_away(self) -> Iterator[Completion]:
-        held, self._held = self._held, []
+    def _catch_up(self) -> Iterator[Completion]:
+        """Read the tokens of the last step, and give away what ended."""
+        held, self._held = [*self._held, *self._read()], []
         yield from held
+
+    def _launch(self) -> Step:
+        """Plan a step, compute its passes and choose its tokens, without a wait for any of it."""
+        began = self._meter.now(wait=False)
+        writing = self._writing
+        drafts = None if self._speculation is None else self._speculation.drafts(writing.live, writing.sampler)
+        spans = self._plan(drafts or {})
+        place = {id(sequence): row for row, sequence in enumerate(writing.live)}
+        spans.sort(key=lambda span: place.get(id(span.sequence), len(place)))
+        logits, passes = self._compute(spans)
+        sampled = [span for span in spans if span.sampled]
+        writing.begin([span.sequence for span in sampled if id(span.sequence) not in place])
+        firsts = list(accumulate((span.num_logits for span in sampled), initial=0))[:-1]
+        chosen = writing.choose(logits if len(logits) == len(firsts) else logits[firsts])
+        self._scheduler.advance(spans)
+        prompts = len(spans) > len(place)
+        return Step(spans, sampled, passes, logits, chosen, prompts, drafts is not None, began)
+
+    def _read(self) -> list[Completion]:
+        """The tokens of the last step. Returns the completions of what ends with them."""
+        if self._unread is None:
+            return []
+        step, self._unread = self._unread, None
+        taking = self._writing.read(step.chosen)
+        if self._speculation is not None:
+            self._writing.verify(step.logits, [span.drafts for span in step.sampled])
+        now = self._meter.now(wait=False)
+        self._account(step, taking, now - max(step.began, self._read_at))
+        self._read_at = now
+        return self._ended(taking, now)
 
     def _plan(self, drafts: Drafts) -> list[Span[SequenceState]]:
         """The spans of the next step. Sequences that lost their slots for it no longer write."""
@@ -212,106 +275,61 @@ class ContinuousEngine:
         spans = self._scheduler.plan(drafts)
         if self._scheduler.num_preempted > preempted:
             self._meter.event("preempted", f"KV budget of {self._cache.budget} tokens spent; begun again later")
-        self._keep_live()
+        self._writing.keep()
         return spans
 
-    def _compute(
-        self, spans: list[Span[SequenceState]]
-    ) -> tuple[torch.Tensor, list[tuple[list[Span[SequenceState]], int]]]:
-        """Run the passes of a step. Logits `[places, vocabulary]` of the sampled spans, in their order, and what each
-        pass computed in how many places."""
-        now = self._meter.now()
+    def _compute(self, spans: list[Span[SequenceState]]) -> tuple[torch.Tensor, list[Part]]:
+        """Run the passes of a step. Logits `[places, vocabulary]` of the sampled spans, in their order, and the passes
+        with the places that they have."""
+        now = self._meter.now(wait=False)
         for span in spans:
             if span.sequence.started is None:
                 span.sequence.started = now
         logits, passes = [], []
-        for part, size, num_logits in self._parts(spans):
+        planned = list(parts(spans, self._config))
+        for part in planned:
+            own, size, num_logits = part
             work = self._cache.lay_out(
-                part, self._runner.device, size, num_logits, batch_invariant=self._batch_invariant
+                own, self._runner.device, size, num_logits, batch_invariant=self._batch_invariant
             )
-            logits.append(self._runner.forward(work))
-            passes.append((part, work.size))
+            self._writing.fill(work)
+            found = self._runner.forward(work)  # valid until the next pass
+            logits.append(found if len(planned) == 1 else found.clone())
+            passes.append(part._replace(size=work.size))
         return logits[0] if len(logits) == 1 else torch.cat(logits), passes
 
-    def _parts(self, spans: list[Span[SequenceState]]) -> Iterator[tuple[list[Span[SequenceState]], int, int]]:
-        """The step's spans in passes, each with its number of tokens and of logits: all in one with a little padding,
-        or in strict mode in passes of fixed size, unless they may have any."""
-        if not self._batch_invariant or self._config.products_are_invariant:
-            tokens, logits = sum(span.count for span in spans), sum(span.num_logits for span in spans)
-            least = 2 if self._batch_invariant else 1  # one row alone is summed up in another way
-            yield spans, max(least, _round_up(tokens)), max(least, _round_up(logits)) if logits else 0
-            return
-        writing = [span for span in spans if span.sequence.is_writing]
-        for first in range(0, len(writing), _INVARIANT_ROWS):
-            yield writing[first : first + _INVARIANT_ROWS], _INVARIANT_ROWS, _INVARIANT_ROWS
-        for span in spans:
-            if not span.sequence.is_writing:
-                yield [span], _INVARIANT_CHUNK, int(span.sampled)
+    def _account(self, step: Step, taking: list[SequenceState], seconds: float) -> None:
+        """A step took so long. `taking`: the sequences that took a token of it."""
+        took = {id(sequence) for sequence in taking}
+        for part in step.parts:
+            self._count(part, took)
+        self._work.add_pass(
+            prompts=step.prompts,
+            places=sum(part.size for part in step.parts),
+            outputs=len(step.logits),
+            seen=sum(span.count * span.end for span in step.spans),
+            cached=sum(span.end for span in step.spans),
+            seconds=seconds,
+            passes=len(step.parts),
+        )
+        if self._speculation is not None:
+            self._speculation.verified(step.sampled)
+            if not step.prompts:
+                self._speculation.took(step.spans, step.drafted, seconds)
 
-    def _count(self, part: list[Span[SequenceState]], size: int) -> None:
-        reading = [span for span in part if span.known <= span.sequence.num_prompt]
+    def _count(self, part: Part, took: set[int]) -> None:
+        reading = [span for span in part.spans if span.known <= span.sequence.num_prompt]
         # An answer's first token comes from the prompt's last place, so it has no place of its own among the computed.
-        places = size + sum(span.sampled for span in reading)
-        generated = sum(len(span.sequence.tokens) - span.known for span in part if span.sampled)
-        self._meter.batch(len(part), sum(span.count for span in reading), generated, places)
+        places = part.size + sum(span.sampled for span in reading)
+        writing = [span for span in part.spans if span.sampled and id(span.sequence) in took]
+        generated = sum(span.sequence.num_known - span.known for span in writing)
+        self._meter.batch(len(part.spans), sum(span.count for span in reading), generated, places)
 
-    def _begin(self, sequences: list[SequenceState]) -> None:
-        """Sequences whose prompt is computed begin to write."""
-        if sequences:
-            self._live += sequences
-            self._sampler.extend([sequence.request for sequence in sequences])
-
-    def _keep_live(self) -> None:
-        """Drop the sampler's rows of sequences that are no longer in flight."""
-        keep = [row for row, sequence in enumerate(self._live) if sequence.slot is not None]
-        if len(keep) < len(self._live):
-            self._live = [self._live[row] for row in keep]
-            self._sampler.select(keep)
-
-    def _write(self, logits: torch.Tensor, drafts: list[tuple[int, ...]]) -> list[Completion]:
-        """Choose the next tokens of every writing sequence: one, and a further one for each draft that was right.
-        Returns the completions of those that end with them."""
-        firsts = list(accumulate((1 + len(draft) for draft in drafts), initial=0))
-        going_on = list(range(len(self._live)))
-        for number in range(1 + max(map(len, drafts))):
-            if number == 0:
-                choice = self._sampler.choose(logits if len(logits) == len(self._live) else logits[firsts[:-1]])
-            else:
-                places = list(firsts[:-1])
-                for row in going_on:
-                    places[row] += number
-                choice = self._sampler.choose(logits[places])
-            self._sampler.append(choice.ids, going_on)
-            ids = self._take_choice(choice, going_on)
-            going_on = [
-                row
-                for row in going_on
-                if number < len(drafts[row]) and ids[row] == drafts[row][number] and not self._live[row].answer.done
-            ]
-            if not going_on:
-                break
-        return self._ended(drafts)
-
-    def _take_choice(self, choice: Choice, rows: list[int]) -> list[int]:
-        """Give the chosen tokens to the sequences of these rows. All ids."""
-        ids, failed = choice.ids.tolist(), choice.failed.tolist()
-        for row in rows:
-            sequence = self._live[row]
-            if failed[row]:
-                step = len(sequence.answer.token_ids) + 1
-                reason = f"the model's logits for token {step} of the answer are not numbers; try model.dtype=float32"
-                sequence.answer.fail(reason)
-            else:
-                sequence.add(ids[row], None if choice.logprobs is None else choice.logprobs[row])
-                self._report_token(sequence)
-        return ids
-
-    def _ended(self, drafts: list[tuple[int, ...]]) -> list[Completion]:
+    def _ended(self, taking: list[SequenceState], now: float) -> list[Completion]:
         """Settle what the sequences computed, and give up the slots of those that are done."""
-        now = self._meter.now()
         done = []
-        for sequence, draft in zip(self._live, drafts, strict=True):
-            if draft:
+        for sequence in taking:
+            if self._speculation is not None or sequence.answer.done:
                 self._scheduler.settle(sequence)
             if not sequence.answer.done:
                 continue
@@ -320,24 +338,18 @@ class ContinuousEngine:
             else:
                 self._scheduler.fail(sequence)
             done.append(sequence.completion(now))
-        self._keep_live()
+        self._writing.keep()
         return done
-
-    def _report_token(self, sequence: SequenceState) -> None:
-        written = len(sequence.answer.token_ids)
-        if self._on_token is not None and written > sequence.num_reported:
-            self._on_token(sequence.request, sequence.tokens[-1])
-            sequence.num_reported = written
 
     def _bisect(self, error: Exception) -> Iterator[Completion]:
         """A step failed: its requests are computed again apart, and the one that fails alone is an error."""
         words = " ".join(f"{type(error).__name__}: {error}".split())[:400]
         guilty = self._scheduler.bisect()
-        self._keep_live()
+        self._writing.keep()
         if guilty is None:
             self._meter.event("retry", f"a step failed ({words}); its requests are computed again apart")
         else:
-            yield guilty.completion(self._meter.now(), f"the model failed on this request alone ({words})")
+            yield guilty.completion(self._meter.now(wait=False), f"the model failed on this request alone ({words})")
 
     def _after_out_of_memory(self) -> Iterator[Completion]:
         """Memory ran out: what is in flight gets less of it, for the rest of the run. Where nothing is left to give up,
@@ -350,7 +362,7 @@ class ContinuousEngine:
             self._budget.did_not_fit(held if allocating is None else 2 * held)
             self._cache.budget = self._budget.within(self._cache.limit)
         eased = bool(running) if allocating is not None else self._scheduler.shrink(self._cache.budget)
-        self._keep_live()
+        self._writing.keep()
         self._cache.drop_idle()
         release_memory()
         if eased:
@@ -358,8 +370,8 @@ class ContinuousEngine:
         starved = running[0] if allocating is None else allocating
         if starved is self._starved:
             self._scheduler.drop(starved)
-            self._keep_live()
-            yield starved.completion(self._meter.now(), too_large(starved.request))
+            self._writing.keep()
+            yield starved.completion(self._meter.now(wait=False), too_large(starved.request))
         self._starved = starved
 
     def _too_long(self, sequence: SequenceState) -> Completion:
@@ -368,15 +380,4 @@ class ContinuousEngine:
             f"{length} tokens of prompt and answer do not fit into the KV budget of {budget} tokens; "
             f"raise engine.max_batch_tokens to {bucket(2 * length)}"
         )
-        return sequence.completion(self._meter.now(), reason)
-
-
-def _round_up(count: int) -> int:
-    """A number of rows that products see more often: the first one of a shape costs as much as ten later ones."""
-    step = 1 if count <= 8 else 4 if count <= 64 else 16
-    return -(-count // step) * step
-
-
-def pass_sizes(max_rows: int) -> set[int]:
-    """The numbers of places and of logits that strict passes may have with up to `max_rows` requests in flight."""
-    return {_round_up(count) for count in range(2, max_rows + _CHUNK + 1)}
+        return sequence.completion(self._meter.now(wait=False), reason)

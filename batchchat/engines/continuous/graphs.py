@@ -1,115 +1,78 @@
-"""Steps that only decode, recorded once and replayed: on a GPU the launching of many small kernels costs more than the
-kernels do.
+"""Steps that only decode, recorded at the start for some numbers of rows and replayed: on a GPU the launching of many
+small kernels costs more than the kernels do.
 
-A recorded pass reads its inputs from tensors of its own, and runs on the slots' tensors where these were when it was
-recorded. So it is replayed for passes of the same layout only, and forgotten when a pool moves.
+Block tables and lengths are inputs of a pass, so one recording serves every mixture of lengths. All recordings read
+their inputs from the same memory, into which each pass is filled.
+(Recorded steps for buckets of rows: nano-vllm, https://docs.vllm.ai/en/latest/design/cuda_graphs.html)
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection
 
 import torch
 
-from batchchat.engines.continuous.base import PackedPass
+from batchchat.engines.continuous.paged.batch import PagedPass
 
-Compute = Callable[[PackedPass], torch.Tensor]
+Compute = Callable[[PagedPass], torch.Tensor]
 """Runs the model over a pass: logits `[wanted, vocabulary]`."""
 Record = Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]]
-"""From a computation without arguments to its replay."""
-
-_SIGHTINGS = 4
-"""How often a layout must come before it is recorded: that takes as long as many steps."""
-_REMEMBERED = 10_000
-"""Layouts whose sightings are counted at a time: a long run has ever new ones."""
-_MOST = 96
-"""Recordings that are kept, those used last."""
+"""From a computation without arguments to its replay, which gives its result in the same memory each time."""
 
 
-@dataclass(slots=True)
-class _Recorded:
-    work: PackedPass
-    replay: Callable[[], torch.Tensor]
+class Recordings:
+    """Of passes with so many rows. `blank` is a pass of the largest number, on whose memory all are recorded; the
+    largest comes first, as its memory serves the others."""
 
-
-class Recorder:
-    """Replays passes where it can. `record` makes the recordings, `told` hears why there will be none."""
-
-    def __init__(self, compute: Compute, record: Record, told: Callable[[str], None]):
-        self._compute = compute
-        self._record: Record | None = record
-        self._told = told
-        self._seen: Counter[Any] = Counter()
-        self._recorded: OrderedDict[Any, _Recorded] = OrderedDict()
+    def __init__(self, compute: Compute, record: Record, blank: PagedPass, sizes: Collection[int]):
+        self._passes = {rows: blank.first(rows) for rows in sorted(sizes, reverse=True)}
+        self._width = blank.tables.shape[1]
+        self._replays = {rows: record(_step(compute, own)) for rows, own in self._passes.items()}
         self.num_replayed = 0
 
-    def forward(self, work: PackedPass) -> torch.Tensor:
-        """The pass's logits. They are valid until the next pass."""
-        layout = work.layout
-        if self._record is None or layout is None:
-            return self._compute(work)
-        found = self._recorded.get(layout)
-        if found is None:
-            found = self._begin(layout, work)
-        if found is None:
-            return self._compute(work)
-        self._recorded.move_to_end(layout)
-        found.work.fill(work)
+    def __len__(self) -> int:
+        return len(self._replays)
+
+    def serve(self, work: PagedPass) -> bool:
+        """Whether there is a recording for a pass."""
+        return work.num_rows in self._replays and work.tables.shape[1] <= self._width
+
+    def replay(self, work: PagedPass) -> torch.Tensor:
+        """The logits of a pass that is served, valid until the next one."""
+        rows = work.size
+        self._passes[rows].fill(work)
         self.num_replayed += 1
-        return found.replay()[: work.num_wanted]
-
-    def _begin(self, layout: Any, work: PackedPass) -> _Recorded | None:
-        """A recording of this layout, once it has come often enough."""
-        if len(self._seen) > _REMEMBERED:
-            self._seen.clear()
-        self._seen[layout] += 1
-        if self._seen[layout] < _SIGHTINGS or self._record is None:
-            return None
-        own = work.own_inputs()
-
-        def step() -> torch.Tensor:
-            own.begin()
-            return self._compute(own)
-
-        try:
-            found = _Recorded(own, self._record(step))
-        except Exception as error:  # a model may do what cannot be recorded; it is computed plainly then
-            self._record = None
-            self._recorded.clear()
-            self._told(f"steps cannot be recorded ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
-            return None
-        self._forget_moved()
-        self._recorded[layout] = found
-        if len(self._recorded) > _MOST:
-            self._recorded.popitem(last=False)
-        return found
-
-    def _forget_moved(self) -> None:
-        """Drop recordings over pools that have moved since."""
-        moved = [layout for layout, found in self._recorded.items() if found.work.layout != layout]
-        for layout in moved:
-            del self._recorded[layout]
-            self._seen.pop(layout, None)
+        return self._replays[rows]()[: work.num_wanted]
 
 
-def record_cuda(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-    """A computation as a CUDA graph. It is run twice before, as kernels choose their plans when they first run; what it
-    writes into slots is the same each time."""
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(2):
-            step()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        logits = step()
+def _step(compute: Compute, work: PagedPass) -> Callable[[], torch.Tensor]:
+    return lambda: compute(work)
 
-    def replay() -> torch.Tensor:
-        graph.replay()
-        return logits
 
-    return replay
+class CudaGraphs:
+    """Makes recordings as CUDA graphs that share their memory: one is replayed at a time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool: tuple[int, int] | None = None
+
+    def __call__(self, step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        """A computation is run twice before it is recorded, as kernels are compiled and choose their plans when they
+        first run; rows that hold nothing write nothing."""
+        with torch.cuda.device(self._device):
+            aside, main = torch.cuda.Stream(), torch.cuda.current_stream()
+            aside.wait_stream(main)
+            with torch.cuda.stream(aside):
+                for _ in range(2):
+                    step()
+            main.wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # others may watch it
+                logits = step()
+        self._pool = graph.pool()
+
+        def replay() -> torch.Tensor:
+            graph.replay()
+            return logits
+
+        return replay

@@ -186,6 +186,14 @@ class KVCache:
         """See `build_pass`."""
         return build_pass(spans, device, size, num_logits, batch_invariant=batch_invariant)
 
+    gathers = False
+
+    def attended_by(self) -> None:
+        """Slots are attended over in place."""
+
+    def blank(self, rows: int, device: torch.device, batch_invariant: bool) -> None:
+        """Passes over slots are not recorded: where the slots lie changes with every row that comes or goes."""
+
     def attend(
         self,
         work: Pass,

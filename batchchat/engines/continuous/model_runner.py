@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -14,8 +14,9 @@ from transformers import AttentionInterface, Cache
 from batchchat.engines.continuous.acceleration import acceleration
 from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.base import KVStore, PackedPass
-from batchchat.engines.continuous.graphs import Record, Recorder
+from batchchat.engines.continuous.graphs import Record, Recordings
 from batchchat.engines.continuous.kv_cache import KVCache
+from batchchat.engines.continuous.paged.batch import PagedPass
 
 _NAME = "batchchat_slots"
 """What models are told as the name of their attention function, for the time of a pass."""
@@ -56,17 +57,9 @@ class PassCache(Cache):
 
 
 class ModelRunner:
-    """A model bound to a KV cache. `record` makes recordings of steps that only decode; `told` hears why it cannot.
-    `by_modules`: the model's own modules compute, even if it has a program."""
+    """A model bound to a KV cache. `by_modules`: the model's own modules compute, even if it has a program."""
 
-    def __init__(
-        self,
-        model: Any,
-        cache: KVStore[Any],
-        record: Record | None = None,
-        told: Callable[[str], None] = lambda reason: None,
-        by_modules: bool = False,
-    ):
+    def __init__(self, model: Any, cache: KVStore[Any], by_modules: bool = False):
         self.model = model
         self.cache = cache
         self.device: torch.device = model.get_input_embeddings().weight.device
@@ -78,7 +71,7 @@ class ModelRunner:
         self._configs = _configs(model)
         slots = isinstance(cache, KVCache) and not by_modules
         self._program: Lowered | None = PROGRAMS.get(model) if slots else None
-        self._recorder = None if record is None else Recorder(self._compute, record, told)
+        self.recordings: Recordings | None = None
 
     @property
     def current(self) -> PackedPass:
@@ -89,9 +82,21 @@ class ModelRunner:
     def forward(self, work: PackedPass, every: bool = False) -> torch.Tensor:
         """Compute a pass. Logits `[wanted, vocabulary]`, or with `every` those of all its places; valid until the next
         pass."""
-        if self._recorder is None or every:
+        if self.recordings is None or every or not isinstance(work, PagedPass) or not self.recordings.serve(work):
             return self._compute(work, every)
-        return self._recorder.forward(work)
+        return self.recordings.replay(work)
+
+    @torch.inference_mode()
+    def record(self, record: Record, sizes: Collection[int], batch_invariant: bool) -> None:
+        """Make recordings of passes that only decode, with so many rows, where the cache's can be recorded. Raises
+        whatever a model raises that does what cannot be; it is computed plainly then."""
+        blank = self.cache.blank(max(sizes), self.device, batch_invariant)
+        if blank is None:
+            return
+        self._compute(blank.first(1, width=1))  # from then on it is known who attends
+        if self.cache.gathers:
+            raise UnsupportedModelError("its attention copies all blocks that a table could name")
+        self.recordings = Recordings(self._compute, record, blank, sizes)
 
     @property
     def computed_by(self) -> str:
@@ -99,11 +104,6 @@ class ModelRunner:
         if self._program is not None:
             return "program"
         return "kernels" if self._faster is not None and self._faster.has_kernels() else "torch"
-
-    @property
-    def num_replayed(self) -> int:
-        """Passes that were replayed from recordings."""
-        return 0 if self._recorder is None else self._recorder.num_replayed
 
     def _compute(self, work: PackedPass, every: bool = False) -> torch.Tensor:
         if self._program is not None:
@@ -164,9 +164,8 @@ class ModelRunner:
             raise UnsupportedModelError("its attention adds a bias of its own")
         layer: int = module.layer_idx  # every attention module of a decoder has it
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        faster = self._faster if self._recorder is None else None  # a recording repeats torch's operators only
         spec = self.scorings[layer] = AttentionSpec(scale, sliding_window, softcap, s_aux)
-        return self.cache.attend(self.current, layer, query, key, value, spec, faster), None
+        return self.cache.attend(self.current, layer, query, key, value, spec, self._faster), None
 
 
 def _attention(module: torch.nn.Module, *tensors: Any, **settings: Any) -> tuple[torch.Tensor, None]:

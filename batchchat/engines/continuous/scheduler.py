@@ -88,10 +88,10 @@ class Scheduler:
 
         Where memory runs out the youngest sequence gives up its slot and waits again. Drafts take no one's slot.
         """
-        for sequence in list(self.running):
+        for sequence in self._going_on():
             while sequence.slot is not None and not self.cache.grow(sequence.slot, len(sequence.tokens)):
                 self._preempt(self.running[-1])
-        writing = [sequence for sequence in self.running if sequence.is_writing]
+        writing = [sequence for sequence in self._going_on() if sequence.is_writing]
         spans = []
         for sequence in writing:
             draft = drafts.get(sequence, ())
@@ -101,6 +101,16 @@ class Scheduler:
         for sequence, count in self._chunks():
             spans.append(Span(sequence, sequence.placed.computed, count, count == sequence.num_pending))
         return spans
+
+    def can_go_ahead(self) -> bool:
+        """Whether there is something to compute before the tokens of the last step are read, and room for all of it:
+        no one gives up its slot for a sequence that may have ended."""
+        going_on = self._going_on()
+        room = all(self.cache.grow(sequence.placed, len(sequence.tokens)) for sequence in going_on)
+        return bool(going_on) and room and not self.outgrown()
+
+    def _going_on(self) -> list[SequenceState]:
+        return [sequence for sequence in self.running if not sequence.is_complete]
 
     def _chunks(self) -> Iterator[tuple[SequenceState, int]]:
         """How many prompt tokens of which sequences this step takes: half of them are for the one admitted first, the
@@ -126,21 +136,26 @@ class Scheduler:
 
     def outgrown(self) -> list[SequenceState]:
         """Sequences in flight whose next token would not fit even if they were alone."""
-        return [sequence for sequence in self.running if not self.cache.fits(len(sequence.tokens))]
+        return [sequence for sequence in self._going_on() if not self.cache.fits(len(sequence.tokens))]
 
     def advance(self, spans: Iterable[Span[SequenceState]]) -> None:
         """The tokens of `spans` are computed."""
         for span in spans:
-            slot = span.slot
-            self.cache.advance(slot, span.end, min(span.end, slot.promised) if self.batch_invariant else span.end)
+            self._advance(span.sequence, span.end)
+
+    def _advance(self, sequence: SequenceState, computed: int) -> None:
+        """Others may take over what is computed of tokens that the host knows; in strict mode of the prompt alone."""
+        slot = sequence.placed
+        self.cache.advance(slot, computed, min(computed, slot.promised if self.batch_invariant else sequence.num_known))
 
     def settle(self, sequence: SequenceState) -> None:
-        """The sequence's next token is chosen: what was computed of drafts beyond it counts no more."""
-        self.cache.cut(sequence.placed, len(sequence.tokens) - 1)
+        """The sequence's next token is known: what was computed of drafts, or ahead, beyond it counts no more."""
+        self.cache.cut(sequence.placed, sequence.num_known - 1)
 
     def finish(self, sequence: SequenceState) -> None:
         """The sequence is done. What it computed stays for prompts that begin with it."""
         self.running.remove(sequence)
+        self._advance(sequence, sequence.placed.computed)
         self.cache.retire(sequence.placed)
         sequence.slot = None
 

@@ -9,16 +9,23 @@ from batchchat.engines.answer import OpenAnswer
 from batchchat.engines.continuous.base import Allocation
 from batchchat.prompts import Codec
 
+UNREAD = 0
+"""Stands for a token that is known on the device only."""
+
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class SequenceState:
-    """A request, the tokens of its prompt and answer so far, and the slot that it has while it is being computed."""
+    """A request, the tokens of its prompt and answer so far, and the slot that it has while it is being computed.
+
+    The last `num_unread` tokens are chosen, and the host does not know them yet: they are `UNREAD` as long.
+    """
 
     request: Request
     codec: Codec
     queued: float
     tokens: list[int] = field(init=False)
     answer: OpenAnswer = field(init=False)
+    num_unread: int = field(default=0, init=False)
     slot: Allocation | None = field(default=None, init=False)
     started: float | None = None
     reached: int = 0
@@ -33,6 +40,7 @@ class SequenceState:
         """Forget the answer so far, to be computed again from the prompt."""
         self.tokens = list(self.request.prompt_ids)
         self.answer = OpenAnswer(self.request, self.codec)
+        self.num_unread = 0
         self.slot = None
 
     @property
@@ -55,10 +63,33 @@ class SequenceState:
         """Tokens that are known and not computed yet: one while the answer is being written."""
         return len(self.tokens) - self.placed.computed
 
-    def add(self, token_id: int, logprob: Logprob | None) -> None:
-        """The answer's next token."""
-        self.tokens.append(token_id)
+    @property
+    def num_known(self) -> int:
+        """How many of its tokens the host knows."""
+        return len(self.tokens) - self.num_unread
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no further token may be chosen: its last one is, though perhaps not read."""
+        return len(self.tokens) - self.num_prompt >= self.request.settings.max_new_tokens
+
+    def choose(self) -> None:
+        """The answer's next token is chosen, and will be read later."""
+        self.tokens.append(UNREAD)
+        self.num_unread += 1
+
+    def read(self, token_id: int, logprob: Logprob | None) -> None:
+        """The first of the tokens that were not known. Where the answer ends with it, there are no others."""
+        self.tokens[-self.num_unread] = token_id
+        self.num_unread -= 1
         self.answer.add(token_id, logprob)
+        if self.answer.done:
+            self.drop_unread()
+
+    def drop_unread(self) -> None:
+        """The tokens that are not known belong to no answer."""
+        del self.tokens[self.num_known :]
+        self.num_unread = 0
 
     def completion(self, now: float, error: str | None = None) -> Completion:
         """What became of the request; with `error`, in one sentence, it failed."""

@@ -3,7 +3,6 @@ their own code: each is tried on a sample first."""
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from batchchat.engines.continuous.trials import is_close, norm_of, sample, takes_one_tensor
 from batchchat.engines.cpu.kernels import ops
 from batchchat.engines.cpu.kernels.code import FORMS
 
@@ -19,9 +19,6 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 
 _ROTARY = "apply_rotary_pos_emb"
 """What the modules of transformers' models call the function that turns queries and keys."""
-
-_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.04}
-"""Largest difference that rounding may explain, in standard deviations."""
 
 
 class FusedNorm:
@@ -42,20 +39,14 @@ class FusedNorm:
 @torch.inference_mode()
 def fused_norm(module: nn.Module) -> FusedNorm | None:
     """A forward for a root-mean-square norm, or None where the module is none or computes something else."""
-    parameters = dict(module.named_parameters())
-    epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    if "RMSNorm" not in type(module).__name__ or list(parameters) != ["weight"] or not isinstance(epsilon, float):
+    norm = norm_of(module)
+    if norm is None or norm.weight.dtype not in ops.STORED:
         return None
-    if not _takes_one_tensor(module):
-        return None
-    weight = parameters["weight"].detach()
-    if weight.dim() != 1 or weight.dtype not in ops.STORED:
-        return None
-    sample = _sample(3, len(weight), weight.dtype)
-    wanted = module.forward(sample)
-    forms = [FusedNorm(weight, epsilon, form, module.forward) for form in FORMS]
-    best = min(forms, key=lambda form: float((form(sample) - wanted).abs().sum()))
-    return best if _is_close(best(sample), wanted) else None
+    numbers = sample(3, len(norm.weight), norm.weight.dtype)
+    wanted = module.forward(numbers)
+    forms = [FusedNorm(*norm, form, module.forward) for form in FORMS]
+    best = min(forms, key=lambda form: float((form(numbers) - wanted).abs().sum()))
+    return best if is_close(best(numbers), wanted) else None
 
 
 class FusedGate:
@@ -76,17 +67,12 @@ def fused_gate(module: Any, product: Forward) -> FusedGate | None:
     `up_proj` joined."""
     if type(getattr(module, "down_proj", None)) is not nn.Linear or module.gate_proj.weight.dtype not in ops.STORED:
         return None
-    if not _takes_one_tensor(module):
+    if not takes_one_tensor(module):
         return None
     fused = FusedGate(product, module.down_proj)
-    sample = _sample(3, module.gate_proj.in_features, module.gate_proj.weight.dtype)
-    wanted = module(sample)
-    return fused if isinstance(wanted, torch.Tensor) and _is_close(fused(sample), wanted) else None
-
-
-def _takes_one_tensor(module: nn.Module) -> bool:
-    """Whether a module is called with nothing else, such as a gate (which may well be left out when it is tried)."""
-    return len(inspect.signature(module.forward).parameters) == 1
+    numbers = sample(3, module.gate_proj.in_features, module.gate_proj.weight.dtype)
+    wanted = module(numbers)
+    return fused if isinstance(wanted, torch.Tensor) and is_close(fused(numbers), wanted) else None
 
 
 class FusedRotary:
@@ -117,7 +103,7 @@ class FusedRotary:
     def is_right(self) -> bool:
         """Whether both ways give the same numbers."""
         for dtype in ops.STORED:
-            q, k = (_sample(5, heads * 8, dtype).view(1, 5, heads, 8).transpose(1, 2) for heads in (4, 2))
+            q, k = (sample(5, heads * 8, dtype).view(1, 5, heads, 8).transpose(1, 2) for heads in (4, 2))
             half = torch.linspace(0, 3, 20).view(1, 5, 4)
             angles = torch.cat((half, half), dim=-1)
             cosines, sines = angles.cos().to(dtype), angles.sin().to(dtype)
@@ -126,7 +112,7 @@ class FusedRotary:
             except (TypeError, ValueError, RuntimeError):  # it turns something else
                 return False
             found = self(q, k, cosines, sines)
-            if len(wanted) != 2 or not all(_is_close(*pair) for pair in zip(found, wanted, strict=True)):
+            if len(wanted) != 2 or not all(is_close(*pair) for pair in zip(found, wanted, strict=True)):
                 return False
         return True
 
@@ -154,15 +140,3 @@ def _modules(model: nn.Module) -> Iterator[ModuleType]:
     for name in dict.fromkeys(type(part).__module__ for part in model.modules()):
         if name.startswith("transformers.models."):
             yield sys.modules[name]
-
-
-def _sample(rows: int, size: int, dtype: torch.dtype) -> torch.Tensor:
-    """Numbers of both signs, `[1, rows, size]`."""
-    return torch.linspace(-20, 30, rows * size).sin().mul_(2).view(1, rows, size).to(dtype)
-
-
-def _is_close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
-    if found.shape != wanted.shape or found.dtype != wanted.dtype:
-        return False
-    spread = max(float(wanted.float().std()), 1e-6)
-    return float((found.float() - wanted.float()).abs().max()) <= _TOLERANCE[wanted.dtype] * spread

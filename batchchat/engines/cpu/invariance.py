@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from batchchat.engines.continuous.admission.cancelling import cancelling, same_at_any_size
 from batchchat.engines.cpu.kernels import compiled
 from batchchat.engines.cpu.packing import is_packed, product_of, product_shapes
 
@@ -22,13 +23,5 @@ def products_are_invariant(model: Any, sizes: Collection[int]) -> bool:
 
 @torch.inference_mode()
 def _product_is_invariant(width: int, outputs: int, dtype: torch.dtype, sizes: Collection[int]) -> bool:
-    """Sums that cancel out leave nothing but rounding, which shows in what order they were summed."""
-    generator = torch.Generator().manual_seed(width)
-    half = torch.randn(outputs, width // 2, generator=generator)
-    order = torch.randperm(width // 2, generator=generator)
-    weight = torch.cat((half, -half[:, order], torch.zeros(outputs, width % 2)), dim=1).to(dtype)
-    start = torch.randn(max(sizes), width // 2, generator=generator)
-    rows = torch.cat((start, start[:, order], torch.zeros(len(start), width % 2)), dim=1).to(dtype)[None]
-    product = product_of(weight)
-    whole = product(rows)
-    return all(torch.equal(product(rows[:, :size]), whole[:, :size]) for size in sizes)
+    weight, rows = cancelling(width, outputs, max(sizes), dtype, torch.device("cpu"))
+    return same_at_any_size(product_of(weight), rows, sizes)

@@ -64,7 +64,7 @@ _BACKENDS: dict[str, LayerAttention] = {"triton": paged, "torch varlen": varlen,
 
 
 def candidates(kind: LayerKind) -> Iterator[Candidate]:
-    """All backends, the ones that should be the fastest first."""
+    """All backends, the ones that should be the fastest first. `gathered`, the last one, can serve every layer."""
     for name, backend in _BACKENDS.items():
         yield Candidate(name, backend, backend.unsupported(kind))
 

@@ -13,6 +13,7 @@ from batchchat.chats import Completion, Request
 from batchchat.engines.answer import OpenAnswer
 from batchchat.engines.base import EngineConfig, EngineContext, EngineMeter, TokenListener
 from batchchat.engines.facts import PipelineFacts
+from batchchat.engines.loading import load
 from batchchat.engines.memory import Budget, is_out_of_memory, release_memory, too_large
 from batchchat.engines.pipeline import flags
 from batchchat.engines.pipeline.padded import RenderedPipeline, RowWiseChoice, RowWiseStop
@@ -235,9 +236,7 @@ class PipelineEngine:
 
 def build(context: EngineContext) -> PipelineEngine:
     """The engine of a recipe: loads its model."""
-    from batchchat.models import load_model
-
-    return build_on(load_model(context.recipe.model), context)
+    return build_on(load(context), context)
 
 
 def build_on(model: Any, context: EngineContext) -> PipelineEngine:

@@ -66,10 +66,10 @@ class RowWiseChoice(LogitsProcessor):
         logits = self._processors(input_ids, scores) if self._processors else scores
         choice = self._sampler.choose(logits, scores, input_ids)
         self._sampler.append(choice.ids)
-        tokens, failed = torch.stack([choice.ids, choice.failed.long()]).tolist()
+        told = choice.read()
         for row, answer in enumerate(self._rows):
             if not answer.done:
-                self._take(answer, tokens[row], bool(failed[row]), choice.logprobs[row] if choice.logprobs else None)
+                self._take(answer, told.ids[row], told.failed[row], told.logprobs[row] if told.logprobs else None)
         return scores.fill_(-torch.inf).scatter_(1, choice.ids[:, None], 0.0)
 
     def _begin(self, prompts: torch.Tensor, scores: torch.Tensor) -> SamplerRows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from batchchat.engines.continuous.admission import probe
 from batchchat.engines.continuous.caches import make_cache
 from batchchat.engines.continuous.model_runner import ModelRunner, UnsupportedModelError
+from batchchat.engines.facts import AttentionFacts
 from batchchat.engines.rounding import logit_differences, tolerance
 from batchchat.models.shape import has_experts
 from batchchat.models.shortened import rope_threshold, shortened
@@ -23,10 +24,11 @@ _TAKES = ((16, 16, 1, 1, 3), (3, 1, 1))
 @dataclass(frozen=True, slots=True)
 class Check:
     """`reason` says why the model cannot be run over slots; None if it can. `difference` is that of the logits to the
-    plain forward's (see `rounding.tolerance`) at the worst place, where it came to that."""
+    plain forward's (see `rounding.tolerance`) at the worst place, where it came to that; `pages` says who attended."""
 
     reason: str | None
     difference: float | None = None
+    pages: AttentionFacts | None = None
 
 
 def self_check(model: Any, batch_invariant: bool = False) -> Check:
@@ -50,7 +52,7 @@ def self_check(model: Any, batch_invariant: bool = False) -> Check:
     if beyond.reason is not None:
         lengths = ", ".join(f"{name} {length}" for name, length in sorted(short.lengths.items()))
         return Check(f"beyond the lengths that its config names ({lengths}) {beyond.reason}", beyond.difference)
-    return Check(None, max(found.difference or 0.0, beyond.difference or 0.0))
+    return replace(found, difference=max(found.difference or 0.0, beyond.difference or 0.0))
 
 
 def _try(model: Any) -> Check:
@@ -79,7 +81,7 @@ def _try(model: Any) -> Check:
             "is what rounding may explain",
             difference,
         )
-    return Check(None, difference)
+    return Check(None, difference, runner.cache.attended_by())
 
 
 def _words(error: Exception) -> str:

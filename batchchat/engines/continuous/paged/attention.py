@@ -1,7 +1,7 @@
 """Attention over pages by torch's operators, for any device: `contract.PagedAttention` says what each function does.
 
-Pages are gathered into dense keys and values first. Correct everywhere, slower where there are kernels; `prefill` and
-`write` wait for the device, so that passes with them cannot be recorded.
+Pages are gathered into dense keys and values first. Correct everywhere, slower where there are kernels; `prefill`
+waits for the device, so that passes with it cannot be recorded.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ _QUERIES = 512
 def write(
     key: torch.Tensor, value: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor
 ) -> None:
+    if not len(slots):
+        return
     real = slots >= 0
-    slots = slots[real]
-    blocks, places = slots // keys.shape[1], slots % keys.shape[1]
-    keys[blocks, places] = key[real]
-    values[blocks, places] = value[real]
+    first = real.int().argmax()  # padding writes once more what the first token writes, or what is there
+    source = torch.where(real, torch.arange(len(slots), device=slots.device), first)
+    blocks, places = slots[source] // keys.shape[1], slots[source] % keys.shape[1]
+    for pages, new in ((keys, key), (values, value)):
+        pages[blocks, places] = torch.where(real.any(), new[source], pages[blocks, places])
 
 
 def decode(

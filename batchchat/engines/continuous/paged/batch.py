@@ -12,6 +12,7 @@ import torch
 
 from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.prefix_index import BLOCK_SIZE
+from batchchat.sampling import staged
 
 
 def row_bucket(rows: int) -> int:
@@ -47,8 +48,6 @@ class PagedPass:
     theirs."""
     num_decoding: int
     """Rows, the first ones, that take one token each."""
-    widest: int
-    """Blocks that the longest sequence may have: the width of a recording's tables."""
     batch_invariant: bool
     """Attention must not depend on what else is in flight (strict mode)."""
 
@@ -57,40 +56,55 @@ class PagedPass:
         return self.input_ids.shape[1]
 
     @property
-    def layout(self) -> Any:
-        """How many rows take one token each, where all do; None for passes with others."""
-        only_decodes = self.num_decoding == len(self.lengths) == self.size
-        return (self.size, len(self.wanted)) if only_decodes else None
+    def num_rows(self) -> int | None:
+        """Of passes that only decode, with logits for every row; None of others."""
+        only_decodes = self.num_decoding == len(self.lengths) == self.size == len(self.wanted)
+        return self.size if only_decodes else None
 
     def inputs(self) -> Iterator[torch.Tensor]:
-        yield from (self.input_ids, self.position_ids, self.wanted, self.slots, self.tables, self.lengths, self.starts)
+        """The tensors that differ between passes of as many rows."""
+        yield from (self.input_ids, self.position_ids, self.wanted, self.slots, self.tables, self.lengths)
 
-    def own_inputs(self) -> PagedPass:
-        """The same pass on tensors of its own, with tables for sequences of any length and no place as padding."""
-        tables = self.tables.new_zeros(len(self.tables), max(self.widest, self.tables.shape[1]))
-        own = replace(
+    def first(self, rows: int, width: int | None = None) -> PagedPass:
+        """Of a pass that only decodes the part with the first rows, and of their tables the first `width` blocks, on
+        the same memory."""
+        return replace(
             self,
-            input_ids=self.input_ids.clone(),
-            position_ids=self.position_ids.clone(),
-            wanted=self.wanted.clone(),
-            num_wanted=len(self.wanted),
-            slots=self.slots.clone(),
-            tables=tables,
-            lengths=self.lengths.clone(),
-            starts=self.starts.clone(),
+            input_ids=self.input_ids[:, :rows],
+            position_ids=self.position_ids[:, :rows],
+            wanted=self.wanted[:rows],
+            num_wanted=rows,
+            slots=self.slots[:rows],
+            tables=self.tables[:rows, :width],
+            lengths=self.lengths[:rows],
+            num_decoding=rows,
         )
-        own.fill(self)
-        return own
 
     def fill(self, other: PagedPass) -> None:
-        """Take the inputs of another pass of this layout. What is left of wider tables is not read."""
-        self.tables[:, : other.tables.shape[1]].copy_(other.tables)
+        """Take the inputs of another pass of as many rows. What is left of wider tables is not read."""
         for mine, theirs in zip(self.inputs(), other.inputs(), strict=True):
-            if mine is not self.tables:
-                mine.copy_(theirs)
+            (mine[:, : theirs.shape[1]] if mine is self.tables else mine).copy_(theirs, non_blocking=True)
 
-    def begin(self) -> None:
-        """Nothing is derived from the inputs."""
+
+def blank(rows: int, width: int, device: torch.device, batch_invariant: bool) -> PagedPass:
+    """A pass that only decodes, of rows that hold nothing, with tables for sequences of up to `width` blocks."""
+
+    def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+        return torch.zeros(*shape, dtype=dtype, device=device)
+
+    return PagedPass(
+        spans=[],
+        input_ids=zeros(1, rows),
+        position_ids=zeros(1, rows),
+        wanted=zeros(rows),
+        num_wanted=rows,
+        slots=zeros(rows) - 1,
+        tables=zeros(rows, width, dtype=torch.int32),
+        lengths=zeros(rows, dtype=torch.int32),
+        starts=zeros(1, dtype=torch.int32),
+        num_decoding=rows,
+        batch_invariant=batch_invariant,
+    )
 
 
 def lay_out(
@@ -98,10 +112,10 @@ def lay_out(
     device: torch.device,
     size: int | None,
     num_logits: int | None,
-    widest: int,
     batch_invariant: bool,
 ) -> PagedPass:
-    """Spans of sequences with block tables as one pass of at least `size` tokens; of just that if `batch_invariant`."""
+    """Spans of sequences with block tables as one pass of at least `size` tokens: of a row bucket where all take one
+    token each, and of exactly `size` otherwise."""
     decoding = [span for span in spans if span.count == 1]
     others = [span for span in spans if span.count > 1]
     ordered = decoding + others
@@ -110,8 +124,9 @@ def lay_out(
     rows = len(ordered)
     num_decoding = len(decoding)
     if not others:
-        size = rows = num_decoding = size if batch_invariant else row_bucket(max(size, rows))
-        num_logits = num_logits if batch_invariant else num_logits and rows
+        is_full = num_logits == size
+        size = rows = num_decoding = row_bucket(max(size, rows))
+        num_logits = rows if is_full else num_logits
     firsts = list(accumulate((span.count for span in ordered), initial=0))
     ends = {id(span): end for span, end in zip(ordered, firsts[1:], strict=True)}
     wanted = [place for span in spans for place in range(ends[id(span)] - span.num_logits, ends[id(span)])]
@@ -133,7 +148,7 @@ def lay_out(
     starts = np.asarray(firsts[len(decoding) :], dtype=np.int32) - len(decoding) if others else np.zeros(1, np.int32)
 
     def tensor(values: Any) -> torch.Tensor:
-        return torch.as_tensor(values).to(device, non_blocking=True)
+        return staged(values, device)
 
     return PagedPass(
         ordered,
@@ -146,6 +161,5 @@ def lay_out(
         tensor(lengths),
         tensor(starts),
         num_decoding,
-        widest,
         batch_invariant,
     )

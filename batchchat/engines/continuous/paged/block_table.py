@@ -1,4 +1,4 @@
-"""Who holds which blocks: placing, growing, sharing and giving back, without a tensor.
+"""Who holds which blocks: allocating, growing, sharing and giving back, without a tensor.
 
 A beginning is shared block by block. Of the block in which a prompt parts from what is cached, the common tokens are
 shared too: whoever is to write into a block that others hold or may find takes a copy first.

@@ -10,21 +10,26 @@ import torch
 from batchchat.engines.continuous.acceleration import Acceleration
 from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.batch import Span
-from batchchat.engines.continuous.paged.backends import choose
-from batchchat.engines.continuous.paged.batch import PagedPass, lay_out
+from batchchat.engines.continuous.paged.backends import Backend, choose
+from batchchat.engines.continuous.paged.batch import PagedPass, blank, lay_out
 from batchchat.engines.continuous.paged.block_table import BlockTables
-from batchchat.engines.continuous.paged.contract import PagedAttention
 from batchchat.engines.continuous.paged.pages import Pages
+from batchchat.engines.continuous.prefix_index import BLOCK_SIZE
+from batchchat.engines.facts import AttentionFacts
 
 
 class PagedCache(BlockTables):
-    """Block tables whose blocks are pages: see `base.KVStore`. All memory is taken when the layers are known, once."""
+    """Block tables whose blocks are pages: see `base.KVStore`. All memory is taken when the layers are known, once.
 
-    def __init__(self, budget: int, granularity: int = 1):
+    `longest`: tokens that a sequence has at most, where that is known.
+    """
+
+    def __init__(self, budget: int, granularity: int = 1, longest: int | None = None):
         super().__init__(budget, granularity)
+        self._longest = min(budget, longest or budget)
         self.pages = Pages(self.pool.num_blocks)
-        self._attention: dict[int, PagedAttention] = {}
-        """Per layer what attends over its pages."""
+        self.backends: dict[int, Backend] = {}
+        """Per layer who attends over its pages."""
 
     def drop_idle(self) -> None:
         """Pages are one piece of memory for the run: there is nothing to give back."""
@@ -40,7 +45,19 @@ class PagedCache(BlockTables):
     ) -> PagedPass:
         self.pages.copy(self.copies)
         self.copies.clear()
-        return lay_out(spans, device, size, num_logits, self.pool.num_blocks, batch_invariant)
+        return lay_out(spans, device, size, num_logits, batch_invariant)
+
+    def attended_by(self) -> AttentionFacts:
+        chosen = self.backends.values()
+        refused = {name: why for backend in chosen for name, why in backend.refused.items()}
+        return AttentionFacts(by=tuple(dict.fromkeys(backend.name for backend in chosen)), not_by=refused)
+
+    @property
+    def gathers(self) -> bool:
+        return any(backend.gathers for backend in self.backends.values())
+
+    def blank(self, rows: int, device: torch.device, batch_invariant: bool) -> PagedPass:
+        return blank(rows, -(-self._longest // BLOCK_SIZE) + 1, device, batch_invariant)
 
     def attend(
         self,
@@ -55,26 +72,20 @@ class PagedCache(BlockTables):
         self.pages.learn(layer, key, value)
         keys, values = self.pages.keys[layer], self.pages.values[layer]
         queries = query[0].transpose(0, 1)
-        if layer not in self._attention:
-            _, self._attention[layer] = choose(queries, keys, values, spec)
-        attention = self._attention[layer]
+        if layer not in self.backends:
+            self.backends[layer] = choose(queries, keys, values, spec)
+        attention = self.backends[layer].attention
         attention.write(key[0].transpose(0, 1), value[0].transpose(0, 1), keys, values, work.slots)
         rows = work.num_decoding
-        scaling, bends = spec.scaling, spec[1:]
+        scaling, bends, invariant = spec.scaling, spec[1:], work.batch_invariant
         out = []
         if rows:
             seen = work.tables[:rows], work.lengths[:rows]
             out.append(
-                attention.decode(
-                    queries[:rows], keys, values, *seen, scaling, *bends, batch_invariant=work.batch_invariant
-                )
+                attention.decode(queries[:rows], keys, values, *seen, scaling, *bends, batch_invariant=invariant)
             )
         if rows < work.size:
             seen = work.tables[rows:], work.lengths[rows:]
             part, starts = queries[rows:], work.starts
-            out.append(
-                attention.prefill(
-                    part, keys, values, *seen, starts, scaling, *bends, batch_invariant=work.batch_invariant
-                )
-            )
+            out.append(attention.prefill(part, keys, values, *seen, starts, scaling, *bends, batch_invariant=invariant))
         return (out[0] if len(out) == 1 else torch.cat(out))[None]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from batchchat.engines.continuous.prefix_index import BLOCK_SIZE
+from batchchat.sampling import staged
 
 
 class Pages:
@@ -36,8 +37,8 @@ class Pages:
             return
         for store in (self.keys, self.values):
             for pages in store.values():
-                targets = torch.tensor(list(copies), device=pages.device)
-                sources = torch.tensor(list(copies.values()), device=pages.device)
+                targets = staged(list(copies), pages.device)
+                sources = staged(list(copies.values()), pages.device)
                 pages[targets] = pages[sources]
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 
+from batchchat.chats import Request, Settings
 from batchchat.engines.continuous.admission import probe
 from batchchat.engines.continuous.batch import Span
+from batchchat.engines.continuous.graphs import Record
 from batchchat.engines.continuous.model_runner import ModelRunner
 from batchchat.engines.continuous.paged.paged_cache import PagedCache
 from batchchat.engines.continuous.prefix_index import BLOCK_SIZE
-from batchchat.engines.memory import free_bytes
+from batchchat.engines.memory import free_bytes, is_out_of_memory, release_memory, unused_bytes
 from batchchat.errors import EnvironmentFault
+from batchchat.sampling import SamplerRows
 
 _SHARE = 0.95
 """Of the free memory: what is freed is not always free in one piece."""
@@ -23,13 +28,19 @@ _MOST = 1 << 24
 """Tokens beyond which more room is of no use."""
 
 
+_SAMPLED = Request("", 0, 0, 0, (0,), Settings(max_new_tokens=1, temperature=1.0, top_p=0.9, repetition_penalty=1.1), 0)
+"""A request whose choice takes as much memory as any."""
+
+
 class Trial(NamedTuple):
-    """What a pass of the largest size takes."""
+    """What a run takes beside weights, keys and values."""
 
     pass_bytes: int
-    """Beside weights, keys and values."""
+    """Of a pass of the largest size, and the choice of its tokens."""
     block_bytes: int
     """Of a block's keys and values in all layers."""
+    recorded_bytes: int = 0
+    """Of all recordings of steps."""
 
 
 def peak_bytes(device: torch.device, run: Callable[[], None]) -> int:
@@ -41,30 +52,83 @@ def peak_bytes(device: torch.device, run: Callable[[], None]) -> int:
 
 
 def try_largest(
-    model: Any, places: int, rows: int, peak: Callable[[torch.device, Callable[[], None]], int] = peak_bytes
+    model: Any,
+    places: int,
+    rows: int,
+    peak: Callable[[torch.device, Callable[[], None]], int] = peak_bytes,
 ) -> Trial:
-    """Compute a pass of `places` tokens with `rows` logits."""
+    """Compute a pass of `places` tokens with `rows` logits, and choose a token from each. Raises EnvironmentFault where
+    not even that fits."""
     (tokens,) = probe.prompts(model.config.get_text_config().vocab_size, [places])
     cache = PagedCache(budget=places + BLOCK_SIZE)
     runner = ModelRunner(model, cache)
     table = cache.place(tokens, places)
     assert table is not None
+    vocab_size = int(model.get_output_embeddings().weight.shape[0])
 
     def run() -> None:
         span = Span(probe.ProbePrompt(tokens, table), 0, places, True)
-        runner.forward(cache.lay_out([span], runner.device, num_logits=rows))
+        logits = runner.forward(cache.lay_out([span], runner.device, num_logits=rows))
+        SamplerRows.from_requests([_SAMPLED] * rows, vocab_size, runner.device).choose(logits.expand(rows, -1))
 
-    most = peak(runner.device, run)
-    return Trial(max(0, most - cache.pages.num_blocks * cache.pages.bytes_per_block), cache.pages.bytes_per_block)
+    with _fits(runner.device):
+        most = peak(runner.device, run)
+    pages = cache.pages
+    return Trial(max(0, most - pages.num_blocks * pages.bytes_per_block), pages.bytes_per_block)
+
+
+def try_recording(
+    model: Any,
+    sizes: Collection[int],
+    record: Record,
+    batch_invariant: bool = False,
+    free: Callable[[torch.device], int] = unused_bytes,
+) -> int:
+    """Bytes that recordings of so many rows take together: two are made, of which the second stands for all others,
+    which share the memory of the largest. 0 where none can be made."""
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    runner = ModelRunner(model, PagedCache(budget=BLOCK_SIZE, longest=longest))
+    ordered = sorted(sizes, reverse=True)
+    left = [free(runner.device)]
+
+    def measured(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        replay = record(step)
+        left.append(free(runner.device))
+        return replay
+
+    try:
+        runner.record(measured, ordered[:2], batch_invariant)
+    except Exception:  # the engine, which tries it again, says why
+        return 0
+    finally:
+        runner.recordings = None
+        release_memory()
+    first, *others = (max(0, before - after) for before, after in pairwise(left)) if len(left) > 1 else (0,)
+    return first + sum(others) * (len(ordered) - 1)
 
 
 def page_tokens(trial: Trial, device: torch.device, free: Callable[[torch.device], int] = free_bytes) -> int:
     """Tokens in whole blocks. Raises EnvironmentFault where not even one block is left."""
     left = free(device)
-    blocks = int(left * _SHARE - trial.pass_bytes * _PASSES) // trial.block_bytes
+    blocks = int(left * _SHARE - trial.pass_bytes * _PASSES - trial.recorded_bytes) // trial.block_bytes
     if blocks < 1:
         raise EnvironmentFault(
             f"{left / 1e9:.2f} GB are free on {device} beside the model's weights, too few for a pass of "
-            f"{trial.pass_bytes / 1e9:.2f} GB and its keys and values; free the device, or set model.quantization=4bit"
+            f"{trial.pass_bytes / 1e9:.2f} GB, {trial.recorded_bytes / 1e9:.2f} GB of recorded steps, and keys and "
+            "values; free the device, or set model.quantization=4bit"
         )
     return min(_MOST, blocks * BLOCK_SIZE)
+
+
+@contextmanager
+def _fits(device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        release_memory()
+        raise EnvironmentFault(
+            f"too little memory is free on {device} beside the model's weights for one pass; free the device, lower "
+            "engine.max_batch_rows, or set model.quantization=4bit"
+        ) from error

@@ -1,0 +1,70 @@
+"""Which spans of a step share a pass, and how many places a pass has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from batchchat.engines.base import EngineConfig
+from batchchat.engines.continuous.batch import Span
+from batchchat.engines.continuous.paged.batch import row_bucket
+
+CHUNK = 256
+"""Tokens of prompts that a step computes at most."""
+INVARIANT_CHUNK = 64
+"""In strict mode prompts are computed in chunks that begin at multiples of so many tokens."""
+_APART_ROWS = 16
+"""Rows of a strict pass where prompts are computed each for itself."""
+
+
+class Part(NamedTuple):
+    """Spans that are one pass of `size` places with `num_logits` logits, padding included."""
+
+    spans: list[Span[Any]]
+    size: int
+    num_logits: int
+
+
+def parts(spans: Sequence[Span[Any]], config: EngineConfig) -> Iterator[Part]:
+    """A step's spans, pass by pass: all in one with a little padding, or in strict mode in passes of fixed size, unless
+    they may have any. The spans' sequences say whether they write (`is_writing`)."""
+    everything = list(spans)
+    if not config.batch_invariant or config.products_are_invariant:
+        tokens, logits = sum(span.count for span in spans), sum(span.num_logits for span in spans)
+        least = 2 if config.batch_invariant else 1  # one row alone is summed up in another way
+        yield Part(everything, max(least, round_up(tokens)), max(least, round_up(logits)) if logits else 0)
+        return
+    writing = [span for span in everything if span.sequence.is_writing]
+    reading = [span for span in everything if not span.sequence.is_writing]
+    rows = row_bucket(config.max_rows) if config.shared_passes else _APART_ROWS
+    for first in range(0, len(writing), rows):
+        yield Part(writing[first : first + rows], rows, rows)
+    if config.shared_passes and reading:
+        yield Part(reading, CHUNK, rows)
+    elif not config.shared_passes:
+        for span in reading:
+            yield Part([span], INVARIANT_CHUNK, int(span.sampled))
+
+
+def round_up(count: int) -> int:
+    """A number of rows that products see more often: the first one of a shape costs as much as ten later ones."""
+    step = 1 if count <= 8 else 4 if count <= 64 else 16
+    return -(-count // step) * step
+
+
+def pass_sizes(max_rows: int) -> set[int]:
+    """The numbers of places and of logits that strict passes may have with up to `max_rows` requests in flight."""
+    return {size(count) for count in range(2, max_rows + CHUNK + 1) for size in (round_up, row_bucket)}
+
+
+def fixed_sizes(max_rows: int) -> tuple[int, int]:
+    """Those of strict passes of fixed size that are shared: of rows that write, and of prompts."""
+    return row_bucket(max_rows), CHUNK
+
+
+def decode_sizes(config: EngineConfig) -> list[int]:
+    """The numbers of rows that passes which only decode have over pages."""
+    if config.batch_invariant and not config.products_are_invariant:
+        return [row_bucket(config.max_rows) if config.shared_passes else _APART_ROWS]
+    least = 2 if config.batch_invariant else 1
+    return sorted({row_bucket(rows) for rows in range(least, max(least, config.max_rows) + 1)})
