@@ -101,12 +101,13 @@ def read(row: SourceRow, index: int, options: ReadOptions) -> Chat:
         raise BadRow(f"url is {data['url']!r}; only {URL} is understood")
     if options.turns == "regenerate":
         raise BadRow("a batch request has one answer, so chat.turns=regenerate does not fit it: set chat.turns=last")
-    settings = _read_settings(body)
+    settings, further = _read_parameters(body, options.server)
     tools = _read_offered(body)
     messages = read_messages(body.get("messages"), "body.messages")
     if "id" not in options.columns:
         options = replace(options, columns={**options.columns, "id": "custom_id"})
-    return build_chat(row, index, replace(options, turns="last"), messages, tools=tools, settings=settings)
+    chat = build_chat(row, index, replace(options, turns="last"), messages, tools=tools, settings=settings)
+    return replace(chat, parameters=further) if further else chat
 
 
 def write(
@@ -180,7 +181,8 @@ def _logprobs(steps: Sequence[Mapping[str, Any]] | None) -> dict[str, Any] | Non
         text = step["token"]
         whole = "\N{REPLACEMENT CHARACTER}" not in text  # else the token is a part of a character
         logprob = _LEAST if step["logprob"] is None else step["logprob"]
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode()) if whole else None}
+        spelled = step.get("bytes", list(text.encode()) if whole else None)
+        return {"token": text, "logprob": logprob, "bytes": spelled}
 
     content = [{**token(step), "top_logprobs": [token(other) for other in step.get("top", ())]} for step in steps]
     return {"content": content, "refusal": None}
@@ -194,20 +196,28 @@ def _read_offered(body: Row) -> tuple[Mapping[str, Any], ...] | None:
     return (*tools, *(read_tools(body.get("functions"), "body.functions") or ())) or None
 
 
-def _read_settings(body: Row) -> dict[str, Any]:
-    """The body's parameters as settings of the recipe's `generation` section. Null is as good as absent."""
+def _read_parameters(body: Row, server: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The body's parameters as settings of the recipe's `generation` section, and those that only a `server` can
+    follow. Null is as good as absent."""
     settings: dict[str, Any] = {}
+    further: dict[str, Any] = {}
     for name, value in body.items():
         if value is None or name in _IGNORED or name in _READ_APART:
             continue
-        if name in _SETTINGS:
+        if server and name == "ignore_eos":
+            further[name] = value
+        elif name in _SETTINGS:
             setting = _SETTINGS[name]
             if setting in settings and settings[setting] != value:
                 raise BadRow("body has max_tokens and max_completion_tokens, which differ: keep one")
             settings[setting] = value
         elif name == "logit_bias":
             settings[name] = _read_bias(value)
-        elif value not in _NEUTRAL.get(name, ()):
+        elif value in _NEUTRAL.get(name, ()):
+            continue
+        elif server:
+            further[name] = value
+        else:
             only = f"; only {_NEUTRAL[name][0]!r} is" if name in _NEUTRAL else ""
             raise BadRow(f"body.{name} = {value!r} changes the answer and is not supported{only}: remove it")
     if settings.get("top_p") == 0:  # of the likeliest tokens no more than the first: what greedy decoding takes
@@ -217,7 +227,7 @@ def _read_settings(body: Row) -> dict[str, Any]:
         settings["logprobs"] = body.get("top_logprobs") or 0
     elif body.get("top_logprobs"):
         raise BadRow("body.top_logprobs needs logprobs: true")
-    return settings
+    return settings, further
 
 
 def _read_bias(value: Any) -> dict[int, Any]:

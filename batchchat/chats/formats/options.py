@@ -36,6 +36,8 @@ class ReadOptions:
     system: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     prompt_template: str | None = None
+    server: bool = False
+    """Whether a server answers, which follows parameters that no setting stands for."""
     own: Any = None
     """The options of the format itself (`source.NAME`), where it has some."""
 
