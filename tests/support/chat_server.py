@@ -115,6 +115,12 @@ class ChatServer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Close every connection at once, whatever is in flight."""
+        if self._loop.is_closed():
+            return
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
@@ -150,6 +156,8 @@ class ChatServer:
                 said = as_json({"object": "list", "data": [{"id": "served", "object": "model"}]})
             else:
                 said = await self._handler(asked)
+        except Exception as error:
+            said = Said(wire=f"the test's own server failed: {error!r}".encode())
         finally:
             self._in_flight -= 1
         await wire.send(said)

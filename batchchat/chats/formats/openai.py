@@ -8,8 +8,9 @@ from hashlib import blake2b
 from typing import Any
 
 from batchchat.chats.formats.calls import read_tools, with_argument_text
-from batchchat.chats.formats.messages import read_messages
-from batchchat.chats.formats.options import Facts, Format, ReadOptions
+from batchchat.chats.formats.entries import whole_entry, with_turns
+from batchchat.chats.formats.messages import read_message, read_messages
+from batchchat.chats.formats.options import Facts, Format, ReadOptions, Whole
 from batchchat.chats.formats.segments import build_chat
 from batchchat.chats.formats.values import kind
 from batchchat.chats.json_text import encodable
@@ -151,6 +152,75 @@ def write(
     }
 
 
+def apart(row: SourceRow, options: ReadOptions) -> Whole:
+    """The request's turns, and the answer where the line has one. What is asked besides goes to the columns that other
+    formats know: tools, generation, and parameters for what is no setting."""
+    exact = row.exact
+    body = row.data.get("body")
+    if not isinstance(body, Mapping):
+        raise BadRow(f"body is {kind(body) if 'body' in row.data else 'absent'}, not the object of a request")
+    messages, lost = read_messages(body.get("messages"), "body.messages"), list[str]()
+    choices = _choices(row.data)
+    if choices:
+        messages.append(read_message(choices[0].get("message"), "response.body.choices[0].message"))
+        lost += ["what the response says besides its first answer"]
+    columns = {name: value for name, value in exact.items() if name not in _LINE}
+    columns.setdefault("id", row.data.get("custom_id"))
+    settings: dict[str, Any] = {}
+    further: dict[str, Any] = {}
+    for name, value in exact["body"].items():
+        if name not in ("messages", "tools"):
+            setting = _SETTINGS.get(name)
+            (further if setting is None or setting in settings else settings)[setting or name] = value
+    found = {"tools": exact["body"].get("tools"), "generation": settings, "parameters": further}
+    for name, value in found.items():
+        if value:
+            lost += [f"the column {name}, whose name holds a part of the request"] if name in columns else []
+            columns[name] = value
+    return Whole(tuple(messages), columns, tuple(lost))
+
+
+def together(whole: Whole) -> tuple[dict[str, Any], Sequence[str]]:
+    """A request; an id that is no text, or has another name, stays beside the request's."""
+    columns = dict(whole.columns)
+    if columns.get("id", whole.id) == whole.id:
+        columns.pop("id", None)
+    tools, settings, further = (columns.pop(name, None) for name in ("tools", "generation", "parameters"))
+    names = {setting: name for name, setting in reversed(list(_SETTINGS.items()))} | {"logit_bias": "logit_bias"}
+    lost = []
+    body: dict[str, Any] = dict(further) if isinstance(further, Mapping) else {}
+    body["messages"] = [_api_entry(message) for message in whole.messages]
+    offered = read_tools(tools, "tools")
+    if offered:
+        body["tools"] = [dict(tool) for tool in offered]
+    for setting, value in (settings if isinstance(settings, Mapping) else {}).items():
+        if setting in names:
+            body[names[setting]] = value
+        elif value is not None:
+            lost.append(f"generation.{setting}, which the API does not have")
+    line = {"custom_id": whole.id, "method": "POST", "url": URL, "body": body}
+    row, clashes = with_turns(columns, line)
+    return row, [*lost, *clashes]
+
+
+def _api_entry(message: Message) -> dict[str, Any]:
+    """A turn as the API has it, with arguments as text."""
+    entry = whole_entry(message)
+    if message.tool_calls:
+        entry["tool_calls"] = with_argument_text(entry["tool_calls"])
+    return entry
+
+
+def _choices(data: Row) -> Sequence[Mapping[str, Any]]:
+    response = data.get("response")
+    body = response.get("body") if isinstance(response, Mapping) else None
+    found = body.get("choices") if isinstance(body, Mapping) else None
+    return found if isinstance(found, list) and all(isinstance(choice, Mapping) for choice in found) else ()
+
+
+_LINE = ("custom_id", "method", "url", "body", "response", "error")
+
+
 def join(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One line for one request: the choices of its samples, the prompt's tokens counted once. `batchchat.turns` has one
     entry for each choice."""
@@ -238,4 +308,4 @@ def _read_bias(value: Any) -> dict[int, Any]:
         raise BadRow("body.logit_bias is not an object from token ids to numbers") from None
 
 
-OPENAI = Format("openai", matches, read, write, join)
+OPENAI = Format("openai", matches, read, write, join, apart=apart, together=together)

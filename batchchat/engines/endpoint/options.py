@@ -89,8 +89,8 @@ class EndpointOptions(Section):
     stop_after: int = Field(
         default=8,
         ge=0,
-        description="End the run, to be resumed, when so many requests in a row have run out of retries: then the "
-        "server is at fault, not they. 0 never ends it.",
+        description="End the run, to be resumed, when so many requests have run out of retries and none that was "
+        "sent since was answered: then the server is at fault, not they. 0 never ends it.",
         json_schema_extra=MAY_CHANGE,
     )
     connect_seconds: float = Field(

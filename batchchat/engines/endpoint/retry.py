@@ -53,12 +53,13 @@ class Refused:
 @dataclass(frozen=True, slots=True)
 class Again:
     """It may go better another time. `limit`: there were too many requests. `pause`: seconds that the server asked for.
-    `reached`: the server may have worked on the request."""
+    `reached`: the server may have worked on the request. `gone`: there was no server."""
 
     reason: str
     limit: bool = False
     pause: float | None = None
     reached: bool = True
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def _failed(attempt: Attempt, options: EndpointOptions) -> Verdict:
                 "file with the authority that signed it"
             )
         case "unreachable":
-            return Again(f"{options.url} cannot be reached: {attempt.words}", reached=False)
+            return Again(f"{options.url} cannot be reached: {attempt.words}", reached=False, gone=True)
         case "late":
             return Again(f"the server took too long: {attempt.words}")
         case "large":

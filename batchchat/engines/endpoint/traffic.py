@@ -61,7 +61,7 @@ class Traffic:
         self._order = count()
         self._paused_until = self.now
         self._suspects: list[Job] = []
-        """Jobs without a retry left, since the last answer to any."""
+        """Jobs without a retry left, with no answer to anything that was sent since."""
         self._chance = random.Random(self.seed)
 
     @property
@@ -117,12 +117,12 @@ class Traffic:
         match verdict:
             case Answered():  # what it cost is known when it is read: see `pay`
                 self.concurrency.answered(now, flying)
-                self._finish_suspects()
+                self._finish_suspects(attempt.sent)
                 self.done.append(job)
             case Refused():
                 self.ledger.settle(job.highest_cost, unconfirmed=job.highest_cost if verdict.paid else 0.0)
                 self.concurrency.answered(now, flying)
-                self._finish_suspects()
+                self._finish_suspects(attempt.sent)
                 self.done.append(job)
             case Again():
                 self.ledger.settle(job.highest_cost, unconfirmed=job.highest_cost if verdict.reached else 0.0)
@@ -138,7 +138,7 @@ class Traffic:
 
     def end(self) -> None:
         """Nothing waits or is in flight, and nothing more will come: what ran out of retries failed by itself."""
-        self._finish_suspects()
+        self._finish_suspects(float("inf"))
 
     def _next_job(self, now: float) -> Job | None:
         """What waited once before goes first."""
@@ -164,12 +164,14 @@ class Traffic:
             return
         job.verdict = Refused(f"{verdict.reason} (sent {job.attempts} times)")
         self._suspects.append(job)
-        lost = not verdict.reached and not verdict.limit
-        if lost or len(self._suspects) == self.options.stop_after:
+        if verdict.gone or len(self._suspects) == self.options.stop_after:
             self.stopped = self.stopped or (
                 f"the server answers nothing but errors: {verdict.reason}; run the same command again when it is well"
             )
 
-    def _finish_suspects(self) -> None:
-        self.done.extend(self._suspects)
-        self._suspects.clear()
+    def _finish_suspects(self, well_at: float) -> None:
+        """The server was well enough to answer what was sent at `well_at`: what had failed by then failed by itself."""
+        suspects, self._suspects = self._suspects, []
+        for job in suspects:
+            assert job.last is not None
+            (self.done if job.last.ended <= well_at else self._suspects).append(job)
