@@ -455,8 +455,9 @@ def test_a_judge_and_a_chat_are_answered_by_a_server(
         path = recipe(tmp_path, server, questions(3), judges={"quality": judge})
         assert batchchat("run", path, "-q").code == 0
         assert report_of(path, "test")["scoring"]["metrics"]["quality"]["mean"] == 7.0
-        monkeypatch.setattr("sys.stdin", open(write_jsonl(tmp_path / "typed", ["hello"])))
-        chat = batchchat("chat", "served", "engine.kind=endpoint", f"engine.endpoint.url={server.url}")
+        with open(write_jsonl(tmp_path / "typed", ["hello"])) as typed, monkeypatch.context() as patch:
+            patch.setattr("sys.stdin", typed)
+            chat = batchchat("chat", "served", "engine.kind=endpoint", f"engine.endpoint.url={server.url}")
     assert chat.code == 0, chat.err
     assert "re: hello" in chat.out
 

@@ -12,5 +12,7 @@ cost         what was spent, and whether there is money for one more
 traffic      which request is sent when: all of the above, without clock, thread or network
 connection   one attempt over HTTP
 lines        threads that carry requests, each with a connection of its own
+batch_api    the provider's Batch API
+batches      draining the feed by batches
 engine       draining the feed
 """

@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -85,8 +85,15 @@ class Connection:
         """Send the body of a chat completion. Never raises for what the network or the server does."""
         return self.send("POST", self._server.chat, self._headers, body)
 
-    def send(self, method: str, url: httpx2.URL, headers: httpx2.Headers, body: bytes | None = None) -> Attempt:
-        """Send any request."""
+    def send(
+        self,
+        method: str,
+        url: httpx2.URL,
+        headers: httpx2.Headers,
+        body: bytes | None = None,
+        sink: IO[bytes] | None = None,
+    ) -> Attempt:
+        """Send any request. A good answer goes to the `sink`, line by line without the key, if there is one."""
         clock = self._server.clock
         self._cut = None
         self.busy_since = sent = clock()
@@ -94,7 +101,12 @@ class Connection:
             request = httpx2.Request(method, url, headers=headers, content=body, extensions=self._extensions)
             response = self._transport.handle_request(request)
             try:
-                answer = self._server.hidden(_whole(response))
+                if sink is not None and response.status_code == 200:
+                    for line in _lines(response):
+                        sink.write(self._server.hidden(line))
+                    answer = b""
+                else:
+                    answer = self._server.hidden(_whole(response))
             finally:
                 response.close()
             known = {name.lower(): value for name, value in response.headers.items()}
@@ -158,6 +170,18 @@ def _whole(response: httpx2.Response) -> bytes:
             raise _TooLargeError
         parts.append(part)
     return b"".join(parts)
+
+
+def _lines(response: httpx2.Response) -> Iterator[bytes]:
+    """Whole lines with their ends, as they come."""
+    rest: list[bytes] = []
+    for part in response.iter_bytes():
+        *lines, last = part.split(b"\n")
+        for line in lines:
+            yield b"".join((*rest, line, b"\n"))
+            rest.clear()
+        rest.append(last)
+    yield b"".join(rest)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

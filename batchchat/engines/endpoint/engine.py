@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from batchchat.chats import Completion, Request, Timings, Usage
 from batchchat.engines.base import EngineContext
 from batchchat.engines.endpoint.answer import Reading, read_answer, read_usage
+from batchchat.engines.endpoint.batch_api import BatchClient, Item, Result
+from batchchat.engines.endpoint.batches import Batches
 from batchchat.engines.endpoint.body import BodyWriter
 from batchchat.engines.endpoint.connection import Server
 from batchchat.engines.endpoint.cost import Ledger, cost_of, highest_cost
@@ -53,6 +55,10 @@ class EndpointEngine:
             self._introduce()
         self._traffic = traffic = self._new_traffic()
         try:
+            if self._options.batch:
+                batches = Batches(BatchClient(self._server), self._options, self._ledger, self._kept)
+                yield from batches.run(feed, self._item, self._batched)
+                return
             with closing(Lines(traffic, self._server.connect, self._meter.now)) as lines:
                 yield from self._drain(feed, traffic, lines)
         finally:
@@ -135,31 +141,57 @@ class EndpointEngine:
         return Job(request, body, highest_cost(self._options.prices, body, limit), self._meter.now(), tokens)
 
     def _completion(self, job: Job, lines: Lines) -> Completion:
+        assert job.first_sent is not None
+        assert job.last is not None
+        timings = Timings(job.queued, job.first_sent, job.last.ended)
         if isinstance(job.verdict, Refused):
             self._keep()
-            return self._failed(job.request, job.verdict.reason, job)
+            return self._failed(job.request, job.verdict.reason, timings)
         assert isinstance(job.verdict, Answered), "what is done was answered or refused"
-        usage = read_usage(job.verdict.data)
-        prices = self._options.prices
-        cost = 0.0
-        if prices is not None:
-            cost = job.highest_cost if usage is None else cost_of(prices, usage)
-        lines.pay(job, cost)
+        lines.pay(job, self._cost(job.verdict, job.highest_cost))
+        return self._answered(job.request, job.verdict, timings, self._traffic.in_flight + 1)
+
+    def _item(self, request: Request) -> Item | Completion:
         try:
-            reading = read_answer(job.verdict.data, job.request)
+            job = self._job(request)
+        except BadRow as error:
+            return self._failed(request, str(error))
+        return Item(request, job.body, job.highest_cost, job.queued)
+
+    def _batched(self, item: Item, result: Result) -> Completion:
+        timings = Timings(item.queued, item.queued, max(item.queued, result.attempt.ended))
+        match result.verdict:
+            case Answered() as verdict:
+                self._ledger.settle(item.highest_cost, spent=self._cost(verdict, item.highest_cost))
+                return self._answered(item.request, verdict, timings, 1)
+            case Refused(reason=reason):
+                self._ledger.settle(item.highest_cost)
+                return self._failed(item.request, reason, timings)
+        raise AssertionError("what is done was answered or refused")
+
+    def _cost(self, verdict: Answered, highest: float) -> float:
+        """What an answer cost; the most that it could where the server does not count."""
+        usage, prices = read_usage(verdict.data), self._options.prices
+        if prices is None:
+            return 0.0
+        return highest if usage is None else cost_of(prices, usage)
+
+    def _answered(self, request: Request, verdict: Answered, timings: Timings, in_flight: int) -> Completion:
+        self._keep()
+        try:
+            reading = read_answer(verdict.data, request)
             self._compare_model(reading)
         except BadRow as error:
-            self._keep()
-            return self._failed(job.request, str(error), job)
-        self._keep()
+            return self._failed(request, str(error), timings)
+        usage = read_usage(verdict.data)
         if usage is not None:
-            self._meter.batch(self._traffic.in_flight + 1, usage.prompt_tokens, usage.completion_tokens, _all(usage))
+            self._meter.batch(in_flight, usage.prompt_tokens, usage.completion_tokens, _all(usage))
         return Completion(
-            job.request,
+            request,
             (),
             reading.text,
             reading.finish_reason,
-            self._timings(job),
+            timings,
             logprobs=reading.logprobs,
             usage=usage,
             message=reading.message,
@@ -181,15 +213,9 @@ class EndpointEngine:
                     "both, set engine.endpoint.other_model=allow"
                 )
 
-    def _failed(self, request: Request, reason: str, job: Job | None = None) -> Completion:
+    def _failed(self, request: Request, reason: str, timings: Timings | None = None) -> Completion:
         now = self._meter.now()
-        timings = Timings(now, now, now) if job is None else self._timings(job)
-        return Completion(request, (), "", "error", timings, error=reason)
-
-    def _timings(self, job: Job) -> Timings:
-        assert job.first_sent is not None
-        assert job.last is not None
-        return Timings(job.queued, job.first_sent, job.last.ended)
+        return Completion(request, (), "", "error", timings or Timings(now, now, now), error=reason)
 
     def _keep(self) -> None:
         """Remember what was spent; stored together with the answer that it was spent on."""

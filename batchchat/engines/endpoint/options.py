@@ -108,6 +108,18 @@ class EndpointOptions(Section):
         description="The longest that one answer may take as a whole.",
         json_schema_extra=MAY_CHANGE,
     )
+    batch: bool = Field(
+        default=False,
+        description="Send what is ready as files, by the provider's Batch API, and wait for the answers, which may "
+        "take a day and cost less; a chat's next turn goes into the next file.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    batch_requests: int = Field(
+        default=10_000, ge=1, le=50_000, description="The most requests in such a file.", json_schema_extra=MAY_CHANGE
+    )
+    batch_poll_seconds: float = Field(
+        default=30.0, gt=0, description="How often it is asked whether they are there.", json_schema_extra=MAY_CHANGE
+    )
     max_tokens_name: Literal["max_tokens", "max_completion_tokens"] | None = Field(
         default=None,
         description="What the server calls max_new_tokens; null is max_completion_tokens at OpenAI itself and "
