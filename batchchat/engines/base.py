@@ -134,10 +134,11 @@ class Needs:
 @dataclass(frozen=True)
 class EngineKind:
     """What `engine.kind` names. `build` imports what it needs when it is called; `options` is the model of the kind's
-    own section, `engine.NAME`, which `context.recipe.engine.options` then holds. `cannot` gets the recipe's other
-    sections by name and these options, and says what of them the kind cannot do (None: it can do it all)."""
+    own section, `engine.NAME`, which `context.recipe.engine.options` then holds, and `needs` may depend on these.
+    `cannot` gets the recipe's other sections by name and these options, and says what of them the kind cannot do (None:
+    it can do it all)."""
 
     build: Callable[[EngineContext], Engine]
-    needs: Needs = Needs()
+    needs: Needs | Callable[[Any], Needs] = Needs()
     options: type[Any] | None = None
     cannot: Callable[[Mapping[str, Any], Any], str | None] = lambda sections, options: None

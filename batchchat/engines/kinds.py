@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from batchchat.engines.base import Engine, EngineContext, EngineKind, Needs
-from batchchat.engines.endpoint.options import EndpointOptions, cannot
+from batchchat.engines.endpoint.options import EndpointOptions, cannot, needs
 from batchchat.engines.scripted import ScriptedOptions
 from batchchat.engines.scripted import build as build_scripted
 
@@ -26,7 +26,7 @@ CONTINUOUS = EngineKind(_build_of("batchchat.engines.continuous"))
 PIPELINE = EngineKind(_build_of("batchchat.engines.pipeline.engine"))
 ENDPOINT = EngineKind(
     _build_of("batchchat.engines.endpoint.engine"),
-    Needs(tokenizer=False, local_model=False, token_ids=False, server=True),
+    needs,
     EndpointOptions,
     cannot,
 )

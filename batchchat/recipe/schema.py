@@ -141,7 +141,8 @@ class EngineSection(OpenSection):
     @property
     def needs(self) -> Any:
         """What this kind needs of a model (`engines.base.Needs`)."""
-        return ENGINES[self.kind].needs
+        needs = ENGINES[self.kind].needs
+        return needs(self.options) if callable(needs) else needs
 
     @property
     def batch_tokens(self) -> int:

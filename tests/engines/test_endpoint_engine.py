@@ -14,7 +14,14 @@ from typing import Any
 
 import pytest
 
+from batchchat.chats import Message, Request, Settings
+from batchchat.engines import EngineContext, build_engine
 from batchchat.engines.endpoint import connection, retry, traffic
+from batchchat.engines.facts import EndpointFacts
+from batchchat.prompts import MessagesCodec
+from batchchat.recipe import load_recipe
+from batchchat.reporting.meters import Meters
+from batchchat.schedule import Feed
 from tests.support.chat_server import Asked, ChatServer, Said, as_json, completion, echo, fault
 from tests.support.jobs import ROOT, Command, outputs, read_jsonl, report_of, scripted_recipe, write_jsonl
 
@@ -438,6 +445,51 @@ def test_a_killed_server_that_comes_back_costs_nothing(tmp_path: Path, batchchat
     assert len(started) == 2
     assert len(read_jsonl(path.parent / "runs" / "test" / "outputs.jsonl")) == 40
     assert 80 <= sum(len(server.asked) for server in started) <= 80 + first.most_in_flight
+
+
+def test_a_run_that_is_left_early_gives_up_what_is_in_flight_and_counts_it(tmp_path: Path) -> None:
+    async def answer(asked: Asked) -> Said:
+        if asked.question != "question 0":
+            await asyncio.sleep(30)
+        return await echo(asked)
+
+    def requests(*numbers: int) -> Feed:
+        asked = (Message("user", f"question {n}") for n in numbers)
+        return Feed(
+            iter(
+                [Request(f"c{n}", n, 0, 0, (), Settings(8), n, (one,)) for n, one in zip(numbers, asked, strict=True)]
+            ),
+            look_ahead=8,
+        )
+
+    with ChatServer(answer) as server:
+        path = recipe(tmp_path, server, questions(1), {"prices": {"input": 1.0, "output": 1.0}})
+        engine = build_engine("endpoint", EngineContext(load_recipe(path), MessagesCodec(), Meters()))
+        running = engine.run(requests(0, 1, 2))
+        assert next(running).text == "question 0"
+        running.close()
+        assert not [thread for thread in threading.enumerate() if thread.name == "endpoint"]
+        (again,) = engine.run(requests(0))
+    assert again.finish_reason == "stop"
+    facts = engine.describe()
+    assert isinstance(facts, EndpointFacts)
+    assert facts.cost is not None
+    assert facts.cost.spent == pytest.approx(2 * 12e-6)
+    assert facts.cost.unconfirmed > 0
+
+
+def test_a_word_that_serves_as_key_is_no_secret(
+    tmp_path: Path, batchchat: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "EMPTY")
+
+    async def answer(asked: Asked) -> Said:
+        return as_json(completion("the box is EMPTY"))
+
+    with ChatServer(answer) as server:
+        path = recipe(tmp_path, server, questions(1), {"api_key_env": "MY_KEY"})
+        assert batchchat("run", path, "-q").code == 0
+    assert answers(path)["q0"]["content"] == "the box is EMPTY"
 
 
 # --- judges, chats, start --------------------------------------------------------------------------------------------

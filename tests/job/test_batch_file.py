@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from openai.types.chat import ChatCompletion
+from openai.types.responses import Response
 
 from tests.support.chat_server import Asked, ChatServer, Said, as_json, completion, echo
 from tests.support.jobs import ROOT, Command, read_jsonl, write_jsonl
@@ -108,6 +109,48 @@ def test_lines_of_a_server(tmp_path: Path, batchchat: Command) -> None:
     assert choice.logprobs.content is not None
     assert choice.logprobs.content[0].bytes == [97]
     assert not (tmp_path / "out.errors.jsonl").exists()
+
+
+def test_lines_of_the_responses_api(tmp_path: Path, batchchat: Command) -> None:
+    tool = {"type": "function", "name": "look", "parameters": {"type": "object"}, "strict": False}
+    history = [
+        {"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+        {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": "3"},
+    ]
+    bodies = {
+        "plain": {"model": "served", "input": "hi", "instructions": "Be kind.", "max_output_tokens": 7},
+        "calls": {"model": "served", "input": history, "tools": [tool], "text": {"format": {"type": "json_object"}}},
+        "stored": {"model": "served", "input": "hi", "previous_response_id": "resp_1"},
+        "image": {"model": "served", "input": [{"role": "user", "content": [{"type": "input_image"}]}]},
+    }
+    lines = [
+        {"custom_id": name, "method": "POST", "url": "/v1/responses", "body": body} for name, body in bodies.items()
+    ]
+    call = {"id": "c2", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+
+    async def answer(asked: Asked) -> Said:
+        if asked.body["messages"][-1]["role"] == "tool":
+            return as_json(completion(None, finish="tool_calls", tool_calls=[call], reasoning="hm"))
+        return as_json(completion("hello", finish="length"))
+
+    source, results = write_jsonl(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl"
+    with ChatServer(answer) as server:
+        done = batchchat("run-batch", "-i", source, "-o", results, "--endpoint", server.url, "-q")
+    assert done.code == 3, done.err
+    sent = {asked.body["messages"][-1]["role"]: asked.body for asked in server.asked}
+    assert sent["user"]["messages"][0] == {"role": "system", "content": "Be kind."}
+    assert sent["user"]["max_tokens"] == 7
+    assert sent["tool"]["response_format"] == {"type": "json_object"}
+    assert sent["tool"]["tools"][0]["function"]["name"] == "look"
+    plain, calls = (Response.model_validate(one["response"]["body"]) for one in read_jsonl(results))
+    assert (plain.output_text, plain.status) == ("hello", "incomplete")
+    assert plain.usage is not None
+    assert plain.usage.output_tokens == 1
+    assert [item.type for item in calls.output] == ["reasoning", "function_call"]
+    said = {error["custom_id"]: error["error"]["message"] for error in read_jsonl(tmp_path / "out.errors.jsonl")}
+    assert "previous_response_id" in said["stored"]
+    assert "no text" in said["image"]
 
 
 def test_the_examples_of_the_api(tmp_path: Path, batchchat: Command, shared_data: Path) -> None:

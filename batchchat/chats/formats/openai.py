@@ -7,6 +7,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
+from batchchat.chats.formats import responses
 from batchchat.chats.formats.calls import read_tools, with_argument_text
 from batchchat.chats.formats.entries import whole_entry, with_turns
 from batchchat.chats.formats.messages import read_message, read_messages
@@ -98,10 +99,12 @@ def read(row: SourceRow, index: int, options: ReadOptions) -> Chat:
         )
     if data.get("method", "POST") != "POST":
         raise BadRow(f"method is {data['method']!r}; a chat completion request has POST")
-    if data.get("url", URL) != URL:
-        raise BadRow(f"url is {data['url']!r}; only {URL} is understood")
+    if data.get("url", URL) not in (URL, responses.URL):
+        raise BadRow(f"url is {data['url']!r}; only {URL} and {responses.URL} are understood")
     if options.turns == "regenerate":
         raise BadRow("a batch request has one answer, so chat.turns=regenerate does not fit it: set chat.turns=last")
+    if data.get("url") == responses.URL:
+        body = responses.as_chat_body(body)
     settings, further = _read_parameters(body, options.server)
     tools = _read_offered(body)
     messages = read_messages(body.get("messages"), "body.messages")
@@ -143,7 +146,9 @@ def write(
     }
     prompt, completion = turn.get("prompt_tokens"), turn.get("completion_tokens")
     if prompt is not None and completion is not None:
-        body["usage"] = _usage(prompt, completion)
+        body["usage"] = _usage(prompt, completion, turn.get("cached_tokens"), turn.get("reasoning_tokens"))
+    if data.get("url") == responses.URL:
+        body = responses.as_response(body, data["body"])
     return {
         **data,
         "id": data.get("id", f"batch_req_{name}"),
@@ -159,6 +164,8 @@ def apart(row: SourceRow, options: ReadOptions) -> Whole:
     body = row.data.get("body")
     if not isinstance(body, Mapping):
         raise BadRow(f"body is {kind(body) if 'body' in row.data else 'absent'}, not the object of a request")
+    if row.data.get("url", URL) != URL:
+        raise BadRow(f"url is {row.data['url']!r}; only requests to {URL} can be taken apart")
     messages, lost = read_messages(body.get("messages"), "body.messages"), list[str]()
     choices = _choices(row.data)
     if choices:
@@ -229,7 +236,10 @@ def join(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     body = {**bodies[0], "choices": [choice for one in bodies for choice in one["choices"]]}
     if "usage" in body:
         completion = sum(one["usage"]["completion_tokens"] for one in bodies)
-        body["usage"] = _usage(body["usage"]["prompt_tokens"], completion)
+        body["usage"] = {**body["usage"], **_usage(body["usage"]["prompt_tokens"], completion)}
+        reasoning = [one["usage"].get("completion_tokens_details", {}).get("reasoning_tokens") for one in bodies]
+        if any(reasoning):
+            body["usage"]["completion_tokens_details"] = {"reasoning_tokens": sum(count or 0 for count in reasoning)}
     turns = [turn for line in lines for turn in line["batchchat"]["turns"]]
     return {
         **first,
@@ -238,8 +248,14 @@ def join(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _usage(prompt: int, completion: int) -> dict[str, int]:
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+def _usage(prompt: int, completion: int, cached: int | None = None, reasoning: int | None = None) -> dict[str, Any]:
+    usage: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": completion}
+    usage["total_tokens"] = prompt + completion
+    if cached is not None:
+        usage["prompt_tokens_details"] = {"cached_tokens": cached}
+    if reasoning is not None:
+        usage["completion_tokens_details"] = {"reasoning_tokens": reasoning}
+    return usage
 
 
 def _logprobs(steps: Sequence[Mapping[str, Any]] | None) -> dict[str, Any] | None:

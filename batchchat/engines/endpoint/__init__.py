@@ -12,6 +12,7 @@ cost         what was spent, and whether there is money for one more
 traffic      which request is sent when: all of the above, without clock, thread or network
 connection   one attempt over HTTP
 lines        threads that carry requests, each with a connection of its own
+tokens       both of these by token ids
 batch_api    the provider's Batch API
 batches      draining the feed by batches
 engine       draining the feed

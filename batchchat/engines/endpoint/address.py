@@ -36,9 +36,9 @@ def path_url(url: str, end: str, path: str | None = None) -> str:
     return parts._replace(path=(parts.path.rstrip("/") if path is None else path) + end).geturl()
 
 
-def chat_url(url: str) -> str:
+def chat_url(url: str, prompts: str = "messages") -> str:
     """Where chats are answered."""
-    return path_url(url, _CHAT)
+    return path_url(url, _CHAT if prompts == "messages" else "/completions")
 
 
 def with_version(url: str) -> str | None:

@@ -27,7 +27,6 @@ class Reading:
     message: Message
     finish_reason: FinishReason
     logprobs: tuple[TextLogprob, ...] | None
-    model: str | None
     note: str | None = None
 
 
@@ -49,14 +48,14 @@ def read_answer(data: Mapping[str, Any], request: Request) -> Reading:
         calls, note = (), f"the tool calls could not be read, and are in the text as they came: {error}"
         content = f"{content or ''}{as_json(message['tool_calls'])}"
     thoughts = next((message[key] for key in _REASONING if isinstance(message.get(key), str) and message[key]), None)
+    if thoughts is not None:
+        check_text(thoughts, "the server's reasoning")
     text = content or ""
-    model = data.get("model")
     return Reading(
         text=text,
         message=Message("assistant", content if calls else text, reasoning=thoughts, tool_calls=calls),
         finish_reason=_finish_reason(reason, choice, request),
         logprobs=_logprobs(choice.get("logprobs")) if request.settings.logprobs is not None else None,
-        model=model if isinstance(model, str) else None,
         note=note,
     )
 
@@ -80,7 +79,7 @@ def read_usage(data: Mapping[str, Any]) -> Usage | None:
 def _content(value: Any) -> str | None:
     """A text, or the texts of a list of parts."""
     if isinstance(value, Sequence) and not isinstance(value, str):
-        value = "".join(part["text"] for part in value if isinstance(part, Mapping) and isinstance(part["text"], str))
+        value = "".join(str(part.get("text") or "") for part in value if isinstance(part, Mapping))
     return None if value is None else check_text(value, "the server's content")
 
 

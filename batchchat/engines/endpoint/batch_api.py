@@ -21,7 +21,7 @@ import httpx2
 from batchchat.chats import Request
 from batchchat.engines.endpoint.address import path_url
 from batchchat.engines.endpoint.connection import Connection, Server
-from batchchat.engines.endpoint.retry import Again, Attempt, Refused, Stop, Verdict, judge, server_words
+from batchchat.engines.endpoint.retry import Again, Answered, Attempt, Verdict, judge, server_words
 from batchchat.errors import EnvironmentFault
 
 _ENDPOINT = "/v1/chat/completions"
@@ -72,8 +72,9 @@ class Pending:
         self.size += len(item.body) + 200
 
     @property
-    def full(self) -> bool:
-        return len(self.items) >= self.most or self.size >= _MOST_BYTES
+    def room(self) -> int:
+        """Requests that may be added."""
+        return 0 if self.size >= _MOST_BYTES else max(0, self.most - len(self.items))
 
     def take(self) -> list[Item]:
         taken, self.items, self.size = list(self.items.values()), {}, 0
@@ -97,19 +98,11 @@ class BatchClient:
         return str(self._ask("POST", "/batches", json.dumps(values).encode())["id"])
 
     def wait(self, batch: str) -> Mapping[str, Any]:
-        """The batch as soon as it has ended. What fails for a moment is asked again at the next look."""
-        failures = 0
+        """The batch as soon as it has ended."""
         while True:
-            try:
-                found = self._ask("GET", f"/batches/{batch}")
-            except _Passing as passing:
-                failures += 1
-                if failures > self._options.retries:
-                    raise EnvironmentFault(f"{passing}; run the same command again when the server is well") from None
-            else:
-                failures = 0
-                if found.get("status") in _ENDED:
-                    return found
+            found = self._ask("GET", f"/batches/{batch}")
+            if found.get("status") in _ENDED:
+                return found
             time.sleep(self._options.batch_poll_seconds)
 
     def results(self, batch: Mapping[str, Any]) -> Iterator[Result]:
@@ -145,12 +138,25 @@ class BatchClient:
     def _ask(
         self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
     ) -> Mapping[str, Any]:
-        with closing(Connection(self._server)) as connection:
-            attempt = connection.send(method, self._url(path), self._headers(body and kind), body)
-        data = self._checked(attempt)
-        if not isinstance(data.get("id"), str):
-            raise EnvironmentFault(f"{self._url(path)} answers without an id: {server_words(attempt)}")
-        return data
+        """The object that is answered. What fails for the moment is asked again, but for a batch that the provider may
+        have begun."""
+        headers, reason = self._server.headers(None if body is None else kind), ""
+        for attempts in range(self._options.retries + 1):
+            with closing(Connection(self._server)) as connection:
+                attempt = connection.send(method, self._url(path), headers, body)
+            found = _object(attempt)
+            if found is not None:
+                return found
+            verdict = judge(attempt, self._options, datetime.now(UTC))
+            if not isinstance(verdict, Again):
+                why = "it answers without an id" if isinstance(verdict, Answered) else verdict.reason
+                raise EnvironmentFault(f"the server's Batch API cannot be used: {why}")
+            reason = verdict.reason
+            if path == "/batches" and verdict.reached:
+                break
+            if attempts < self._options.retries:
+                time.sleep(verdict.pause or self._options.batch_poll_seconds)
+        raise EnvironmentFault(f"{reason}; run the same command again when the server is well")
 
     def _fetch(self, file_id: str, file: IO[bytes]) -> None:
         url = self._url(f"/files/{file_id}/content")
@@ -158,37 +164,26 @@ class BatchClient:
             file.seek(0)
             file.truncate()
             with closing(Connection(self._server)) as connection:
-                attempt = connection.send("GET", url, self._headers(None), sink=file)
+                attempt = connection.send("GET", url, self._server.headers(None), sink=file)
             if attempt.status == 200:
                 return
             if attempts < self._options.retries:
                 time.sleep(self._options.batch_poll_seconds)
         raise EnvironmentFault(f"the answers at {url} cannot be fetched: {attempt.words or server_words(attempt)}")
 
-    def _checked(self, attempt: Attempt) -> Mapping[str, Any]:
-        """The object that was answered."""
-        if attempt.status is not None and 200 <= attempt.status < 300:
-            try:
-                data = json.loads(attempt.body)
-            except (ValueError, RecursionError):
-                data = None
-            if isinstance(data, dict):
-                return data
-        verdict = judge(attempt, self._options, datetime.now(UTC))
-        if isinstance(verdict, Again):
-            raise _Passing(verdict.reason)
-        assert isinstance(verdict, Refused | Stop), "an answer is an object"
-        raise EnvironmentFault(f"the server's Batch API cannot be used: {verdict.reason}")
-
     def _url(self, path: str) -> httpx2.URL:
         return httpx2.URL(path_url(self._options.url, path))
 
-    def _headers(self, kind: Any) -> httpx2.Headers:
-        return self._server.headers(kind or None)
 
-
-class _Passing(EnvironmentFault):
-    """It may go better another time."""
+def _object(attempt: Attempt) -> Mapping[str, Any] | None:
+    """The object with an id that was answered, if one was."""
+    if attempt.status is None or not 200 <= attempt.status < 300:
+        return None
+    try:
+        data = json.loads(attempt.body)
+    except (ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) and isinstance(data.get("id"), str) else None
 
 
 def _line(item: Item) -> bytes:

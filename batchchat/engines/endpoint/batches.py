@@ -52,8 +52,8 @@ class Batches:
     def _collect(self, feed: Feed, prepare: Prepare) -> Iterator[Completion]:
         """Everything that is ready, as far as one file holds it; what an open batch was asked before joins that."""
         names = {name for one in self._open.values() for name in one}
-        while not self._pending.full:
-            requests = feed.take(_AT_ONCE)
+        while self._pending.room:
+            requests = feed.take(min(_AT_ONCE, self._pending.room))
             if not requests:
                 return
             for request in requests:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from batchchat.chats import Message, Request, Settings
 from batchchat.chats.formats.calls import with_argument_text
 from batchchat.engines.endpoint.options import EndpointOptions
+from batchchat.engines.endpoint.tokens import token_body
 from batchchat.errors import BadRow
 
 
@@ -18,24 +19,31 @@ class BodyWriter:
 
     def __init__(self, options: EndpointOptions, model: str):
         self._options = options
-        self._model = model
+        self._model = options.model or model
         self._limit = options.max_tokens_name or _limit_name(options.url)
 
-    def chat(self, request: Request) -> bytes:
-        """The body of a chat completion. Raises BadRow for a setting that no server's API has."""
-        messages = [self._message(message) for message in request.messages]
-        body: dict[str, Any] = {"model": self._model, "messages": messages}
-        if request.tools:
-            body["tools"] = [dict(tool) for tool in request.tools]
-        if request.messages[-1].role == "assistant":  # the turn that the answer continues
-            body |= {"continue_final_message": True, "add_generation_prompt": False}
-        body |= {self._limit: request.settings.max_new_tokens, **dict(_settings(request.settings))}
+    def write(self, request: Request) -> bytes:
+        """The body of a chat completion, or of a completion by token ids. Raises BadRow for a setting that no server's
+        API has."""
+        settings = {self._limit: request.settings.max_new_tokens, **dict(_settings(request.settings))}
+        if self._options.prompts == "tokens":
+            body = {"model": self._model, **token_body(request, settings)}
+        else:
+            body = {"model": self._model, **self._asked(request), **settings}
         if request.settings.temperature > 0:
             body["seed"] = request.seed
         body |= {**request.parameters, **self._options.extra_body}
         for name in self._options.omit:
             body.pop(name, None)
         return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+
+    def _asked(self, request: Request) -> dict[str, Any]:
+        asked: dict[str, Any] = {"messages": [self._message(message) for message in request.messages]}
+        if request.tools:
+            asked["tools"] = [dict(tool) for tool in request.tools]
+        if request.messages[-1].role == "assistant":  # the turn that the answer continues
+            asked |= {"continue_final_message": True, "add_generation_prompt": False}
+        return asked
 
     def _message(self, message: Message) -> dict[str, Any]:
         out: dict[str, Any] = {"role": message.role, "content": message.content}

@@ -23,6 +23,8 @@ from batchchat.version import __version__
 MOST_BYTES = 32 * 2**20
 """Of one answer: more than any number of tokens with their log-probabilities takes."""
 _HIDDEN = b"***"
+_SHORTEST_SECRET = 16
+"""Shorter keys, such as EMPTY, are no secrets but words that an answer may hold."""
 _UNUSED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Where no certificate is looked at: reading the machine's authorities takes a while."""
 
@@ -34,9 +36,11 @@ class Server:
         """Raises EnvironmentFault where the key's variable or the file of authorities cannot be used."""
         self.options = options
         self.clock = clock
-        self.chat = httpx2.URL(chat_url(options.url))
+        self.chat = httpx2.URL(chat_url(options.url, options.prompts))
         self.models = httpx2.URL(path_url(options.url, "/models"))
         self._key = read_key(options.api_key_env)
+        is_secret = self._key is not None and len(self._key) >= _SHORTEST_SECRET
+        self._secret = self._key.encode("ascii") if self._key is not None and is_secret else b""
         self._context = _trust(options.verify) if self.chat.scheme == "https" else _UNUSED
         self._proxy = _proxy(options.url)
 
@@ -58,10 +62,9 @@ class Server:
         one = httpx2.Limits(max_connections=1, max_keepalive_connections=1)
         return httpx2.HTTPTransport(verify=self._context, trust_env=False, limits=one, proxy=self._proxy)
 
-    def hidden(self, body: bytes) -> bytes:
+    def hidden(self, said: bytes) -> bytes:
         """What a server said, without the key, should it repeat it."""
-        key = b"" if self._key is None else self._key.encode("ascii")
-        return body.replace(key, _HIDDEN) if key and key in body else body
+        return said.replace(self._secret, _HIDDEN) if self._secret and self._secret in said else said
 
 
 class Connection:
@@ -109,7 +112,7 @@ class Connection:
                     answer = self._server.hidden(_whole(response))
             finally:
                 response.close()
-            known = {name.lower(): value for name, value in response.headers.items()}
+            known = {name.lower(): self._server.hidden(value).decode("latin-1") for name, value in _pairs(response)}
             return Attempt(sent, clock(), response.status_code, known, answer)
         except Exception as error:  # whatever it was, the request came to nothing
             failure, words = self._explained(error)
@@ -170,6 +173,10 @@ def _whole(response: httpx2.Response) -> bytes:
             raise _TooLargeError
         parts.append(part)
     return b"".join(parts)
+
+
+def _pairs(response: httpx2.Response) -> Iterator[tuple[str, bytes]]:
+    return ((name.decode("ascii"), value) for name, value in response.headers.raw)
 
 
 def _lines(response: httpx2.Response) -> Iterator[bytes]:

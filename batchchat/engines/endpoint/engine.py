@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from typing import Any
 
 from batchchat.chats import Completion, Request, Timings, Usage
 from batchchat.engines.base import EngineContext
@@ -18,6 +19,7 @@ from batchchat.engines.endpoint.cost import Ledger, cost_of, highest_cost
 from batchchat.engines.endpoint.lines import Lines
 from batchchat.engines.endpoint.options import EndpointOptions
 from batchchat.engines.endpoint.retry import Answered, Refused, Stop, judge
+from batchchat.engines.endpoint.tokens import token_completion
 from batchchat.engines.endpoint.traffic import Job, Traffic
 from batchchat.engines.facts import ConcurrencyChange, CostFacts, EndpointFacts
 from batchchat.errors import BadRow, EnvironmentFault
@@ -35,6 +37,7 @@ class EndpointEngine:
         """Raises EnvironmentFault where the key or the certificates are not there."""
         self._options: EndpointOptions = context.recipe.engine.options
         self._model = context.recipe.model.name
+        self._codec = context.codec
         self._meter = context.meter
         self._kept = context.kept
         self._server = Server(self._options, context.meter.now)
@@ -62,6 +65,7 @@ class EndpointEngine:
             with closing(Lines(traffic, self._server.connect, self._meter.now)) as lines:
                 yield from self._drain(feed, traffic, lines)
         finally:
+            traffic.abandon()
             self._keep()
 
     def describe(self) -> EndpointFacts:
@@ -135,7 +139,7 @@ class EndpointEngine:
             feed.wait(1.0)
 
     def _job(self, request: Request) -> Job:
-        body = self._writer.chat(request)
+        body = self._writer.write(request)
         limit = request.settings.max_new_tokens
         tokens = math.ceil(len(body) / _BYTES_PER_TOKEN) + limit
         return Job(request, body, highest_cost(self._options.prices, body, limit), self._meter.now(), tokens)
@@ -178,14 +182,20 @@ class EndpointEngine:
 
     def _answered(self, request: Request, verdict: Answered, timings: Timings, in_flight: int) -> Completion:
         self._keep()
+        usage = read_usage(verdict.data)
         try:
-            reading = read_answer(verdict.data, request)
-            self._compare_model(reading)
+            self._compare_model(verdict.data.get("model"))
+            if self._options.prompts == "tokens":
+                completion = token_completion(verdict.data, request, self._codec, usage, timings)
+            else:
+                completion = self._as_completion(read_answer(verdict.data, request), request, usage, timings)
         except BadRow as error:
             return self._failed(request, str(error), timings)
-        usage = read_usage(verdict.data)
-        if usage is not None:
-            self._meter.batch(in_flight, usage.prompt_tokens, usage.completion_tokens, _all(usage))
+        prompt, written = completion.prompt_tokens, completion.completion_tokens
+        self._meter.batch(in_flight, prompt, written, prompt + written)
+        return completion
+
+    def _as_completion(self, reading: Reading, request: Request, usage: Usage | None, timings: Timings) -> Completion:
         return Completion(
             request,
             (),
@@ -198,18 +208,18 @@ class EndpointEngine:
             note=reading.note,
         )
 
-    def _compare_model(self, reading: Reading) -> None:
+    def _compare_model(self, model: Any) -> None:
         """Raises BadRow where another model answered than at first."""
-        if reading.model is None:
+        if not isinstance(model, str):
             return
         first = self._kept.get("model")
         if first is None:
-            self._kept["model"] = reading.model
-        elif reading.model != first:
-            self._meter.event("model changed", f"the server answered as {reading.model}, not as {first}")
+            self._kept["model"] = model
+        elif model != first:
+            self._meter.event("model changed", f"the server answered as {model}, not as {first}")
             if self._options.other_model == "error":
                 raise BadRow(
-                    f"the server answered as {reading.model}, but the run's first answer came from {first}; to take "
+                    f"the server answered as {model}, but the run's first answer came from {first}; to take "
                     "both, set engine.endpoint.other_model=allow"
                 )
 
@@ -221,10 +231,6 @@ class EndpointEngine:
         """Remember what was spent; stored together with the answer that it was spent on."""
         if self._options.prices is not None:
             self._kept["spent"] = [self._ledger.spent, self._ledger.unconfirmed]
-
-
-def _all(usage: Usage) -> int:
-    return usage.prompt_tokens + usage.completion_tokens
 
 
 def build(context: EngineContext) -> EndpointEngine:

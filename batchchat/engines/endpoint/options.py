@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, ValidationInfo, field_validator
 
+from batchchat.engines.base import Needs
 from batchchat.engines.endpoint.address import checked_url
 from batchchat.recipe.section import MAY_CHANGE, AsTuple, Section, Text
 
@@ -35,6 +36,16 @@ class EndpointOptions(Section):
         description="Address of the API, up to and with its version; /chat/completions is added.",
         examples=["http://localhost:8000/v1"],
         json_schema_extra=MAY_CHANGE,
+    )
+    model: Text | None = Field(
+        default=None,
+        description="The model's name at the server, where model.name is the tokenizer's here; null is model.name.",
+        examples=["my-model"],
+    )
+    prompts: Literal["messages", "tokens"] = Field(
+        default="messages",
+        description="messages leaves the template to the server; tokens renders model.name's own template here, as for "
+        "a local engine, and sends token ids to /completions, for servers that take and give them (vLLM).",
     )
     api_key_env: str | None = Field(
         default=None,
@@ -194,6 +205,13 @@ class EndpointOptions(Section):
                 raise ValueError(f"has {name}, which batchchat sets itself: {ours[name]}")
         return extra
 
+    @field_validator("batch")
+    @classmethod
+    def _takes_messages(cls, batch: bool, info: ValidationInfo) -> bool:
+        if batch and info.data.get("prompts") == "tokens":
+            raise ValueError("is true, but engine.endpoint.prompts is tokens, which no Batch API takes; leave one out")
+        return batch
+
     @field_validator("max_cost")
     @classmethod
     def _needs_prices(cls, cost: float | None, info: ValidationInfo) -> float | None:
@@ -211,11 +229,19 @@ _FEATURES: Mapping[str, Mapping[str, str]] = {
 }
 
 
+def needs(options: EndpointOptions) -> Needs:
+    """Of a model on this machine: nothing, or its tokenizer where prompts are rendered here."""
+    rendered = options.prompts == "tokens"
+    return Needs(tokenizer=rendered, local_model=False, token_ids=rendered, server=True)
+
+
 def cannot(sections: Mapping[str, Any], options: EndpointOptions) -> str | None:
     """What of a recipe's other sections no server can be asked for."""
     generation = sections.get("generation")
     for section, names in _FEATURES.items():
         for name, advice in names.items():
+            if section == "chat" and options.prompts == "tokens":
+                continue
             if sections.get(section) is not None and getattr(sections[section], name):
                 return f"{section}.{name}: {advice}"
     if generation is None:

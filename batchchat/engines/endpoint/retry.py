@@ -88,7 +88,7 @@ def judge(attempt: Attempt, options: EndpointOptions, now: datetime) -> Verdict:
     if 200 <= status < 300:
         return _answered(attempt, words)
     if 300 <= status < 400:
-        where = attempt.headers.get("location", "(it does not say where)")
+        where = attempt.headers.get("location", "(it does not say where)")[:_WORDS]
         return Stop(
             f"{options.url} sends its clients elsewhere ({status}, to {where}), where the key is not taken without "
             "your word; set engine.endpoint.url to where the server is"
@@ -158,8 +158,9 @@ def _denied(status: int, words: str, options: EndpointOptions) -> str:
 def _absent(status: int, words: str, options: EndpointOptions) -> str:
     versioned = with_version(options.url)
     advice = f"set engine.endpoint.url={versioned}, or " if versioned is not None else ""
+    url = chat_url(options.url, options.prompts)
     return (
-        f"{chat_url(options.url)} answers {status}: {words}; {advice}check engine.endpoint.url and model.name, which "
+        f"{url} answers {status}: {words}; {advice}check engine.endpoint.url and model.name, which "
         "is the model's name at the server"
     )
 

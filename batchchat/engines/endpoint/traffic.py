@@ -53,7 +53,7 @@ class Traffic:
     def __post_init__(self) -> None:
         options = self.options
         self.concurrency = Concurrency(options.max_in_flight, self.now)
-        self.in_flight = 0
+        self._flying: set[Job] = set()
         self._paces = (Pace(options.requests_per_minute, self.now), Pace(options.tokens_per_minute, self.now))
         self._fresh: deque[Job] = deque()
         self._later: list[tuple[float, int, Job]] = []
@@ -63,6 +63,10 @@ class Traffic:
         self._suspects: list[Job] = []
         """Jobs without a retry left, with no answer to anything that was sent since."""
         self._chance = random.Random(self.seed)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._flying)
 
     @property
     def waiting(self) -> int:
@@ -100,7 +104,7 @@ class Traffic:
             self._fresh.popleft()
         else:
             heapq.heappop(self._later)
-        self.in_flight += 1
+        self._flying.add(job)
         job.attempts += 1
         job.first_sent = now if job.first_sent is None else job.first_sent
         self.ledger.set_aside(job.highest_cost)
@@ -113,7 +117,8 @@ class Traffic:
         now = attempt.ended
         verdict = judge(attempt, self.options, moment)
         job.last, job.verdict = attempt, verdict
-        flying, self.in_flight = self.in_flight, self.in_flight - 1
+        flying = self.in_flight
+        self._flying.discard(job)
         match verdict:
             case Answered():  # what it cost is known when it is read: see `pay`
                 self.concurrency.answered(now, flying)
@@ -135,6 +140,13 @@ class Traffic:
     def pay(self, job: Job, cost: float) -> None:
         """What a job that was answered cost."""
         self.ledger.settle(job.highest_cost, spent=cost)
+
+    def abandon(self) -> None:
+        """Nobody waits for what is in flight or done any more, and the server may charge it."""
+        for job in (*self._flying, *(job for job in self.done if isinstance(job.verdict, Answered))):
+            self.ledger.settle(job.highest_cost, unconfirmed=job.highest_cost)
+        self._flying.clear()
+        self.done.clear()
 
     def end(self) -> None:
         """Nothing waits or is in flight, and nothing more will come: what ran out of retries failed by itself."""
