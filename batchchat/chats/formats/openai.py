@@ -104,7 +104,7 @@ def read(row: SourceRow, index: int, options: ReadOptions) -> Chat:
     if options.turns == "regenerate":
         raise BadRow("a batch request has one answer, so chat.turns=regenerate does not fit it: set chat.turns=last")
     if data.get("url") == responses.URL:
-        body = responses.as_chat_body(body)
+        body = {**responses.as_chat_body(body), "n": 1}
     settings, further = _read_parameters(body, options.server)
     tools = _read_offered(body)
     messages = read_messages(body.get("messages"), "body.messages")
@@ -232,6 +232,8 @@ def join(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One line for one request: the choices of its samples, the prompt's tokens counted once. `batchchat.turns` has one
     entry for each choice."""
     first = lines[0]
+    if len(lines) == 1:
+        return first
     bodies = [line["response"]["body"] for line in lines]
     body = {**bodies[0], "choices": [choice for one in bodies for choice in one["choices"]]}
     if "usage" in body:
