@@ -31,6 +31,8 @@ class Lines:
         self._threads: list[threading.Thread] = []
         self._connections: list[Connection] = []
         self._closed = False
+        self._fault: Exception | None = None
+        """Of our own making, in one of the threads."""
 
     @property
     def room(self) -> int:
@@ -51,6 +53,8 @@ class Lines:
             if not traffic.done and (traffic.in_flight or (traffic.waiting and not traffic.stopped)):
                 self._has_news.wait(_LOOK_SECONDS)
                 self._cut_late()
+            if self._fault is not None:
+                raise self._fault
             done = list(traffic.done)
             traffic.done.clear()
             return done
@@ -98,6 +102,10 @@ class Lines:
                     self._traffic.settle(job, attempt, datetime.now(UTC))
                     self._open()
                     self._has_news.notify()
+        except Exception as fault:
+            with self._has_news:
+                self._fault = fault
+                self._has_news.notify()
         finally:
             connection.close()
 
