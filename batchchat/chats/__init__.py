@@ -14,6 +14,7 @@ from batchchat.chats.types import (
     Settings,
     SourceRow,
     TextArguments,
+    TextLogprob,
     Timings,
     Usage,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "Settings",
     "SourceRow",
     "TextArguments",
+    "TextLogprob",
     "Timings",
     "Usage",
 ]

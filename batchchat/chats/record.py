@@ -74,6 +74,7 @@ FlopsPerSecond = Annotated[float, Unit("FLOP/s")]
 BytesPerSecond = Annotated[float, Unit("bytes/s")]
 MeanRows = Annotated[float, Unit("rows")]
 MeanTokens = Annotated[float, Unit("tokens")]
+Money = Annotated[float, Unit("the prices' currency")]
 Share = Annotated[float, Unit("share of 1")]
 Metric = Annotated[float, Unit("the metric's own")]
 """What a scorer gives: 0 to 1 for most, words for lengths, grades for judges."""

@@ -99,7 +99,8 @@ class Chat:
     `segments[k]` is what is said just before answer `k`: the prompt of turn `k` is every segment up to `k` with
     the answers 0..k-1 between them. `tail` follows the last answer without being answered. With `prefill` the
     last segment ends in an assistant turn, which the answer continues. `settings` are the row's own generation
-    settings (names of the recipe's `generation` section), which win over the recipe's. `references[k]` is the
+    settings (names of the recipe's `generation` section), which win over the recipe's, `parameters` those that only
+    a server understands. `references[k]` is the
     assistant turn that stood where answer `k` goes, if any; `reference` the row's reference answer, if any.
     """
 
@@ -111,6 +112,7 @@ class Chat:
     prefill: bool = False
     tools: tuple[Mapping[str, Any], ...] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     references: tuple[str | None, ...] = ()
     reference: Any = None
 
@@ -169,6 +171,8 @@ class Request:
     """63 bits from (run seed, chat id, sample, turn): never from its place in a batch, order or process."""
     messages: tuple[Message, ...] = ()
     tools: tuple[Mapping[str, Any], ...] | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Further parameters of the chat's own, as a server's API names them; for engines that take them."""
 
     @property
     def key(self) -> tuple[int, int, int]:
@@ -186,6 +190,17 @@ class Logprob:
 
 
 @dataclass(frozen=True, slots=True)
+class TextLogprob:
+    """Log-probability of one token (natural log) as a server gives it: by the token's text, and by its bytes where the
+    server says them. `top` are the most likely tokens at its place."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] | None = None
+    top: tuple[TextLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Seconds on the run's clock: when the request entered the engine, when its work began, when it was done."""
 
@@ -200,6 +215,10 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int | None = None
+    """Of the prompt, those that the server had in its cache; None where it does not say."""
+    reasoning_tokens: int | None = None
+    """Of the answer, those of its reasoning; None where the server does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +228,7 @@ class Completion:
     `text` is the raw decoded answer, special tokens included, the end token not; a stop string that ended it is
     still in it. With `finish_reason == "error"` `error` says why in one sentence and the rest may be empty. An engine
     without token ids gives none, but `usage`; where its server told content, reasoning and tool calls apart, `message`
-    is what it made of the answer.
+    is what it made of the answer, and `note` says what could not be read from that.
     """
 
     request: Request
@@ -217,10 +236,11 @@ class Completion:
     text: str
     finish_reason: FinishReason
     timings: Timings
-    logprobs: tuple[Logprob, ...] | None = None
+    logprobs: tuple[Logprob, ...] | tuple[TextLogprob, ...] | None = None
     error: str | None = None
     usage: Usage | None = None
     message: Message | None = None
+    note: str | None = None
 
     @property
     def prompt_tokens(self) -> int:

@@ -10,9 +10,11 @@ from batchchat.cli.bench import bench
 from batchchat.cli.chat import chat
 from batchchat.cli.check import check
 from batchchat.cli.compare import compare
+from batchchat.cli.convert import convert
 from batchchat.cli.init import init
 from batchchat.cli.plan import plan
 from batchchat.cli.run import run
+from batchchat.cli.run_batch import run_batch
 from batchchat.cli.schema import schema
 from batchchat.cli.score import score
 from batchchat.errors import EXIT_CODES
@@ -45,5 +47,5 @@ def batchchat(
     """Options before the command."""
 
 
-for command in (run, chat, score, compare, check, plan, init, schema, bench):
-    app.command(epilog=_EXIT_CODES)(command)
+for command in (run, run_batch, chat, score, compare, convert, check, plan, init, schema, bench):
+    app.command(command.__name__.replace("_", "-"), epilog=_EXIT_CODES)(command)

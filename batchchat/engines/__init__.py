@@ -9,6 +9,7 @@ from batchchat.engines.base import (
     EngineMeter,
     FollowingEngine,
     Needs,
+    PaidEngine,
     TokenListener,
 )
 from batchchat.engines.facts import EngineFacts
@@ -32,6 +33,7 @@ __all__ = [
     "EngineMeter",
     "FollowingEngine",
     "Needs",
+    "PaidEngine",
     "TokenListener",
     "build_engine",
 ]

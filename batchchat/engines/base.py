@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -65,6 +65,16 @@ class FollowingEngine(Engine, Protocol):
         ...
 
 
+@runtime_checkable
+class PaidEngine(Engine, Protocol):
+    """An engine whose answers cost money."""
+
+    @property
+    def spent(self) -> float | None:
+        """What the run cost so far, earlier sessions included; None where no prices are known."""
+        ...
+
+
 @dataclass(frozen=True)
 class EngineConfig:
     """How a local engine computes, with no `auto` left open."""
@@ -104,6 +114,8 @@ class EngineContext:
     on_token: TokenListener | None = None
     budget: Budget = field(default_factory=Budget)
     """What fits into memory, as far as the run has learned it."""
+    kept: MutableMapping[str, Any] = field(default_factory=dict)
+    """JSON values by name that the engine finds again when the run is resumed; durable with the next answer."""
 
 
 @dataclass(frozen=True)
@@ -113,19 +125,24 @@ class Needs:
     `tokenizer`: the model's tokenizer and template on this machine. `local_model`: its weights; without, `model.name`
     is a name that only the engine understands, and no file of it is read or hashed. `token_ids`: requests with
     `prompt_ids`; without, and without a tokenizer, prompts are messages alone, and every completion says in `usage`
-    how many tokens it took. Token ids without a tokenizer are UTF-8 bytes.
+    how many tokens it took. Token ids without a tokenizer are UTF-8 bytes. `server`: answers come from one that speaks
+    OpenAI's API; it takes whatever parameter a row has, and settings about token ids, which are its own.
     """
 
     tokenizer: bool = True
     local_model: bool = True
     token_ids: bool = True
+    server: bool = False
 
 
 @dataclass(frozen=True)
 class EngineKind:
     """What `engine.kind` names. `build` imports what it needs when it is called; `options` is the model of the kind's
-    own section, `engine.NAME`, which `context.recipe.engine.options` then holds."""
+    own section, `engine.NAME`, which `context.recipe.engine.options` then holds, and `needs` may depend on these.
+    `cannot` gets the recipe's other sections by name and these options, and says what of them the kind cannot do (None:
+    it can do it all)."""
 
     build: Callable[[EngineContext], Engine]
-    needs: Needs = Needs()
+    needs: Needs | Callable[[Any], Needs] = Needs()
     options: type[Any] | None = None
+    cannot: Callable[[Mapping[str, Any], Any], str | None] = lambda sections, options: None

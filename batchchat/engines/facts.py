@@ -10,6 +10,7 @@ from pydantic import Discriminator, Field, JsonValue, Tag
 from batchchat.chats.record import (
     Bytes,
     MeanTokens,
+    Money,
     Numbers,
     Ratio,
     Record,
@@ -134,10 +135,41 @@ class ContinuousFacts(EngineFacts):
     drafts: DraftFacts | None = Field(default=None, description="What came of drafts, where there were any.")
 
 
+class ConcurrencyChange(Record):
+    """From a moment on, so many requests were in flight at most."""
+
+    seconds: Seconds = Field(description="Since the process began.")
+    limit: Requests = Field(description="Requests in flight, at most.")
+    why: Literal["start", "round", "refused", "trouble"] = Field(
+        description="`round`: nothing was refused in a round; `refused`: the server said that there were too many."
+    )
+
+
+class CostFacts(Record):
+    """What the server's answers cost, in the currency of the prices."""
+
+    spent: Money = Field(description="On answers, by the server's own count of tokens, all sessions together.")
+    unconfirmed: Money = Field(description="On requests that gave no answer and may be charged, at the most.")
+    allowed: Money | None = Field(description="`engine.endpoint.max_cost`.")
+
+
+class EndpointFacts(EngineFacts):
+    """A server."""
+
+    engine: Literal["endpoint"] = Field(description="The kind of the engine.")
+    url: str = Field(description="Its address.")
+    served_model: str | None = Field(description="What it calls the model that answered.")
+    concurrency: tuple[ConcurrencyChange, ...] = Field(description="How many requests were in flight, over time.")
+    retries: Times = Field(description="How often a request was sent again.")
+    refusals: Times = Field(description="How often the server said that there were too many requests.")
+    cost: CostFacts | None = Field(default=None, description="With `engine.endpoint.prices`.")
+
+
 _KINDS: dict[str, type[EngineFacts]] = {
     "scripted": ScriptedFacts,
     "pipeline": PipelineFacts,
     "continuous": ContinuousFacts,
+    "endpoint": EndpointFacts,
 }
 
 
@@ -153,6 +185,7 @@ AnyEngineFacts = Annotated[
     Annotated[ScriptedFacts, Tag("scripted")]
     | Annotated[PipelineFacts, Tag("pipeline")]
     | Annotated[ContinuousFacts, Tag("continuous")]
+    | Annotated[EndpointFacts, Tag("endpoint")]
     | Annotated[EngineFacts, Tag("other")],
     Discriminator(_kind),
 ]

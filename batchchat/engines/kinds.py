@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from batchchat.engines.base import Engine, EngineContext, EngineKind, Needs
+from batchchat.engines.endpoint.options import EndpointOptions, cannot, needs
 from batchchat.engines.scripted import ScriptedOptions
 from batchchat.engines.scripted import build as build_scripted
 
@@ -23,4 +24,10 @@ def _build_of(module: str) -> Callable[[EngineContext], Engine]:
 AUTO = EngineKind(_build_of("batchchat.engines.auto"))
 CONTINUOUS = EngineKind(_build_of("batchchat.engines.continuous"))
 PIPELINE = EngineKind(_build_of("batchchat.engines.pipeline.engine"))
+ENDPOINT = EngineKind(
+    _build_of("batchchat.engines.endpoint.engine"),
+    needs,
+    EndpointOptions,
+    cannot,
+)
 SCRIPTED = EngineKind(build_scripted, Needs(local_model=False), ScriptedOptions)

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any
 
 from batchchat.chats import Request
-from batchchat.engines import Budget, Engine, EngineContext, FollowingEngine, build_engine
+from batchchat.engines import Budget, Engine, EngineContext, FollowingEngine, PaidEngine, build_engine
 from batchchat.engines.facts import AnyEngineFacts, EngineFacts
 from batchchat.errors import UsageError
 from batchchat.evaluation import Evaluator, evaluate_run, is_evaluated
@@ -38,6 +38,7 @@ from batchchat.schedule import Feed
 from batchchat.sources import Source
 from batchchat.sources.from_recipe import open_recipe_source
 from batchchat.store import RunDirectory, RunStore
+from batchchat.store.kept import Kept
 from batchchat.store.manifest import make_manifest, open_store, settle_manifest
 
 log = logging.getLogger("batchchat")
@@ -223,7 +224,7 @@ def _generate(
     if first is None:
         return EngineFacts(engine=recipe.engine.kind, note="nothing was left to generate, so no model was loaded")
     with meters.phase("load"):
-        context = EngineContext(recipe, text.codec, meters, budget=_budget(store))
+        context = EngineContext(recipe, text.codec, meters, budget=_budget(store), kept=Kept(store, "engine"))
         engine = build_engine(recipe.engine.kind, context)
     look_ahead = recipe.engine.look_ahead or _BATCHES_AHEAD * recipe.engine.max_batch_rows
 
@@ -254,6 +255,7 @@ def _answer(
     engine: Engine, feed: Feed, open_chats: OpenChats, store: RunStore, meters: Meters, progress: ProgressDisplay
 ) -> None:
     """The loop: the engine drains the feed; each completion is stored, and the chat's next turn goes into the feed."""
+    paid = engine if isinstance(engine, PaidEngine) else None
     with progress.shown(store.num_done):
         try:
             for completion in engine.run(feed):
@@ -261,7 +263,8 @@ def _answer(
                     following = open_chats.record(completion)
                     if following is not None:
                         feed.put(following)
-                    progress.update(store.num_done, completion.completion_tokens)
+                    spent = None if paid is None else paid.spent
+                    progress.update(store.num_done, completion.completion_tokens, spent)
         finally:
             store.commit(meters.elapsed)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from batchchat.chats import Chat, Completion, Message, Request, Settings
+from batchchat.chats import Chat, Completion, Logprob, Message, Request, Settings, TextLogprob, Usage
 from batchchat.errors import BadRow
 from batchchat.prompts import Codec, MessagesCodec, Prompt, SettingsResolver, fit, row_seed
 from batchchat.recipe import Recipe
@@ -91,6 +91,7 @@ class OpenChats:
             "seed": request.seed,
             "raw": completion.text,
             "token_ids": list(completion.token_ids),
+            **_usage(completion.usage),
             **({} if answer.note is None else {"note": answer.note}),
             **_logprobs(completion, self._codec),
         }
@@ -133,6 +134,7 @@ class OpenChats:
             seed=request_seed(opened.seed, chat.id, sample, turn),
             messages=prompt.messages,
             tools=chat.tools,
+            parameters=chat.parameters,
         )
 
     def _prompt(self, opened: _OpenChat, answers: list[Message]) -> Prompt:
@@ -173,11 +175,22 @@ def messages_before(chat: Chat, answers: list[Message]) -> tuple[Message, ...]:
     return tuple(messages)
 
 
+def _usage(usage: Usage | None) -> Mapping[str, Any]:
+    """What a server says of a turn's tokens besides their number."""
+    if usage is None:
+        return {}
+    known = {"cached_tokens": usage.cached_tokens, "reasoning_tokens": usage.reasoning_tokens}
+    return {name: count for name, count in known.items() if count is not None}
+
+
 def _logprobs(completion: Completion, codec: Codec) -> Mapping[str, Any]:
     """Each step's log-probability and those of the likeliest tokens, with their texts. A token that cannot be had (of
     log-probability minus infinity) is none of the likeliest."""
     if completion.logprobs is None:
         return {}
+    steps = [step for step in completion.logprobs if isinstance(step, Logprob)]
+    if len(steps) < len(completion.logprobs):
+        return {"logprobs": [_spelled(step) for step in completion.logprobs if isinstance(step, TextLogprob)]}
 
     def chosen(token_id: int, logprob: float) -> dict[str, Any]:
         return {
@@ -192,8 +205,18 @@ def _logprobs(completion: Completion, codec: Codec) -> Mapping[str, Any]:
                 **chosen(step.token_id, step.logprob),
                 **({"top": [chosen(*pair) for pair in step.top if math.isfinite(pair[1])]} if step.top else {}),
             }
-            for step in completion.logprobs
+            for step in steps
         ]
+    }
+
+
+def _spelled(step: TextLogprob) -> dict[str, Any]:
+    """A step as a server gave it."""
+    return {
+        "token": step.token,
+        "logprob": step.logprob if math.isfinite(step.logprob) else None,
+        **({} if step.bytes is None else {"bytes": list(step.bytes)}),
+        **({"top": [_spelled(other) for other in step.top]} if step.top else {}),
     }
 
 

@@ -25,6 +25,7 @@ ENGINES: Registry[Any] = Registry(
         "auto": f"{_KINDS}:AUTO",
         "continuous": f"{_KINDS}:CONTINUOUS",
         "pipeline": f"{_KINDS}:PIPELINE",
+        "endpoint": f"{_KINDS}:ENDPOINT",
         "scripted": f"{_KINDS}:SCRIPTED",
     },
     "batchchat.engines.base:EngineKind",

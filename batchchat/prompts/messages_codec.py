@@ -58,7 +58,7 @@ class MessagesCodec:
     def parse(self, completion: Completion) -> ParsedAnswer:
         """The message that the server made of the answer, else all of its text as content."""
         if completion.message is not None:
-            return ParsedAnswer(completion.message)
+            return ParsedAnswer(completion.message, completion.note)
         return plain_answer(completion, lambda text: text)
 
 

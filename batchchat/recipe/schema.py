@@ -93,7 +93,7 @@ class EngineSection(OpenSection):
         default="auto",
         description="continuous lets rows leave and enter while others are written; pipeline computes padded batches "
         "through transformers' text-generation pipeline; auto is continuous where the model passes its self-check, "
-        "else pipeline; scripted answers without a model.",
+        "else pipeline; endpoint asks a server that speaks OpenAI's chat API; scripted answers without a model.",
     )
     reproducible: Literal["fast", "strict"] = Field(
         default="fast",
@@ -141,7 +141,8 @@ class EngineSection(OpenSection):
     @property
     def needs(self) -> Any:
         """What this kind needs of a model (`engines.base.Needs`)."""
-        return ENGINES[self.kind].needs
+        needs = ENGINES[self.kind].needs
+        return needs(self.options) if callable(needs) else needs
 
     @property
     def batch_tokens(self) -> int:
@@ -179,12 +180,15 @@ def engine_has_its_model(engine: EngineSection, info: ValidationInfo) -> EngineS
     if not (engine.needs.tokenizer or engine.needs.token_ids):
         for section, names in _ABOUT_TOKENS.items():
             held = info.data.get(section)
-            for name in names:
+            for name in () if engine.needs.server and section == "generation" else names:
                 if held is not None and getattr(held, name):
                     raise ValueError(
                         f"has kind {engine.kind}, which takes messages and knows no tokens, but {section}.{name} is "
                         f"about them; leave {section}.{name} out"
                     )
+    mistake = ENGINES[engine.kind].cannot(info.data, engine.options)
+    if mistake is not None:
+        raise ValueError(f"has kind {engine.kind}, which cannot do {mistake}")
     return engine
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchchat.engines.facts import ContinuousFacts, DraftFacts
+from batchchat.engines.facts import ContinuousFacts, DraftFacts, EndpointFacts
 from batchchat.reporting.about import about_rows, provenance_rows
 from batchchat.reporting.escape import printable
 from batchchat.reporting.report import AnyReport, PhaseUse, Report, ScoreReport
@@ -26,6 +26,8 @@ def report_tables(report: AnyReport) -> list[Table]:
     engine, used = report.engine, report.utilisation
     if isinstance(engine, ContinuousFacts) and engine.drafts is not None:
         tables.append(("Speculative decoding", _drafts(engine.drafts)))
+    if isinstance(engine, EndpointFacts):
+        tables.append(("Server", _server(engine)))
     if used is not None:
         tables.append(("Use of the machine", [*_used("prefill", used.prefill), *_used("decode", used.decode)]))
     if report.events.counts:
@@ -108,6 +110,22 @@ def _drafts(drafts: DraftFacts) -> list[tuple[str, str]]:
     if drafts.speed_up is not None:
         lines.append(("speed-up of steps with drafts", f"{drafts.speed_up:.2f}"))
     lines.append(("steps without drafts", _count(drafts.steps_without)))
+    return lines
+
+
+def _server(facts: EndpointFacts) -> list[tuple[str, str]]:
+    limits = [change.limit for change in facts.concurrency]
+    lines = [
+        ("model, as it calls it", facts.served_model or "–"),
+        ("in flight, most and last", f"{_count(max(limits, default=0))}, {_count(limits[-1] if limits else 0)}"),
+        ("sent again", _count(facts.retries)),
+        ("refused as too many", _count(facts.refusals)),
+    ]
+    if facts.cost is not None:
+        allowed = "" if facts.cost.allowed is None else f" of {facts.cost.allowed:,.2f}"
+        lines.append(("spent", f"{facts.cost.spent:,.4f}{allowed}"))
+        if facts.cost.unconfirmed:
+            lines.append(("perhaps charged besides, at most", f"{facts.cost.unconfirmed:,.4f}"))
     return lines
 
 

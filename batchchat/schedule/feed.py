@@ -47,7 +47,12 @@ class Feed:
 
     def take(self, count: int) -> list[Request]:
         """Up to `count` ready requests, longest prompt first; an empty list when none is ready now."""
-        return self.choose(lambda ready: (ready[:count], ready[count:]))
+        self._fill()
+        with self._changed:
+            self._ready.sort()
+            chosen = [request for _, _, request in self._ready[:count]]
+            del self._ready[:count]
+        return self._handed_out(chosen)
 
     def choose(self, pick: Pick) -> list[Request]:
         """The requests that `pick` chooses among all that are ready, longest prompt first; the rest stays ready.
@@ -59,9 +64,7 @@ class Feed:
             chosen, rest = pick([request for _, _, request in self._ready])
             assert len(chosen) + len(rest) == len(self._ready), "a request is chosen or left, never both or neither"
             self._ready = [_entry(request) for request in rest]
-        if self._on_take is not None:
-            self._on_take(len(chosen))
-        return chosen
+        return self._handed_out(chosen)
 
     @property
     def exhausted(self) -> bool:
@@ -80,6 +83,11 @@ class Feed:
         with self._changed:
             self._open = False
             self._changed.notify_all()
+
+    def _handed_out(self, requests: list[Request]) -> list[Request]:
+        if self._on_take is not None:
+            self._on_take(len(requests))
+        return requests
 
     def _fill(self) -> None:
         while self._stream is not None and len(self._ready) < self._look_ahead:

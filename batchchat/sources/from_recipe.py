@@ -22,6 +22,7 @@ def read_options(recipe: Recipe) -> ReadOptions:
         system=recipe.chat.system,
         columns=columns,
         prompt_template=recipe.source.prompt_template,
+        server=recipe.engine.needs.server,
         own=recipe.source.options_of(recipe.source.format),
     )
 

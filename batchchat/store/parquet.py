@@ -17,8 +17,9 @@ OURS = "batchchat"
 Rows = Callable[[], Iterator[dict[str, Any]]]
 
 
-def write_parquet(file: IO[bytes], rows: Rows, types: Mapping[str, Any]) -> int:
-    """Write `rows()` (called anew to learn the types and to write) to `file`; returns the count.
+def write_parquet(file: IO[bytes], rows: Rows, types: Mapping[str, Any], facts: bool = True) -> int:
+    """Write `rows()` (called anew to learn the types and to write) to `file`; returns the count. With `facts` there is
+    the column `batchchat`.
 
     `types` are those of the input's columns, which are kept where their values still fit. Free-form objects, and
     whatever has no type that holds it exactly, are JSON text of the type `arrow.json`.
@@ -26,7 +27,8 @@ def write_parquet(file: IO[bytes], rows: Rows, types: Mapping[str, Any]) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema(list(_types(rows, {**types, OURS: facts_type()}).items()))
+    known = {**types, OURS: facts_type()} if facts else types
+    schema = pa.schema(list(_types(rows, known).items()))
     converts = {field.name: from_json(field.type) for field in schema}
     count = 0
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -44,8 +46,9 @@ def facts_type() -> Any:
     """The type of `batchchat`, of which every part stands in every file: what is not known is null."""
     import pyarrow as pa
 
-    chosen = [("token_id", pa.int64()), ("token", pa.string()), ("logprob", pa.float64())]
     whole = pa.int64()
+    spelled = ("bytes", pa.list_(pa.uint8()))
+    chosen = [("token_id", whole), ("token", pa.string()), spelled, ("logprob", pa.float64())]
     turn = [
         ("finish_reason", pa.string()),
         ("prompt_tokens", whole),
@@ -53,6 +56,8 @@ def facts_type() -> Any:
         ("seed", whole),
         ("raw", pa.string()),
         ("token_ids", pa.list_(whole)),
+        ("cached_tokens", whole),
+        ("reasoning_tokens", whole),
         ("note", pa.string()),
         ("logprobs", pa.list_(pa.struct([*chosen, ("top", pa.list_(pa.struct(chosen)))]))),
         ("cut", pa.struct([("messages", whole), ("prompt_tokens", whole), ("new_tokens", whole)])),
@@ -73,7 +78,7 @@ def facts_type() -> Any:
 def _types(rows: Rows, known: Mapping[str, Any]) -> dict[str, Any]:
     """The type of each column, `batchchat` last, the others in the order in which they appear. A first pass
     finds out which known types still fit; where one does not, a second one learns that column's type anew."""
-    shapes = {OURS: Shape()}
+    shapes = {OURS: Shape()} if OURS in known else {}
     misfits: set[str] = set()
     converts = {name: from_json(kind) for name, kind in known.items()}
     for chunk in _chunks(rows()):
@@ -89,9 +94,10 @@ def _types(rows: Rows, known: Mapping[str, Any]) -> dict[str, Any]:
         for chunk in _chunks(rows()):
             for name in misfits:
                 _add(shapes[name], chunk, name)
-    assert OURS not in misfits, "the type of batchchat knows every fact of a turn"
     kept = known.keys() - misfits
-    shapes[OURS] = shapes.pop(OURS)
+    if OURS in known:
+        assert OURS in kept, "the type of batchchat knows every fact of a turn"
+        shapes[OURS] = shapes.pop(OURS)
     return {name: known[name] if name in kept else shape.type() for name, shape in shapes.items()}
 
 

@@ -20,11 +20,15 @@ class Cut(Record):
 
 
 class TokenLogprobs(Record):
-    """Log-probabilities of one token of the answer, before temperature and cuts."""
+    """Log-probability of one token of the answer, before temperature and cuts."""
 
-    token_id: TokenId = Field(description="The token that was written.")
-    logprob: Nats = Field(description="Its log-probability.")
-    top: tuple[tuple[TokenId, Nats], ...] = Field(default=(), description="The most likely tokens with theirs.")
+    token_id: TokenId | None = Field(default=None, description="The token; a server does not say its number.")
+    token: str = Field(description="Its text.")
+    bytes: tuple[Annotated[int, Unit("0 to 255")], ...] | None = Field(
+        default=None, description="Its bytes, where a server says them."
+    )
+    logprob: Nats | None = Field(description="Its log-probability; null where it had none.")
+    top: tuple[TokenLogprobs, ...] = Field(default=(), description="The most likely tokens in its place.")
 
 
 class TurnSeconds(Record):
@@ -43,6 +47,8 @@ class Turn(Record):
     seed: Annotated[int, Unit("64 bits")] = Field(description="What its random numbers came from.")
     raw: str = Field(description="The answer as it was decoded, special tokens included, its end token not.")
     token_ids: tuple[TokenId, ...] = Field(description="The answer as the model wrote it.")
+    cached_tokens: Tokens | None = Field(default=None, description="Of the prompt, those in a server's cache.")
+    reasoning_tokens: Tokens | None = Field(default=None, description="Of the answer, those of its reasoning.")
     note: str | None = Field(default=None, description="What could not be read from the raw text.")
     logprobs: tuple[TokenLogprobs, ...] | None = Field(
         default=None, description="One for each token; with `generation.logprobs`."

@@ -32,8 +32,12 @@ def with_setting(path: str, value: Any) -> dict[str, Any]:
     data: dict[str, Any] = {"source": {"path": "a.jsonl"}}
     inner = data
     *above, name = path.split(".")
-    for piece in above:
+    for depth, piece in enumerate(above, start=1):
         inner = inner.setdefault(piece, {})
+        for beside in settings():
+            section, _, other = beside.path.rpartition(".")
+            if beside.required and section.split(".") == above[:depth]:
+                inner.setdefault(other, beside.node["examples"][0])
     inner[name] = value
     return data
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from batchchat.chats.formats.columns import require_column
-from batchchat.chats.formats.options import Facts, Format, ReadOptions
+from batchchat.chats.formats.entries import plain_turns, with_turns
+from batchchat.chats.formats.options import Facts, Format, ReadOptions, Whole
 from batchchat.chats.formats.segments import answer_text, build_chat, conversation
 from batchchat.chats.formats.values import check_text, kind
 from batchchat.chats.types import Chat, Message, SourceRow
@@ -47,6 +48,38 @@ def write(
     return written
 
 
+def apart(row: SourceRow, options: ReadOptions) -> Whole:
+    """The output that a row holds is its last turn."""
+    messages = _messages(row.data, options)
+    used = {require_column(row.data, options, "prompt", ("instruction",)), "input", "output", "history"}
+    if row.data.get("output"):
+        messages.append(Message("assistant", check_text(row.data["output"], "output")))
+    lost = ("input, which is a part of the instruction now",) if row.data.get("input") else ()
+    return Whole(tuple(messages), {name: value for name, value in row.exact.items() if name not in used}, lost)
+
+
+def together(whole: Whole) -> tuple[dict[str, Any], Sequence[str]]:
+    """Questions and answers by turns, with the system turn in a column of its own."""
+    system, messages, lost = plain_turns(whole, "alpaca")
+    pairs: list[list[str | None]] = []
+    for message in messages:
+        if message.role == "user":
+            pairs.append([message.content, None])
+        elif not pairs or pairs[-1][1] is not None:
+            raise BadRow("alpaca has no place for an answer without a question")
+        else:
+            pairs[-1][1] = message.content
+    if not pairs:
+        raise BadRow("alpaca has no place for a chat without a question")
+    question, answer = pairs.pop()
+    lost += ["an empty answer"] if answer == "" else []
+    turns: dict[str, Any] = {"instruction": question, "input": "", "output": answer or "", **system}
+    if pairs:
+        turns["history"] = pairs
+    row, clashes = with_turns(whole.columns, turns)
+    return row, [*lost, *clashes]
+
+
 def _messages(data: Row, options: ReadOptions) -> list[Message]:
     column = require_column(data, options, "prompt", ("instruction",))
     instruction = check_text(data[column], column)
@@ -72,4 +105,4 @@ def _history(value: Any) -> list[Message]:
     return messages
 
 
-ALPACA = Format("alpaca", matches, read, write)
+ALPACA = Format("alpaca", matches, read, write, apart=apart, together=together)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchchat.chats.formats.calls import Call, call_text, with_argument_text
-from batchchat.chats.types import Message
+from batchchat.chats.formats.options import Whole
+from batchchat.chats.types import Message, TextArguments
+from batchchat.errors import BadRow
 
 Entry = Mapping[str, Any]
 
@@ -51,6 +53,50 @@ class EntryStyle:
     def calls(self, answer: Message) -> list[dict[str, Any]]:
         """The calls of an answer as the row writes them."""
         return with_argument_text(answer.tool_calls) if self.argument_text else [dict(c) for c in answer.tool_calls]
+
+
+def whole_entry(message: Message) -> dict[str, Any]:
+    """A turn as it came, arguments of calls as text where they came so."""
+    entry = message.as_dict()
+    if message.tool_calls:
+        entry["tool_calls"] = [_as_it_came(call) for call in message.tool_calls]
+    return entry
+
+
+def _as_it_came(call: Call) -> dict[str, Any]:
+    arguments = call["function"]["arguments"]
+    if not isinstance(arguments, TextArguments):
+        return dict(call)
+    return {**call, "function": {**call["function"], "arguments": arguments.text}}
+
+
+def with_turns(columns: Mapping[str, Any], turns: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The columns and those that hold turns; of two of one name the second is kept, and the first is lost."""
+    return {**columns, **turns}, [f"the column {name}, whose name holds turns" for name in turns if name in columns]
+
+
+def plain_turns(whole: Whole, name: str) -> tuple[dict[str, str], list[Message], list[str]]:
+    """For formats that hold texts alone: a first system turn as a column, the turns behind it, and what these hold
+    besides. Raises BadRow for turns that the format called `name` has no place for."""
+    messages, system = list(whole.messages), dict[str, str]()
+    if messages and messages[0].role in ("system", "developer"):
+        system["system"] = messages.pop(0).content or ""
+    lost = []
+    if system and whole.messages[0].role == "developer":
+        lost.append("the role developer, which is system now")
+    for message in messages:
+        if message.role not in ("user", "assistant"):
+            raise BadRow(f"{name} has no place for a {message.role} turn{' behind the first' if system else ''}")
+        if message.tool_calls:
+            raise BadRow(f"{name} has no place for tool calls")
+        lost += [f"{what} of turns" for what, value in _beside(message) if value]
+    return system, messages, lost
+
+
+def _beside(message: Message) -> Iterator[tuple[str, Any]]:
+    yield "the reasoning", message.reasoning
+    yield "the name", message.name
+    yield "further keys", message.extra
 
 
 def new_entry(answer: Message, style: EntryStyle) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from batchchat.chats.formats.calls import Call, read_call_text, read_entry_calls
 from batchchat.chats.formats.columns import first_turn, turns_column
-from batchchat.chats.formats.entries import EntryStyle, continued_entry, new_entry
-from batchchat.chats.formats.options import Facts, Format, ReadOptions
+from batchchat.chats.formats.entries import EntryStyle, continued_entry, new_entry, whole_entry, with_turns
+from batchchat.chats.formats.options import Facts, Format, ReadOptions, Whole
 from batchchat.chats.formats.segments import build_chat, split, weave
 from batchchat.chats.formats.values import as_json, check_encodable, check_text, further_keys, kind, optional_text
 from batchchat.chats.types import ROLES, Chat, Message, Role, SourceRow
@@ -92,6 +92,17 @@ def read_message(entry: Any, where: str) -> Message:
     )
 
 
+def apart(row: SourceRow, options: ReadOptions) -> Whole:
+    column, messages = _messages(row.data, options)
+    lists = any(isinstance(entry.get("content"), list) and entry.get("role") != "tool" for entry in row.data[column])
+    lost = ("parts of contents, which are one text now",) if lists else ()
+    return Whole(tuple(messages), {name: value for name, value in row.exact.items() if name != column}, lost)
+
+
+def together(whole: Whole) -> tuple[dict[str, Any], Sequence[str]]:
+    return with_turns(whole.columns, {"messages": [whole_entry(message) for message in whole.messages]})
+
+
 def _reasoning(entry: Row, where: str) -> str | None:
     for key in REASONING_KEYS:
         if entry.get(key) is not None:
@@ -134,4 +145,4 @@ def _tool_result(content: Any, where: str) -> str:
     return as_json(content)
 
 
-MESSAGES = Format("messages", matches, read, write)
+MESSAGES = Format("messages", matches, read, write, apart=apart, together=together)

@@ -7,9 +7,11 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
+from batchchat.chats.formats import responses
 from batchchat.chats.formats.calls import read_tools, with_argument_text
-from batchchat.chats.formats.messages import read_messages
-from batchchat.chats.formats.options import Facts, Format, ReadOptions
+from batchchat.chats.formats.entries import whole_entry, with_turns
+from batchchat.chats.formats.messages import read_message, read_messages
+from batchchat.chats.formats.options import Facts, Format, ReadOptions, Whole
 from batchchat.chats.formats.segments import build_chat
 from batchchat.chats.formats.values import kind
 from batchchat.chats.json_text import encodable
@@ -97,16 +99,19 @@ def read(row: SourceRow, index: int, options: ReadOptions) -> Chat:
         )
     if data.get("method", "POST") != "POST":
         raise BadRow(f"method is {data['method']!r}; a chat completion request has POST")
-    if data.get("url", URL) != URL:
-        raise BadRow(f"url is {data['url']!r}; only {URL} is understood")
+    if data.get("url", URL) not in (URL, responses.URL):
+        raise BadRow(f"url is {data['url']!r}; only {URL} and {responses.URL} are understood")
     if options.turns == "regenerate":
         raise BadRow("a batch request has one answer, so chat.turns=regenerate does not fit it: set chat.turns=last")
-    settings = _read_settings(body)
+    if data.get("url") == responses.URL:
+        body = {**responses.as_chat_body(body), "n": 1}
+    settings, further = _read_parameters(body, options.server)
     tools = _read_offered(body)
     messages = read_messages(body.get("messages"), "body.messages")
     if "id" not in options.columns:
         options = replace(options, columns={**options.columns, "id": "custom_id"})
-    return build_chat(row, index, replace(options, turns="last"), messages, tools=tools, settings=settings)
+    chat = build_chat(row, index, replace(options, turns="last"), messages, tools=tools, settings=settings)
+    return replace(chat, parameters=further) if further else chat
 
 
 def write(
@@ -141,7 +146,9 @@ def write(
     }
     prompt, completion = turn.get("prompt_tokens"), turn.get("completion_tokens")
     if prompt is not None and completion is not None:
-        body["usage"] = _usage(prompt, completion)
+        body["usage"] = _usage(prompt, completion, turn.get("cached_tokens"), turn.get("reasoning_tokens"))
+    if data.get("url") == responses.URL:
+        body = responses.as_response(body, data["body"])
     return {
         **data,
         "id": data.get("id", f"batch_req_{name}"),
@@ -150,15 +157,91 @@ def write(
     }
 
 
+def apart(row: SourceRow, options: ReadOptions) -> Whole:
+    """The request's turns, and the answer where the line has one. What is asked besides goes to the columns that other
+    formats know: tools, generation, and parameters for what is no setting."""
+    exact = row.exact
+    body = row.data.get("body")
+    if not isinstance(body, Mapping):
+        raise BadRow(f"body is {kind(body) if 'body' in row.data else 'absent'}, not the object of a request")
+    if row.data.get("url", URL) != URL:
+        raise BadRow(f"url is {row.data['url']!r}; only requests to {URL} can be taken apart")
+    messages, lost = read_messages(body.get("messages"), "body.messages"), list[str]()
+    choices = _choices(row.data)
+    if choices:
+        messages.append(read_message(choices[0].get("message"), "response.body.choices[0].message"))
+        lost += ["what the response says besides its first answer"]
+    columns = {name: value for name, value in exact.items() if name not in _LINE}
+    columns.setdefault("id", row.data.get("custom_id"))
+    settings: dict[str, Any] = {}
+    further: dict[str, Any] = {}
+    for name, value in exact["body"].items():
+        if name not in ("messages", "tools"):
+            setting = _SETTINGS.get(name)
+            (further if setting is None or setting in settings else settings)[setting or name] = value
+    found = {"tools": exact["body"].get("tools"), "generation": settings, "parameters": further}
+    for name, value in found.items():
+        if value:
+            lost += [f"the column {name}, whose name holds a part of the request"] if name in columns else []
+            columns[name] = value
+    return Whole(tuple(messages), columns, tuple(lost))
+
+
+def together(whole: Whole) -> tuple[dict[str, Any], Sequence[str]]:
+    """A request; an id that is no text, or has another name, stays beside the request's."""
+    columns = dict(whole.columns)
+    if columns.get("id", whole.id) == whole.id:
+        columns.pop("id", None)
+    tools, settings, further = (columns.pop(name, None) for name in ("tools", "generation", "parameters"))
+    names = {setting: name for name, setting in reversed(list(_SETTINGS.items()))} | {"logit_bias": "logit_bias"}
+    lost = []
+    body: dict[str, Any] = dict(further) if isinstance(further, Mapping) else {}
+    body["messages"] = [_api_entry(message) for message in whole.messages]
+    offered = read_tools(tools, "tools")
+    if offered:
+        body["tools"] = [dict(tool) for tool in offered]
+    for setting, value in (settings if isinstance(settings, Mapping) else {}).items():
+        if setting in names:
+            body[names[setting]] = value
+        elif value is not None:
+            lost.append(f"generation.{setting}, which the API does not have")
+    line = {"custom_id": whole.id, "method": "POST", "url": URL, "body": body}
+    row, clashes = with_turns(columns, line)
+    return row, [*lost, *clashes]
+
+
+def _api_entry(message: Message) -> dict[str, Any]:
+    """A turn as the API has it, with arguments as text."""
+    entry = whole_entry(message)
+    if message.tool_calls:
+        entry["tool_calls"] = with_argument_text(entry["tool_calls"])
+    return entry
+
+
+def _choices(data: Row) -> Sequence[Mapping[str, Any]]:
+    response = data.get("response")
+    body = response.get("body") if isinstance(response, Mapping) else None
+    found = body.get("choices") if isinstance(body, Mapping) else None
+    return found if isinstance(found, list) and all(isinstance(choice, Mapping) for choice in found) else ()
+
+
+_LINE = ("custom_id", "method", "url", "body", "response", "error")
+
+
 def join(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One line for one request: the choices of its samples, the prompt's tokens counted once. `batchchat.turns` has one
     entry for each choice."""
     first = lines[0]
+    if len(lines) == 1:
+        return first
     bodies = [line["response"]["body"] for line in lines]
     body = {**bodies[0], "choices": [choice for one in bodies for choice in one["choices"]]}
     if "usage" in body:
         completion = sum(one["usage"]["completion_tokens"] for one in bodies)
-        body["usage"] = _usage(body["usage"]["prompt_tokens"], completion)
+        body["usage"] = {**body["usage"], **_usage(body["usage"]["prompt_tokens"], completion)}
+        reasoning = [one["usage"].get("completion_tokens_details", {}).get("reasoning_tokens") for one in bodies]
+        if any(reasoning):
+            body["usage"]["completion_tokens_details"] = {"reasoning_tokens": sum(count or 0 for count in reasoning)}
     turns = [turn for line in lines for turn in line["batchchat"]["turns"]]
     return {
         **first,
@@ -167,8 +250,14 @@ def join(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _usage(prompt: int, completion: int) -> dict[str, int]:
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+def _usage(prompt: int, completion: int, cached: int | None = None, reasoning: int | None = None) -> dict[str, Any]:
+    usage: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": completion}
+    usage["total_tokens"] = prompt + completion
+    if cached is not None:
+        usage["prompt_tokens_details"] = {"cached_tokens": cached}
+    if reasoning is not None:
+        usage["completion_tokens_details"] = {"reasoning_tokens": reasoning}
+    return usage
 
 
 def _logprobs(steps: Sequence[Mapping[str, Any]] | None) -> dict[str, Any] | None:
@@ -180,7 +269,8 @@ def _logprobs(steps: Sequence[Mapping[str, Any]] | None) -> dict[str, Any] | Non
         text = step["token"]
         whole = "\N{REPLACEMENT CHARACTER}" not in text  # else the token is a part of a character
         logprob = _LEAST if step["logprob"] is None else step["logprob"]
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode()) if whole else None}
+        spelled = step.get("bytes", list(text.encode()) if whole else None)
+        return {"token": text, "logprob": logprob, "bytes": spelled}
 
     content = [{**token(step), "top_logprobs": [token(other) for other in step.get("top", ())]} for step in steps]
     return {"content": content, "refusal": None}
@@ -194,20 +284,28 @@ def _read_offered(body: Row) -> tuple[Mapping[str, Any], ...] | None:
     return (*tools, *(read_tools(body.get("functions"), "body.functions") or ())) or None
 
 
-def _read_settings(body: Row) -> dict[str, Any]:
-    """The body's parameters as settings of the recipe's `generation` section. Null is as good as absent."""
+def _read_parameters(body: Row, server: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The body's parameters as settings of the recipe's `generation` section, and those that only a `server` can
+    follow. Null is as good as absent."""
     settings: dict[str, Any] = {}
+    further: dict[str, Any] = {}
     for name, value in body.items():
         if value is None or name in _IGNORED or name in _READ_APART:
             continue
-        if name in _SETTINGS:
+        if server and name == "ignore_eos":
+            further[name] = value
+        elif name in _SETTINGS:
             setting = _SETTINGS[name]
             if setting in settings and settings[setting] != value:
                 raise BadRow("body has max_tokens and max_completion_tokens, which differ: keep one")
             settings[setting] = value
         elif name == "logit_bias":
             settings[name] = _read_bias(value)
-        elif value not in _NEUTRAL.get(name, ()):
+        elif value in _NEUTRAL.get(name, ()):
+            continue
+        elif server:
+            further[name] = value
+        else:
             only = f"; only {_NEUTRAL[name][0]!r} is" if name in _NEUTRAL else ""
             raise BadRow(f"body.{name} = {value!r} changes the answer and is not supported{only}: remove it")
     if settings.get("top_p") == 0:  # of the likeliest tokens no more than the first: what greedy decoding takes
@@ -217,7 +315,7 @@ def _read_settings(body: Row) -> dict[str, Any]:
         settings["logprobs"] = body.get("top_logprobs") or 0
     elif body.get("top_logprobs"):
         raise BadRow("body.top_logprobs needs logprobs: true")
-    return settings
+    return settings, further
 
 
 def _read_bias(value: Any) -> dict[int, Any]:
@@ -228,4 +326,4 @@ def _read_bias(value: Any) -> dict[int, Any]:
         raise BadRow("body.logit_bias is not an object from token ids to numbers") from None
 
 
-OPENAI = Format("openai", matches, read, write, join)
+OPENAI = Format("openai", matches, read, write, join, apart=apart, together=together)

@@ -36,6 +36,8 @@ class ReadOptions:
     system: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     prompt_template: str | None = None
+    server: bool = False
+    """Whether a server answers, which follows parameters that no setting stands for."""
     own: Any = None
     """The options of the format itself (`source.NAME`), where it has some."""
 
@@ -47,6 +49,17 @@ class ReadOptions:
                 raise UsageError(f"source.columns has no {role!r}; it names {', '.join(get_args(ColumnRole))}")
         if self.prompt_template is not None:
             parse_template(self.prompt_template)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A row taken apart: every turn that it holds, answers included, and the columns that hold none of them, with
+    their digits. `lost` says, in a few words each, what the turns do not say any more; `id` is how the row is known."""
+
+    messages: tuple[Message, ...]
+    columns: Mapping[str, Any]
+    lost: tuple[str, ...] = ()
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +80,10 @@ class Format:
     several answers; None where every sample has a row."""
     options: type[Any] | None = None
     """The model of its own options, which become the section `source.NAME` of the recipe."""
+    apart: Callable[[SourceRow, ReadOptions], Whole] | None = None
+    """What a row holds, to be written in another format. Raises BadRow."""
+    together: Callable[[Whole], tuple[dict[str, Any], Sequence[str]]] | None = None
+    """A row of this format, and what of the whole it does not hold. Raises BadRow where it cannot hold the turns."""
 
 
 @lru_cache(maxsize=16)

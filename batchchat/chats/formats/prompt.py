@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchchat.chats.formats.columns import column_for, free_column, listing, require_column
-from batchchat.chats.formats.options import Facts, Format, ReadOptions, parse_template
+from batchchat.chats.formats.entries import plain_turns, with_turns
+from batchchat.chats.formats.options import Facts, Format, ReadOptions, Whole, parse_template
 from batchchat.chats.formats.segments import build_chat, conversation
 from batchchat.chats.formats.values import as_json, check_text
 from batchchat.chats.types import Chat, Message, SourceRow
@@ -31,6 +32,29 @@ def read(row: SourceRow, index: int, options: ReadOptions) -> Chat:
         column = require_column(row.data, options, "prompt", COLUMNS)
         text = check_text(row.data[column], f"column {column}")
     return build_chat(row, index, options, [Message("user", text)])
+
+
+def apart(row: SourceRow, options: ReadOptions) -> Whole:
+    """One question; a question that is made by a template leaves the columns as they are."""
+    if options.prompt_template is not None:
+        return Whole((Message("user", fill(options.prompt_template, row)),), row.exact)
+    column = require_column(row.data, options, "prompt", COLUMNS)
+    question = Message("user", check_text(row.data[column], f"column {column}"))
+    return Whole((question,), {name: value for name, value in row.exact.items() if name != column})
+
+
+def together(whole: Whole) -> tuple[dict[str, Any], Sequence[str]]:
+    """A question and the system turn before it. An answer behind it becomes the reference."""
+    system, messages, lost = plain_turns(whole, "prompt")
+    roles = [message.role for message in messages]
+    if roles not in (["user"], ["user", "assistant"]):
+        raise BadRow(f"prompt has a place for one question and no more; the chat has {len(messages)} turns")
+    turns: dict[str, Any] = {"prompt": messages[0].content, **system}
+    if len(messages) == 2:
+        turns["answer"] = messages[1].content
+        lost.append("the answer's place among the turns: it is the column answer now")
+    row, clashes = with_turns(whole.columns, turns)
+    return row, [*lost, *clashes]
 
 
 def fill(template: str, row: SourceRow) -> str:
@@ -62,4 +86,4 @@ def with_conversation(data: Row, messages: Sequence[Message]) -> dict[str, Any]:
     return {**data, free_column(data, "messages"): entries}
 
 
-PROMPT = Format("prompt", matches, read, write)
+PROMPT = Format("prompt", matches, read, write, apart=apart, together=together)

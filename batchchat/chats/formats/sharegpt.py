@@ -7,8 +7,8 @@ from typing import Any
 
 from batchchat.chats.formats.calls import call_text, read_call_text, read_entry_calls
 from batchchat.chats.formats.columns import first_turn, turns_column
-from batchchat.chats.formats.entries import EntryStyle
-from batchchat.chats.formats.options import Facts, Format, ReadOptions
+from batchchat.chats.formats.entries import EntryStyle, whole_entry, with_turns
+from batchchat.chats.formats.options import Facts, Format, ReadOptions, Whole
 from batchchat.chats.formats.segments import build_chat, split, weave
 from batchchat.chats.formats.values import as_json, check_encodable, check_text, further_keys, kind, optional_text
 from batchchat.chats.types import Chat, Message, Role, SourceRow
@@ -62,6 +62,25 @@ def write(
         elif answer.tool_calls:
             added[-1] = [{"from": names[1], "value": call_text(answer.tool_calls)}]
     return {**data, column: weave(entries, where, added)}
+
+
+def apart(row: SourceRow, options: ReadOptions) -> Whole:
+    column, messages = _turns(row.data, options)
+    return Whole(tuple(messages), {name: value for name, value in row.exact.items() if name != column})
+
+
+def together(whole: Whole) -> tuple[dict[str, Any], Sequence[str]]:
+    return with_turns(whole.columns, {"conversations": [_whole_entry(message) for message in whole.messages]})
+
+
+def _whole_entry(message: Message) -> dict[str, Any]:
+    entry = whole_entry(message)
+    return {"from": _WRITTEN_NAMES[entry.pop("role")], "value": entry.pop("content"), **entry}
+
+
+_WRITTEN_NAMES = {
+    "system": "system", "developer": "developer", "user": "human", "assistant": "gpt", "tool": "observation",
+}  # fmt: skip
 
 
 def _turns(data: Row, options: ReadOptions) -> tuple[str, list[Message]]:
@@ -126,4 +145,4 @@ def _reasoning(answer: Message) -> dict[str, str]:
     return {} if answer.reasoning is None else {_REASONING: answer.reasoning}
 
 
-SHAREGPT = Format("sharegpt", matches, read, write)
+SHAREGPT = Format("sharegpt", matches, read, write, apart=apart, together=together)
