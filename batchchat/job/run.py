@@ -75,7 +75,7 @@ def run(
         log.info("loading %s …", recipe.model.name)
     seen = what_it_reads(recipe)
     meters = Meters()
-    watcher = Watcher()
+    watcher = Watcher(counts=meters.counts)
     with ExitStack() as stack:
         stack.enter_context(watcher)
         with meters.phase("load"):
@@ -183,7 +183,7 @@ def _model_facts(recipe: Recipe, text: TextSide) -> dict[str, Any]:
 
 def _files(directory: RunDirectory, recipe: Recipe) -> list[str]:
     """Names of what a finished run leaves, the results first."""
-    others = (directory.errors, directory.report_json, directory.report_markdown, directory.recipe, directory.manifest)
+    others = (directory.errors, *directory.reports, directory.recipe, directory.manifest)
     files = (*map(directory.outputs, recipe.sink.formats), *others, directory.database, directory.log)
     return [file.name for file in files]
 

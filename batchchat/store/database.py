@@ -296,6 +296,13 @@ class RunStore:
         query = "SELECT finished - queued FROM turns ORDER BY 1 LIMIT 1 OFFSET ?"
         return {p: self._db.execute(query, (min(count - 1, int(p / 100 * count)),)).fetchone()[0] for p in percentiles}
 
+    def lengths(self) -> tuple[dict[int, int], dict[int, int]]:
+        """By number of tokens, how many prompts and how many answers have that length."""
+        query = "SELECT {}, count(*) FROM turns GROUP BY 1"
+        prompts = self._db.execute(query.format("prompt_tokens")).fetchall()
+        answers = self._db.execute(query.format("completion_tokens")).fetchall()
+        return dict(prompts), dict(answers)
+
     def totals(self) -> Totals:
         """Counts over all sessions."""
         one = self._db.execute
