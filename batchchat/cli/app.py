@@ -15,6 +15,7 @@ from batchchat.cli.plan import plan
 from batchchat.cli.run import run
 from batchchat.cli.schema import schema
 from batchchat.cli.score import score
+from batchchat.cli.view import view
 from batchchat.errors import EXIT_CODES
 from batchchat.version import __version__
 
@@ -45,5 +46,5 @@ def batchchat(
     """Options before the command."""
 
 
-for command in (run, chat, score, compare, check, plan, init, schema, bench):
+for command in (run, chat, score, compare, view, check, plan, init, schema, bench):
     app.command(epilog=_EXIT_CODES)(command)

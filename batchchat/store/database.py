@@ -7,6 +7,7 @@ a kill, a full disk or a power cut costs at most what was in flight.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -117,21 +118,32 @@ class Totals:
 class RunStore:
     """Reads and writes one run's SQLite file. Not for use by two threads at once."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, read_only: bool = False):
+        """`read_only` neither makes the file nor changes it, even where another process writes to it meanwhile."""
         self.path = path
         self._pending = 0
         self._session = 0
         self._handed_out = 0
         self._completed = 0
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
-            self._db.executescript(_SCHEMA)
+            self._db = self._reader() if read_only else self._writer()
             self.num_done = self._num_done()
         except sqlite3.DatabaseError as error:
             raise _fault(error, path) from error
+
+    def _writer(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        database.executescript(_SCHEMA)
+        return database
+
+    def _reader(self) -> sqlite3.Connection:
+        # SQLite reads beside a writer by files next to the database; where none can be made, nobody writes either
+        still = "" if os.access(self.path.parent, os.W_OK) else "&immutable=1"
+        place = f"{self.path.absolute().as_uri()}?mode=ro{still}"
+        return sqlite3.connect(place, uri=True, isolation_level=None, check_same_thread=False)
 
     # --- what a run is about -------------------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ def _output_rows(
             continue
         written = turns[sample]
         answers = [message_from(turn.record["message"]) for turn in written]
-        facts = {"sample": sample, "turns": [_turn_facts(turn, chat, recipe.sink.timings) for turn in written]}
+        facts = {"sample": sample, "turns": [turn_facts(turn, chat, recipe.sink.timings) for turn in written]}
         further = {"model": recipe.model.name, "created": store.started}
         output = format_.write(data, chat, answers, options, {**facts, **further})
         ours: dict[str, Any] = {"id": chat.id, "index": row.index, **facts}
@@ -84,7 +84,8 @@ def _output_rows(
     yield from outputs
 
 
-def _turn_facts(turn: TurnRecord, chat: Chat, timings: bool) -> dict[str, Any]:
+def turn_facts(turn: TurnRecord, chat: Chat, timings: bool) -> dict[str, Any]:
+    """What stands of a turn in outputs.jsonl."""
     facts: dict[str, Any] = {
         "finish_reason": turn.finish_reason,
         "prompt_tokens": turn.prompt_tokens,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from batchchat import load_recipe, run
 from batchchat.reporting.html.numbers import ticks
 from batchchat.reporting.html.page import render
-from batchchat.reporting.report import Report
+from batchchat.reporting.report import Recording, Report
 from batchchat.scoring.distributions import Calibration, calibration_error, histogram
 from tests.support.jobs import Command, scripted_recipe, write_jsonl
 
@@ -77,7 +77,12 @@ def test_the_page_runs_and_loads_nothing(report: Report) -> None:
 
 
 def test_the_page_says_what_was_run_and_what_it_came_to(report: Report) -> None:
-    page = render(report)
+    seconds = (0.0, 1.0, 2.0)
+    work = {"generated_tokens": (0.0, 40.0, 100.0), "batches": (0.0, 2.0, 4.0), "batch_rows": (0.0, 8.0, 12.0)}
+    watch = Recording(interval_seconds=1.0, columns={"seconds": seconds, "host_bytes": (1e9, 2e9, 2e9), **work})
+    page = render(report.model_copy(update={"watch": watch}))
+    assert "from 40 to 60 tokens/s" in page
+    assert "from 2 to 4 rows" in page
     assert report.about is not None
     assert report.scoring is not None
     for shown in (report.about.started, report.about.machine.processor, report.batchchat, "scripted", "failed"):
