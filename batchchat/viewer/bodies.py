@@ -66,11 +66,8 @@ def _facts(turn: Mapping[str, Any], content: str | None) -> dict[str, Any]:
 
 def _token(step: Mapping[str, Any]) -> list[Any]:
     """A token with its log-probability, and the likeliest ones with theirs."""
-    return [
-        step.get("token"),
-        step.get("logprob"),
-        [[top.get("token"), top.get("logprob")] for top in step.get("top", ())],
-    ]
+    likeliest = [[top.get("token"), top.get("logprob")] for top in step.get("top", ())]
+    return [step.get("token"), step.get("logprob"), likeliest]
 
 
 def _score(line: Mapping[str, Any], replies: JudgeReplies) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from batchchat.chats.json_text import json_text
 
-_LEVEL = 6
+_LEVEL = 4
+"""Half the time of level 6, for a tenth more bytes."""
 
 
 def plain(value: Any) -> str:

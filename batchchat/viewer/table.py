@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,6 @@ PREVIEW = 140
 """Characters of a text in the table."""
 _LOOKED_AT = 4 * PREVIEW
 _MOST_COLUMNS = 24
-_SPACES = re.compile(r"\s+")
 _RUN = ("state", "finish", "answer", "tokens", "prompt_tokens", "characters", "tool_calls", "changed", "asked_else")
 
 
@@ -57,7 +55,7 @@ class Block:
 
 def preview(text: str) -> str:
     """The beginning of a text, on one line."""
-    line = _SPACES.sub(" ", text[:_LOOKED_AT]).strip()
+    line = " ".join(text[:_LOOKED_AT].split())
     return line if len(line) <= PREVIEW and len(text) <= _LOOKED_AT else line[:PREVIEW] + "…"
 
 

@@ -49,15 +49,14 @@ function sorted(data, fields, rows, values) {
   const field = fields.find((one) => one.key === values.sort);
   const of = values.sort === "delta" ? (row) => data.delta(row, values.run, values.metric) : field?.of;
   if (!of) return values.sort === "index" && values.desc ? rows.reverse() : rows;
+  const none = (row) => of(row) === null || of(row) === undefined;
+  const [known, last] = [rows.filter((row) => !none(row)), rows.filter(none)];
+  const keys = known.every((row) => typeof of(row) === "number") ? new Float64Array(data.count) : new Array(data.count);
+  for (const row of known) keys[row] = of(row);
   const sign = values.desc ? -1 : 1;
-  const keys = new Map(rows.map((row) => [row, of(row)]));
-  return rows.sort((a, b) => {
-    const [one, other] = [keys.get(a), keys.get(b)];
-    const [none, otherNone] = [one === null || one === undefined, other === null || other === undefined];
-    if (none || otherNone) return none - otherNone || a - b; // chats without a value come last either way
-    if (one === other) return a - b;
-    return (one < other ? -1 : 1) * sign;
-  });
+  if (keys instanceof Float64Array) known.sort((a, b) => sign * (keys[a] - keys[b]) || a - b);
+  else known.sort((a, b) => (keys[a] === keys[b] ? a - b : keys[a] < keys[b] ? -sign : sign));
+  return [...known, ...last]; // chats without a value come last either way
 }
 
 export class FilterPanel {

@@ -63,7 +63,7 @@ class App {
   title() {
     const { runs } = this.head;
     byId("title").textContent = visible(runs.map((run) => run.title || run.name).filter((one, place, all) => all.indexOf(one) === place).join(" and "));
-    const facts = runs.length === 1 ? Object.entries(runs[0].facts || {}) : runs.map((run) => ["run", run.name]);
+    const facts = runs.length === 1 ? Object.entries(runs[0].facts || {}) : [];
     replace(byId("facts"), facts.map(([name, value]) => h("li", {}, h("span", {}, visible(name)), " ", h("b", {}, visible(String(value))))));
     this.notes = [...this.head.notes, ...runs.filter((run) => !run.finished && this.head.mode !== "served" && !/\.jsonl/.test(run.path)).map((run) => run.name + " is not finished: this is what was done so far.")];
     this.showNotes();

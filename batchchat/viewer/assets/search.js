@@ -58,6 +58,7 @@ export class Search {
   stop() {
     this.number += 1;
     this.hits = new Set();
+    this.near = new Uint8Array(this.data.count); // what the table's own texts say: 1 yes, 2 no
     this.done = 0;
     this.running = false;
   }
@@ -74,6 +75,11 @@ export class Search {
   matches(row) {
     if (!this.test) return true;
     if (this.hits.has(row)) return true;
+    if (!this.near[row]) this.near[row] = this.inTable(row) ? 1 : 2;
+    return this.near[row] === 1;
+  }
+
+  inTable(row) {
     const { id, question, runs } = this.data;
     return this.test(id[row]) || this.test(question[row]) || runs.some((run) => this.test(run.answer[row]));
   }

@@ -7,6 +7,7 @@ const HEIGHT = 38; // of a row, in pixels
 const TALLEST = 8000000; // what browsers lay out without losing precision
 const AROUND = 12; // rows above and below what is in sight
 const MOST_METRICS = 4;
+const FEW_METRICS = 2; // beside an open chat, and on a phone
 
 export class Table {
   constructor(data, state, open) {
@@ -50,8 +51,8 @@ export class Table {
         found.push({ key: key("score." + name), label: name, width: "5.5rem", kind: "number keep", text: (row) => (shown.scores[name][row] === null ? "" : number(shown.scores[name][row])) });
       }
     }
-    found.push({ key: key("finish"), label: "finish", width: "6rem", kind: "side", text: (row) => shown.finish[row] || (shown.state[row] === "answered" ? "" : shown.state[row]) });
-    found.push({ key: key("tokens"), label: "tokens", width: "5rem", kind: "number side", text: (row) => (shown.tokens[row] === null ? "" : number(shown.tokens[row])) });
+    if (shown.finish.some(Boolean)) found.push({ key: key("finish"), label: "finish", width: "6rem", kind: "side", text: (row) => shown.finish[row] || (shown.state[row] === "answered" ? "" : shown.state[row]) });
+    if (shown.tokens.some(Boolean)) found.push({ key: key("tokens"), label: "tokens", width: "5rem", kind: "number side", text: (row) => (shown.tokens[row] === null ? "" : number(shown.tokens[row])) });
     return found;
   }
 
@@ -62,7 +63,9 @@ export class Table {
     this.shown = this.columns();
     const reading = document.body.classList.contains("reading");
     const narrow = innerWidth < 720;
-    this.shown = this.shown.filter((column) => !(reading || narrow) || !/answer|side/.test(column.kind || ""));
+    let metrics = 0;
+    const fits = (column) => !/answer|side/.test(column.kind || "") && (!/keep/.test(column.kind || "") || (metrics += 1) <= FEW_METRICS);
+    if (reading || narrow) this.shown = this.shown.filter(fits);
     this.element.style.setProperty("--columns", this.shown.map((column) => column.width).join(" "));
     this.element.setAttribute("aria-rowcount", rows.length + 1);
     replace(this.header, h("div", { role: "row", class: "row", "aria-rowindex": 1 }, this.shown.map((column) => this.heading(column))));
