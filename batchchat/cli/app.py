@@ -10,6 +10,7 @@ from batchchat.cli.bench import bench
 from batchchat.cli.chat import chat
 from batchchat.cli.check import check
 from batchchat.cli.compare import compare
+from batchchat.cli.export import export
 from batchchat.cli.init import init
 from batchchat.cli.plan import plan
 from batchchat.cli.run import run
@@ -46,5 +47,5 @@ def batchchat(
     """Options before the command."""
 
 
-for command in (run, chat, score, compare, view, check, plan, init, schema, bench):
+for command in (run, chat, score, compare, view, export, check, plan, init, schema, bench):
     app.command(epilog=_EXIT_CODES)(command)

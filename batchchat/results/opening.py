@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from batchchat.chats import Message
+from batchchat.chats.formats.segments import joined
 from batchchat.errors import BadRow, UsageError
 from batchchat.evaluation import Answered, FileAnswers
 from batchchat.recipe import Recipe, load_recipe, recipe_from_mapping
@@ -67,10 +67,12 @@ class RunResults:
         written = self.store.turns(row.index)
         for sample in range(row.samples):
             turns = written.get(sample, [])
-            answers: tuple[Message, ...] = tuple(message_from(turn.record["message"]) for turn in turns)
+            answers = [message_from(turn.record["message"]) for turn in turns]
+            if chat is not None and chat.prefill and len(answers) == chat.num_turns:
+                answers[-1] = joined(chat.segments[-1][-1], answers[-1])
             reasons = tuple(turn.finish_reason for turn in turns)
             id_ = chat.id if chat is not None else row.id or f"row-{row.number}"
-            answered = Answered(id_, row.index, sample, data, chat, answers, reasons)
+            answered = Answered(id_, row.index, sample, data, chat, tuple(answers), reasons)
             _, reason = failed.get(sample, failed.get(-1, (None, None)))
             done = chat is not None and len(answers) == chat.num_turns
             yield Sample(

@@ -17,16 +17,17 @@ OURS = "batchchat"
 Rows = Callable[[], Iterator[dict[str, Any]]]
 
 
-def write_parquet(file: IO[bytes], rows: Rows, types: Mapping[str, Any]) -> int:
+def write_parquet(file: IO[bytes], rows: Rows, types: Mapping[str, Any], facts: bool = True) -> int:
     """Write `rows()` (called anew to learn the types and to write) to `file`; returns the count.
 
     `types` are those of the input's columns, which are kept where their values still fit. Free-form objects, and
-    whatever has no type that holds it exactly, are JSON text of the type `arrow.json`.
+    whatever has no type that holds it exactly, are JSON text of the type `arrow.json`. Without `facts` there is no
+    column of what is known of the answers.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema(list(_types(rows, {**types, OURS: facts_type()}).items()))
+    schema = pa.schema(list(_types(rows, {**types, **({OURS: facts_type()} if facts else {})}).items()))
     converts = {field.name: from_json(field.type) for field in schema}
     count = 0
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -73,7 +74,7 @@ def facts_type() -> Any:
 def _types(rows: Rows, known: Mapping[str, Any]) -> dict[str, Any]:
     """The type of each column, `batchchat` last, the others in the order in which they appear. A first pass
     finds out which known types still fit; where one does not, a second one learns that column's type anew."""
-    shapes = {OURS: Shape()}
+    shapes = {OURS: Shape()} if OURS in known else {}
     misfits: set[str] = set()
     converts = {name: from_json(kind) for name, kind in known.items()}
     for chunk in _chunks(rows()):
@@ -91,7 +92,8 @@ def _types(rows: Rows, known: Mapping[str, Any]) -> dict[str, Any]:
                 _add(shapes[name], chunk, name)
     assert OURS not in misfits, "the type of batchchat knows every fact of a turn"
     kept = known.keys() - misfits
-    shapes[OURS] = shapes.pop(OURS)
+    if OURS in shapes:
+        shapes[OURS] = shapes.pop(OURS)
     return {name: known[name] if name in kept else shape.type() for name, shape in shapes.items()}
 
 

@@ -52,7 +52,7 @@ export function bubble(message, view, options = {}) {
   if (!shown && options.facts && view === "tokens" && facts.tokens) shown = tokenView(facts.tokens);
   if (!shown && options.facts && view === "raw") shown = h("pre", { class: "text", tabindex: "0" }, visible(facts.raw ?? content(message)));
   if (!shown && (text || !message.tool_calls)) shown = textView(text, message.role === "tool" ? "plain" : view);
-  return h("section", { class: "bubble " + message.role, "aria-label": visible(label) },
+  return h("div", { class: "bubble " + message.role, role: "group", "aria-label": visible(label) },
     h("h3", {}, visible(options.label || label), factsLine(facts)),
     reasoning && h("details", { class: "reasoning" }, h("summary", {}, "reasoning, " + number(reasoning.length) + " characters"), textView(reasoning, view)),
     shown,

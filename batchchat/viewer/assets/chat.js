@@ -75,7 +75,7 @@ export class ChatPane {
   body(chat) {
     const { view } = this.state.values;
     const found = [];
-    if (chat.raw) found.push(h("section", { class: "bubble" }, h("h3", {}, "the row, which could not be read"), h("pre", { class: "text", tabindex: "0" }, visible(chat.raw))));
+    if (chat.raw) found.push(h("div", { class: "bubble" }, h("h3", {}, "the row, which could not be read"), h("pre", { class: "text", tabindex: "0" }, visible(chat.raw))));
     const places = this.places();
     const segments = chat.segments || [];
     const turns = Math.max(segments.length, ...places.map((place) => chat.runs[place]?.answers.length || 0));
@@ -103,7 +103,7 @@ export class ChatPane {
       const answer = run?.answers[turn];
       if (!answer) {
         const why = !run ? "this run has no such chat" : run.state === "open" ? "not answered yet" : "no answer";
-        return h("section", { class: "bubble assistant missing" }, h("h3", {}, visible(label)), h("p", { class: "small" }, why));
+        return h("div", { class: "bubble assistant missing" }, h("h3", {}, visible(label)), h("p", { class: "small" }, why));
       }
       const own = run.own?.segments?.[turn];
       const asked = own ? h("details", { class: "own" }, h("summary", {}, "asked here"), own.map((message) => bubble(message, view))) : null;

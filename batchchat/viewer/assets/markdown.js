@@ -47,6 +47,11 @@ function blocks(lines, level) {
   return found;
 }
 
+// Whether two items belong to one list: both with bullets, or both numbered.
+function alike(one, other) {
+  return /^\s*\d/.test(one) === /^\s*\d/.test(other);
+}
+
 function isItem(line) {
   return /^\s*([-*+]|\d{1,9}[.)])\s+\S/.test(line);
 }
@@ -54,7 +59,8 @@ function isItem(line) {
 function list(take, first, level) {
   const mark = /^(\s*)([-*+]|(\d{1,9})[.)])\s+/.exec(first);
   const indent = mark[1].length;
-  const lines = take((one, place) => place === 0 || one.trim() === "" || isItem(one) || one.search(/\S/) > indent);
+  const inList = (one) => one.trim() === "" || one.search(/\S/) > indent + 1 || (isItem(one) && alike(one, first));
+  const lines = take((one, place) => place === 0 || inList(one));
   while (lines.length && !lines[lines.length - 1].trim()) lines.pop();
   const items = [];
   for (const line of lines) {
