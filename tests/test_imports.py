@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reporting": {*BASE, "store", "scoring", "engines"},
     "results": {*BASE, "scoring", "sources", "store", "reporting", "evaluation"},
     "viewer": {*BASE, "scoring", "store", "reporting", "evaluation", "results"},
-    "job": {*BASE, *TOOLS, "scoring", "engines", "evaluation", "store", "reporting"},
+    "job": {*BASE, *TOOLS, "scoring", "engines", "evaluation", "store", "reporting", "results"},
     "interactive": {*BASE, *TOOLS, "engines", "reporting", "job"},
     "cli": {
         *BASE,

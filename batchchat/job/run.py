@@ -6,8 +6,9 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,10 @@ log = logging.getLogger("batchchat")
 _BATCHES_AHEAD = 8
 
 
+MakeEngine = Callable[[EngineContext], Engine]
+"""Makes an engine of one's own from what engines are made from."""
+
+
 def run(
     recipe: Recipe,
     *,
@@ -52,6 +57,7 @@ def run(
     command: Sequence[str] = (),
     quiet: bool = True,
     on_progress: OnProgress | None = None,
+    engine: MakeEngine | None = None,
 ) -> RunResult:
     """Answer every chat of the recipe's input and score the answers; goes on where an earlier run of the same recipe
     stopped, and scores anew where the recipe now asks for other scores.
@@ -59,9 +65,10 @@ def run(
     `restart` moves an existing run directory aside and begins anew; `retry_failed` tries the rows of errors.jsonl
     again, those apart that could not be read, and keeps everything else; `command` is kept in the manifest; without
     `quiet` progress is drawn on standard error where that is a terminal, and elsewhere it is logged; `on_progress` is
-    told of it, too. Raises `UsageError`, with nothing written, where recipe, input and
-    model cannot be used, and `EnvironmentFault` where the machine fails. After an interrupt everything that was
-    finished is kept, and the same call goes on.
+    told of it, too. `engine` makes an engine of your own, in the place of the one that the recipe names; the tokenizer
+    is still that of the recipe's model. Raises `UsageError`, with nothing written, where recipe, input and model cannot
+    be used, and `EnvironmentFault` where the machine fails. After an interrupt everything that was finished is kept,
+    and the same call goes on.
     """
     directory = RunDirectory(recipe.run_directory)
     if retry_failed and not directory.database.exists():
@@ -110,7 +117,9 @@ def run(
         if report is None:
             store.begin_session(manifest["started"])
             progress = ProgressDisplay(recipe.name, _expected(source.count(), recipe), quiet, on_progress)
-            report = _answer_all(recipe, manifest, source, text, resolver, store, directory, meters, watcher, progress)
+            make = engine or partial(build_engine, recipe.engine.kind)
+            parts = (recipe, manifest, source, text, resolver, store, directory, meters, watcher, progress)
+            report = _answer_all(*parts, make)
         report = evaluate_run(
             evaluator,
             recipe,
@@ -142,11 +151,12 @@ def _answer_all(
     meters: Meters,
     watcher: Watcher,
     progress: ProgressDisplay,
+    make_engine: MakeEngine,
 ) -> Report:
     """Answer what is open and export everything; returns the report."""
     reader = ChatReader(source, recipe, store, lambda chat: row_samples(recipe.generation, chat.settings))
     open_chats = OpenChats(recipe, store, text.codec, resolver, meters)
-    engine_facts = _generate(recipe, text, store, meters, reader, open_chats, progress)
+    engine_facts = _generate(recipe, text, store, meters, reader, open_chats, progress, make_engine)
     with meters.phase("export"):
         export(store, directory, recipe, reader.chat, reader.options, source.types())
     store.set_meta("exported", wanted_export(recipe))
@@ -201,6 +211,7 @@ def _generate(
     reader: ChatReader,
     open_chats: OpenChats,
     progress: ProgressDisplay,
+    make_engine: MakeEngine,
 ) -> AnyEngineFacts:
     """Answer what is open. The model is loaded only where something is."""
     requests = _requests(reader, open_chats, meters)
@@ -213,7 +224,7 @@ def _generate(
         return EngineFacts(engine=recipe.engine.kind, note="nothing was left to generate, so no model was loaded")
     with meters.phase("load"):
         context = EngineContext(recipe, text.codec, meters, budget=_budget(store))
-        engine = build_engine(recipe.engine.kind, context)
+        engine = make_engine(context)
     look_ahead = recipe.engine.look_ahead or _BATCHES_AHEAD * recipe.engine.max_batch_rows
 
     def hand_out(count: int) -> None:

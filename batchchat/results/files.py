@@ -6,15 +6,19 @@ import csv
 import io
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from batchchat.chats.json_text import json_text, read_exact
 from batchchat.errors import UsageError
 from batchchat.store.directory import replacing
 from batchchat.store.parquet import write_parquet
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Rows = Iterable[dict[str, Any]]
 
@@ -107,6 +111,19 @@ def _write_data_set(rows: Rows, path: Path, shard_rows: int | None) -> tuple[int
         shutil.rmtree(path)
     fresh.rename(path)
     return count, [path]
+
+
+def collected(rows: Rows) -> Dataset:
+    """Rows as a data set, which lies on the disk until the process ends."""
+    from datasets import Dataset
+
+    place = tempfile.TemporaryDirectory(prefix="batchchat-")
+    file = Path(place.name) / "rows.parquet"
+    with open(file, "wb") as out:
+        _write_parquet(out, rows)
+    found = Dataset.from_parquet(str(file), cache_dir=place.name)
+    weakref.finalize(found, place.cleanup)
+    return found
 
 
 class _kept:  # noqa: N801 - reads as a noun in a with statement

@@ -73,7 +73,7 @@ class RunResults:
             reasons = tuple(turn.finish_reason for turn in turns)
             id_ = chat.id if chat is not None else row.id or f"row-{row.number}"
             answered = Answered(id_, row.index, sample, data, chat, tuple(answers), reasons)
-            _, reason = failed.get(sample, failed.get(-1, (None, None)))
+            _, reason = failed.get(sample, failed.get(None, (None, None)))
             done = chat is not None and len(answers) == chat.num_turns
             yield Sample(
                 answered,

@@ -162,7 +162,7 @@ def test_an_interrupted_run_gives_what_is_done(tmp_path: Path, batchchat: Comman
         store.add_row(StoredRow(n, n, Place("in.jsonl", n + 1), f"c{n}", "messages", json.dumps(row), 1))
     said = {"message": {"role": "assistant", "content": "told"}, "seed": 1, "raw": "told", "token_ids": [1]}
     store.add_turn(TurnRecord(2, 0, 0, 3, 1, "stop", 0.0, 0.0, 1.0, said))
-    store.add_error(3, -1, None, "it failed")
+    store.fail_row(3, "it failed")
     store.commit()  # and is still open: another process works on the run
     ended = batchchat("export", directory.path)
     assert ended.code == 0, ended.err

@@ -41,6 +41,13 @@ def render(report: AnyReport) -> str:
     )
 
 
+def render_key_figures(report: AnyReport) -> str:
+    """The key figures alone, as a part of another page."""
+    return (
+        _environment().get_template("figures.html").render(report=report, lead=lead(report), facts=key_figures(report))
+    )
+
+
 @cache
 def _environment() -> Environment:
     return Environment(

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from batchchat.records import Record
+from batchchat.chats.record import Record
 from batchchat.reporting.html.plots import interval, span_of
 from batchchat.reporting.html.words import meaning
 from batchchat.reporting.report import AnyReport, Report
