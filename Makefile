@@ -1,12 +1,14 @@
 # make demo   set up and run the quickstart recipe
 # make test   set up and run every check that a change must pass
 # make test-browser   the viewer and the report in a real Chromium, which must be installed
+# make docs   build this project's site, its links checked, into build/site
+# make screenshots   make the site's pictures anew
 # make bench  measure the engines side by side and write docs/BENCHMARKS.md (an hour)
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types unit test-browser bench tiny-chat schema setup clean
+.PHONY: demo test lint types unit test-browser screenshots docs bench tiny-chat schema setup clean
 
 setup: $(STAMP)
 
@@ -35,6 +37,13 @@ test-browser: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,browser]'
 	npm install --silent --no-audit --no-fund --prefix build/browser axe-core@4
 	$(PY) -m pytest tests/browser
+
+screenshots: setup
+	SCREENSHOTS=docs/images $(PY) -m pytest tests/browser -k screenshot
+
+docs: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(VENV)/bin/mkdocs build
 
 bench: setup
 	$(PY) -m scripts.benchmarks $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))

@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, wrong in (("first", 4), ("second", 6)):
             command(
                 "score",
-                str(write_chats(place / f"{name}.jsonl", wrong_every=wrong)),
+                str(write_chats(Path(f"{name}.jsonl"), wrong_every=wrong)),
                 "scoring.yaml",
                 f"name={name}",
                 "-q",

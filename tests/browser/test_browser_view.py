@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import threading
 from pathlib import Path
@@ -266,3 +267,18 @@ def test_no_barrier_is_found(open_page: Open, axe: str, two: str, one: str, widt
             page.keyboard.press("f")
         assert violations(page, axe) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_screenshots_show_the_page(open_page: Open, one: str, two: str, tmp_path: Path) -> None:
+    """They are the pictures of the documentation where SCREENSHOTS names a folder."""
+    folder = Path(os.environ.get("SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, address in (
+        ("viewer", f"{one}#chat=chat%2F4"),
+        ("compare", f"{two}#show=changed&chat=chat%2F8&diff=true"),
+    ):
+        page = open_page(address)
+        page.locator(".bubble.assistant").first.wait_for()
+        count(page, "")
+        page.screenshot(path=folder / f"{name}.png")
+        assert 20_000 < (folder / f"{name}.png").stat().st_size < 400_000

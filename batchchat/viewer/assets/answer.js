@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { markdown } from "./markdown.js";
-import { number, plainText, visible } from "./text.js";
+import { number, plainText, plural, visible } from "./text.js";
 import { tokenView } from "./tokens.js";
 
 const LONGEST = 20000;
@@ -65,7 +65,7 @@ export function bubble(message, view, options = {}) {
 function factsLine(facts) {
   const said = [];
   if (facts.finish_reason) said.push(facts.finish_reason);
-  if (facts.completion_tokens !== undefined) said.push(number(facts.completion_tokens) + " tokens");
+  if (facts.completion_tokens !== undefined) said.push(plural(facts.completion_tokens, "token"));
   if (facts.prompt_tokens !== undefined) said.push("prompt " + number(facts.prompt_tokens));
   if (facts.seconds) said.push(number(facts.seconds.working) + " s");
   if (facts.cut) said.push("cut: " + JSON.stringify(facts.cut));
@@ -79,12 +79,7 @@ function score(line) {
   if (line.expected !== undefined) more.push(["expected", line.expected]);
   for (const [name, found] of Object.entries(line.details || {})) more.push([name, number(found)]);
   if (line.counted !== line.value) more.push(["counted", line.counted === null ? "not in the mean" : number(line.counted)]);
-  return h("details", { class: "score " + grade(line) }, h("summary", {}, h("b", {}, visible(line.metric)), " ", value, " ", h("span", {}, visible(line.reason || ""))),
+  return h("details", { class: "score " + (line.status === "unscored" ? "" : line.grade) }, h("summary", {}, h("b", {}, visible(line.metric)), " ", value, " ", h("span", {}, visible(line.reason || ""))),
     more.length ? h("dl", { class: "pairs" }, more.map(([name, found]) => h("div", {}, h("dt", {}, visible(name)), h("dd", {}, visible(String(found)))))) : null,
     (line.judge || []).map((said) => h("blockquote", {}, textView(said, "markdown"))));
-}
-
-function grade(line) {
-  if (line.status === "error" || line.status === "failed") return "bad";
-  return line.value === 1 ? "good" : line.value === 0 ? "bad" : "";
 }

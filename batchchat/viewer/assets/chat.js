@@ -64,8 +64,7 @@ export class ChatPane {
       if (run.state[row] !== "answered") found.push(h("span", { class: "badge bad" }, visible(name), run.state[row]));
       for (const [metric, values] of Object.entries(run.scores)) {
         if (values[row] === null || values[row] === undefined) continue;
-        const kind = values[row] === 1 ? "good" : values[row] === 0 ? "bad" : "";
-        found.push(h("span", { class: "badge " + kind }, visible(name + metric), " ", h("b", {}, number(values[row]))));
+        found.push(h("span", { class: "badge " + this.data.grade(metric, values[row]) }, visible(name + metric), " ", h("b", {}, number(values[row]))));
       }
       if (run.asked_else[row]) found.push(h("span", { class: "badge bad" }, visible(name), "asks something else under this id"));
     }
@@ -99,7 +98,8 @@ export class ChatPane {
       const run = chat.runs[place];
       const several = places.length > 1;
       const label = several ? this.data.head.runs[place].name : "assistant";
-      const scores = (run?.scores || []).filter((line) => line.turn === turn);
+      const scores = (run?.scores || []).filter((line) => line.turn === turn)
+        .map((line) => ({ ...line, grade: line.value === null ? "bad" : this.data.grade(line.metric, line.value) }));
       const answer = run?.answers[turn];
       if (!answer) {
         const why = !run ? "this run has no such chat" : run.state === "open" ? "not answered yet" : "no answer";

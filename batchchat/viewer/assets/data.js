@@ -80,6 +80,25 @@ export class Data {
     return -1;
   }
 
+  // Whether a metric says right or wrong, or how right: only then is 1 good and 0 bad.
+  isShare(metric) {
+    if (this.sharesOf !== this.count) {
+      this.sharesOf = this.count;
+      this.shares = new Map();
+    }
+    if (!this.shares.has(metric)) {
+      const fits = (value) => value === null || value === undefined || (value >= 0 && value <= 1);
+      this.shares.set(metric, this.runs.every((run) => (run.scores[metric] || []).every(fits)));
+    }
+    return this.shares.get(metric);
+  }
+
+  // good, bad or nothing
+  grade(metric, value) {
+    if (!this.isShare(metric)) return "";
+    return value === 1 ? "good" : value === 0 ? "bad" : "";
+  }
+
   // What a run's score of a chat is more than the first run's; null where one of them has none.
   delta(row, run, metric) {
     const ours = this.runs[run].scores[metric]?.[row];

@@ -12,8 +12,12 @@ export function visible(text) {
 
 export function number(value, digits = 3) {
   if (value === null || value === undefined) return "–";
-  if (Number.isInteger(value)) return value.toLocaleString("en");
-  return String(Number(value.toPrecision(Math.max(digits, Math.ceil(Math.log10(Math.abs(value) + 1))))));
+  if (Number.isInteger(value) || Math.abs(value) >= 1000) return Math.round(value).toLocaleString("en");
+  return String(Number(value.toPrecision(digits)));
+}
+
+export function plural(count, word) {
+  return number(count) + " " + word + (count === 1 ? "" : "s");
 }
 
 export function signed(value, digits = 3) {
