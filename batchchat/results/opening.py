@@ -26,6 +26,8 @@ class Results(Protocol):
     name: str
     report: AnyReport | None
     """None for a run that is not finished, and for a plain file."""
+    note: str | None
+    """What could not be read of it."""
 
     def __iter__(self) -> Iterator[Sample]: ...
 
@@ -37,8 +39,17 @@ class Results(Protocol):
 class RunResults:
     """The results of a run directory, finished or not. Memory is bounded by a row."""
 
-    def __init__(self, name: str, store: RunStore, recipe: Recipe, report: AnyReport | None, scores: ScoreLines):
+    def __init__(
+        self,
+        name: str,
+        store: RunStore,
+        recipe: Recipe,
+        report: AnyReport | None,
+        scores: ScoreLines,
+        note: str | None = None,
+    ):
         self.name = name
+        self.note = note
         self.store = store
         self.recipe = recipe
         self.report = report
@@ -90,6 +101,7 @@ class FileResults:
 
     def __init__(self, name: str, answers: FileAnswers, report: AnyReport | None, scores: ScoreLines):
         self.name = name
+        self.note: str | None = None
         self.report = report
         self._answers = answers
         self._scores = scores
@@ -129,7 +141,7 @@ def open_results(path: str | Path) -> Iterator[RunResults | FileResults]:
             yield FileResults(str(path), FileAnswers(str(place), recipe), None, _scores(Path(), stack))
             return
         directory = RunDirectory(place)
-        report = read_report(directory.report_json) if directory.report_json.exists() else None
+        report, note = _report(directory)
         if isinstance(report, ScoreReport):
             answers = FileAnswers(report.answers_in, load_recipe(directory.recipe))
             yield FileResults(str(path), answers, report, _scores(place / "scores.jsonl", stack))
@@ -141,7 +153,20 @@ def open_results(path: str | Path) -> Iterator[RunResults | FileResults]:
         store = RunStore(directory.database, read_only=True)
         stack.callback(store.close)
         scores = _scores(place / "scores.jsonl", stack)
-        yield RunResults(str(path), store, load_recipe(directory.recipe), report, scores)
+        yield RunResults(str(path), store, load_recipe(directory.recipe), report, scores, note)
+
+
+def _report(directory: RunDirectory) -> tuple[AnyReport | None, str | None]:
+    """The report, or why it cannot be read: answers can be read without it. Raises UsageError where there is nothing
+    besides."""
+    if not directory.report_json.exists():
+        return None, None
+    try:
+        return read_report(directory.report_json), None
+    except UsageError as error:
+        if not directory.database.exists():
+            raise
+        return None, str(error)
 
 
 def _scores(file: Path, stack: ExitStack) -> ScoreLines:

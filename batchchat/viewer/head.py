@@ -18,7 +18,8 @@ def head(runs: Sequence[Results]) -> dict[str, Any]:
     names = short_names([run.name for run in runs])
     listed = [_run(name, run) for name, run in zip(names, runs, strict=True)]
     differences, notes = _differences(runs, names) if len(runs) > 1 else ({}, [])
-    return {"batchchat": __version__, "runs": listed, "differences": differences, "notes": notes}
+    unread = [run.note for run in runs if run.note is not None]
+    return {"batchchat": __version__, "runs": listed, "differences": differences, "notes": [*unread, *notes]}
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
@@ -32,7 +33,12 @@ def short_names(paths: Sequence[str]) -> list[str]:
 
 
 def _run(name: str, run: Results) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": name, "path": run.name, "finished": run.report is not None, "metrics": []}
+    found: dict[str, Any] = {
+        "name": name,
+        "path": run.name,
+        "finished": run.report is not None or run.note is not None,
+        "metrics": [],
+    }
     if run.report is not None:
         found |= {"title": run.report.name, "facts": _facts(run.report)}
         metrics = run.report.scoring.metrics if run.report.scoring is not None else {}

@@ -111,6 +111,19 @@ def test_judges_replies_stand_beside_what_they_grade(tmp_path: Path, batchchat: 
     assert [body["runs"][0]["scores"][0]["judge"] for body in bodies] == [["Fair. [[7]]"]] * 3
 
 
+def test_a_run_of_another_version_is_shown_without_its_report(tmp_path: Path, batchchat: Command) -> None:
+    rows = [{"id": "c", "messages": [{"role": "user", "content": "hello"}]}]
+    recipe = scripted_recipe(tmp_path / "r.yaml", write_jsonl(tmp_path / "in.jsonl", rows), scoring=["length"])
+    assert batchchat("run", recipe).code == 0
+    run = tmp_path / "runs/test"
+    (run / "report.json").write_text('{"batchchat": "0.0.1"}', encoding="utf-8")
+    ended = batchchat("view", run, "--no-open")
+    assert ended.code == 0, ended.err
+    page = (run / "view.html").read_text(encoding="utf-8")
+    assert "another version of batchchat may have written it" in page
+    assert held(page, "chunk")[0][0]["runs"][0]["answers"][0]["content"] == "hello"
+
+
 def test_what_cannot_be_viewed_is_said(tmp_path: Path, batchchat: Command) -> None:
     ended = batchchat("view", tmp_path / "nowhere", "--no-open")
     assert (ended.code, "there is no run directory" in ended.err) == (2, True)
