@@ -24,8 +24,8 @@ log = logging.getLogger("batchchat")
 
 @dataclass(frozen=True)
 class RunResult(SavedResults):
-    """What a run came to; its rows and scores are read from its directory. `exit_code` is 0, 3 where more rows failed than the recipe's `max_error_rate` allows, or else
-    4 where a gate failed."""
+    """What a run came to; its rows and scores are read from its directory. `exit_code` is 0, 3 where more rows failed
+    than the recipe's `max_error_rate` allows, or else 4 where a gate failed."""
 
     report: Report
     directory: Path

@@ -36,7 +36,7 @@ def render(report: AnyReport) -> str:
             work_plots=work_plots(report) if isinstance(report, Report) else [],
             tables=plain_tables(report),
             events=report.events.first if isinstance(report, Report) else (),
-            started=getattr(getattr(report, "about", None), "started", None),
+            started=report.about.started if report.about is not None else None,
         )
     )
 

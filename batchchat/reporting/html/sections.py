@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -90,10 +91,8 @@ def lead(report: AnyReport) -> str:
 def about_facts(report: AnyReport) -> list[Fact]:
     """What was run: everything that the report says of it, each under the name and the words of its schema."""
     facts = [Fact("batchchat", report.batchchat, "The version that wrote this.")]
-    about = getattr(report, "about", None)
+    facts += _facts_of(report.about) if report.about is not None else []
     if isinstance(report, Report):
-        if about is not None:
-            facts += _facts_of(about)
         facts.append(Fact("engine", report.engine.engine, report.engine.note))
     else:
         facts.append(Fact("answers in", report.answers_in, "The file whose answers were scored."))
@@ -102,7 +101,7 @@ def about_facts(report: AnyReport) -> list[Fact]:
 
 def plain_tables(report: AnyReport) -> list[tuple[str, list[Fact]]]:
     """The report's other tables, with what each figure means."""
-    shown_apart = {"Scores", "Scores by column", "Gates"}
+    shown_apart = {"Scores", "Scores by column", "Gates", "What ran"}
     judges = {title for title, _ in score_tables(report)} - shown_apart
     tables = [table for table in report_tables(report) if table[0] not in shown_apart]
     ordered = sorted(tables, key=lambda table: table[0] in judges)  # how scores are read comes after the work
@@ -147,6 +146,8 @@ def _facts_of(record: Record, within: str = "") -> Iterator[Fact]:
         shown = f"{within} {name}".strip().replace("_", " ")
         if isinstance(value, Record):
             yield from _facts_of(value, shown)
+        elif name == "command" and value:
+            yield Fact(shown, shlex.join(value), field.description)
         elif value is not None and value != () and value != {}:
             yield Fact(shown, _plain(value), field.description)
 
