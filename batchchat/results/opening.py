@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +33,10 @@ class Results(Protocol):
 
     def find(self, chat_id: str, sample: int) -> Sample | None:
         """One sample, if it is here."""
+        ...
+
+    def besides(self, keys: Container[tuple[str, int]]) -> Iterator[Sample]:
+        """The samples with other keys than these."""
         ...
 
 
@@ -68,6 +72,11 @@ class RunResults:
         row = self.store.row_by_id(chat_id)
         return None if row is None else next((one for one in self._samples(row) if one.answered.sample == sample), None)
 
+    def besides(self, keys: Container[tuple[str, int]]) -> Iterator[Sample]:
+        for row in self.store.rows():
+            if any((_id(row), sample) not in keys for sample in range(row.samples)):
+                yield from (one for one in self._samples(row) if one.key not in keys)
+
     def _samples(self, row: StoredRow) -> Iterator[Sample]:
         failed = self.store.errors(row.index)
         try:
@@ -82,7 +91,7 @@ class RunResults:
             if chat is not None and chat.prefill and len(answers) == chat.num_turns:
                 answers[-1] = joined(chat.segments[-1][-1], answers[-1])
             reasons = tuple(turn.finish_reason for turn in turns)
-            id_ = chat.id if chat is not None else row.id or f"row-{row.number}"
+            id_ = chat.id if chat is not None else _id(row)
             answered = Answered(id_, row.index, sample, data, chat, tuple(answers), reasons)
             _, reason = failed.get(sample, failed.get(None, (None, None)))
             done = chat is not None and len(answers) == chat.num_turns
@@ -113,11 +122,18 @@ class FileResults:
         found = self._answers.find(chat_id, sample)
         return None if found is None else self._sample(found)
 
+    def besides(self, keys: Container[tuple[str, int]]) -> Iterator[Sample]:
+        return (sample for sample in self if sample.key not in keys)
+
     def _sample(self, answered: Answered) -> Sample:
         scores = self._scores.of(answered.id, answered.sample)
         if answered.failure is not None:
             return Sample(answered, "failed", (), answered.failure.reason, scores, answered.failure.raw)
         return Sample(answered, "answered", _file_turns(answered), None, scores)
+
+
+def _id(row: StoredRow) -> str:
+    return row.id or f"row-{row.number}"
 
 
 def _file_turns(answered: Answered) -> tuple[Mapping[str, Any], ...]:

@@ -13,13 +13,16 @@ Aligned = tuple[Sample | None, ...]
 def align(runs: Sequence[Results]) -> Iterator[Aligned]:
     """Every sample of the first run in its order with its like in the others, then those that only others have."""
     first, *others = runs
+    seen: set[tuple[str, int]] = set()
     for sample in first:
+        if others:
+            seen.add(sample.key)
         yield (sample, *(other.find(*sample.key) for other in others))
     for place, run in enumerate(others, start=1):
-        for sample in run:
-            if all(earlier.find(*sample.key) is None for earlier in runs[:place]):
-                later = (other.find(*sample.key) for other in runs[place + 1 :])
-                yield (*[None] * place, sample, *later)
+        for sample in run.besides(seen):
+            seen.add(sample.key)
+            later = (other.find(*sample.key) for other in runs[place + 1 :])
+            yield (*[None] * place, sample, *later)
 
 
 def same_question(one: Sample, other: Sample) -> bool:

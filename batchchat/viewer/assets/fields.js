@@ -6,6 +6,8 @@ const MOST_CHOICES = 60;
 export function fieldsOf(data) {
   const several = data.runs.length > 1;
   const fields = [];
+  const own = Object.entries(data.columns).filter(([, values]) => !values.every((value, row) => String(value) === data.id[row]));
+  for (const [name, values] of own) fields.push(fieldOf("column." + name, name, values, null));
   data.runs.forEach((run, place) => {
     const label = several ? data.head.runs[place].name + ": " : "";
     const key = (name) => (several ? place + "." : "") + name;
@@ -18,9 +20,8 @@ export function fieldsOf(data) {
     add("characters", "characters of the answer", run.characters);
     add("tool_calls", "tool calls", run.tool_calls);
   });
-  fields.push(fieldOf("id", "id", data.id, null));
   if (data.sample.some((value) => value > 0)) fields.push(fieldOf("sample", "sample", data.sample, null));
-  for (const [name, values] of Object.entries(data.columns)) fields.push(fieldOf("column." + name, name, values, null));
+  fields.push(fieldOf("id", "id", data.id, null));
   return fields.filter((field) => field.kind !== "none");
 }
 
@@ -35,7 +36,7 @@ function fieldOf(key, label, values, run) {
     if (typeof value === "number") numbers += 1;
     if (counts.size <= MOST_CHOICES) counts.set(value, (counts.get(value) || 0) + 1);
   }
-  if (!known) return field;
+  if (!known || (counts.size === 1 && known === values.length)) return field; // nothing to tell chats apart by
   if (numbers === known) {
     field.kind = "number";
     field.low = values.reduce((low, value) => (typeof value === "number" && value < low ? value : low), Infinity);

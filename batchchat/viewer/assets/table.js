@@ -31,6 +31,12 @@ export class Table {
     requestAnimationFrame(() => { this.waiting = false; this.draw(); });
   }
 
+  // As wide as the ids at the beginning of the list.
+  idWidth() {
+    const longest = this.data.id.slice(0, 500).reduce((most, id) => Math.max(most, id.length), 4);
+    return Math.min(innerWidth < 720 ? 9 : 18, longest + 3) + "ch";
+  }
+
   columns() {
     const { data, state } = this;
     const several = data.runs.length > 1;
@@ -38,7 +44,7 @@ export class Table {
     const shown = data.runs[several ? run : 0];
     const key = (name) => (several ? run + "." : "") + name;
     const found = [
-      { key: "id", label: "id", width: "minmax(5rem, 9rem)", text: (row) => data.id[row] + (data.sample[row] ? " #" + data.sample[row] : "") },
+      { key: "id", label: "id", width: this.idWidth(), text: (row) => data.id[row] + (data.sample[row] ? " #" + data.sample[row] : "") },
       { key: "", label: "question", width: "minmax(8rem, 3fr)", text: (row) => data.question[row] },
     ];
     if (several) {
