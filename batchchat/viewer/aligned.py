@@ -27,6 +27,8 @@ def align(runs: Sequence[Results]) -> Iterator[Aligned]:
 
 def same_question(one: Sample, other: Sample) -> bool:
     """Whether two runs asked the same under one id."""
+    if one is other:
+        return True
     return one.answered.chat is None or other.answered.chat is None or one.answered.asked == other.answered.asked
 
 

@@ -34,7 +34,7 @@ export class Table {
   // As wide as the ids at the beginning of the list.
   idWidth() {
     const longest = this.data.id.slice(0, 500).reduce((most, id) => Math.max(most, id.length), 4);
-    return Math.min(innerWidth < 720 ? 9 : 18, longest + 3) + "ch";
+    return (1.5 + 0.5 * Math.min(innerWidth < 720 ? 9 : 18, longest)) + "rem";
   }
 
   columns() {
