@@ -17,7 +17,8 @@ from batchchat.results import open_results
 from batchchat.viewer.serve import LiveRun
 from batchchat.viewer.write import write_viewer
 from tests.support.browser import Open, violations
-from tests.support.finished import HOSTILE, chats
+from tests.support.finished import HOSTILE, chat, chats
+from tests.support.jobs import write_jsonl
 
 COUNT = len(chats(60, 4))
 
@@ -140,6 +141,20 @@ def test_nothing_of_the_data_runs_or_hides(open_page: Open, one: str) -> None:
     assert page.locator("#chat a").count() == 0, "no link leads to a script"
     page.evaluate("location.hash = 'chat=chat%2F1003&view=plain'")
     page.locator(".bubble.user", has_text="\\u202egnp.exe \\x1b[31mred").wait_for()
+
+
+def test_naughty_strings_are_shown_and_nothing_runs(open_page: Open, tmp_path: Path, shared_data: Path) -> None:
+    strings = json.loads((shared_data / "naughty_strings/blns.json").read_text(encoding="utf-8"))
+    rows = [chat(n, text, question=text or "-", category=text) for n, text in enumerate(strings)]
+    file = write_jsonl(tmp_path / "naughty.jsonl", map(json.dumps, rows))
+    with open_results(file) as results:
+        page = open_page(write_viewer([results], tmp_path / "naughty.html").as_uri())
+    count(page, f"{len(rows)} of")
+    for number in range(0, len(rows), 4):
+        page.evaluate(f"location.hash = 'chat=chat%2F{number}'")
+        page.locator("h2", has_text=re.compile(rf"^chat/{number}$")).wait_for()
+        page.locator(".bubble").first.wait_for()
+        assert page.evaluate("document.querySelectorAll('#main script, #main img, #main iframe').length") == 0
 
 
 def test_a_long_answer_is_shown_in_part_at_first(open_page: Open, one: str) -> None:
