@@ -239,7 +239,7 @@ def _words(branch: Node) -> str:
             return "a number" + _bounds(branch)
         case "string" if "pattern" in branch:
             length = f" of at most {branch['maxLength']} characters" if "maxLength" in branch else ""
-            return f"text{length} that matches `{branch['pattern']}`"
+            return f"text{length} that matches {branch['pattern']}"
         case "string":
             return "text"
         case "array" if "prefixItems" in branch:
