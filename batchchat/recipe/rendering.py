@@ -95,6 +95,6 @@ def _row(setting: Setting, name: str) -> str:
         )
     if setting.node.get("x-may-change-on-resume"):
         meaning += " May change when a run is resumed."
-    values = re.sub(r"that matches (\S+)", r"that matches `\1`", allowed(setting.node))  # brackets would be links
+    values = re.sub(r"that matches (\S*[^\s,])", r"that matches `\1`", allowed(setting.node))  # brackets would be links
     cells = (f"`{name}`", values, default, meaning)
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
