@@ -2,6 +2,9 @@
 # make test   set up and run every check that a change must pass
 # make test-floors  test what leans on other packages with the oldest versions that are allowed (3 GB, half an hour)
 # make gpu    check on a GPU what only a GPU can say (8 minutes; PARTS="kernels strict" for some of it)
+# make test-browser   the viewer and the report in a real Chromium, which must be installed
+# make docs   build this project's site, its links checked, into build/site
+# make screenshots   make the site's pictures anew
 # make bench  measure the engines side by side and write docs/BENCHMARKS.md (an hour)
 VENV := .venv
 FLOORS := .venv-floors
@@ -12,7 +15,7 @@ STAMP := $(VENV)/.installed
 FLOOR_TESTS := tests/benchmarks tests/cli tests/engines tests/job tests/models tests/plugins tests/prompts tests/recipe \
 	tests/sampling tests/scoring tests/sources tests/store tests/test_package.py
 
-.PHONY: demo test lint types unit test-floors gpu bench tiny-chat schema setup clean
+.PHONY: demo test lint types unit test-floors gpu test-browser screenshots docs bench tiny-chat schema setup clean
 
 setup: $(STAMP)
 
@@ -51,6 +54,18 @@ $(FLOORS)/.installed: pyproject.toml constraints-floors.txt
 # Takes the Python at hand where there is no environment, as there is no network on many machines with a GPU.
 gpu:
 	$(if $(wildcard $(PY)),$(PY),python3) -m scripts.gpu_check $(if $(PARTS),--parts $(PARTS)) $(if $(OUTPUT),--output $(OUTPUT))
+
+test-browser: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,browser]'
+	npm install --silent --no-audit --no-fund --prefix build/browser axe-core@4
+	$(PY) -m pytest tests/browser
+
+screenshots: setup
+	SCREENSHOTS=docs/images $(PY) -m pytest tests/browser -k screenshot
+
+docs: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(VENV)/bin/mkdocs build
 
 bench: setup
 	$(PY) -m scripts.benchmarks $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))

@@ -33,9 +33,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "benchmarks": {*BASE, "schedule", "prompts", "models", "engines", "reporting"},
     "store": {*BASE},
     "reporting": {*BASE, "store", "scoring", "engines"},
-    "job": {*BASE, *TOOLS, "scoring", "engines", "evaluation", "store", "reporting"},
+    "results": {*BASE, "scoring", "sources", "store", "reporting", "evaluation"},
+    "viewer": {*BASE, "scoring", "store", "reporting", "evaluation", "results"},
+    "job": {*BASE, *TOOLS, "scoring", "engines", "evaluation", "store", "reporting", "results"},
     "interactive": {*BASE, *TOOLS, "engines", "reporting", "job"},
-    "cli": {*BASE, *TOOLS, "reporting", "job", "interactive", "benchmarks", "evaluation", "scoring"},
+    "cli": {
+        *BASE,
+        *TOOLS,
+        "reporting",
+        "job",
+        "interactive",
+        "benchmarks",
+        "evaluation",
+        "scoring",
+        "results",
+        "viewer",
+    },
     "batchchat": {"recipe", "job", "reporting", "version"},
     "__main__": {"cli"},
 }
@@ -43,7 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 LIGHT = {
     "errors", "chats", "recipe", "schedule", "store", "sources", "job", "reporting", "interactive", "cli",
-    "scoring", "evaluation", "plugins",
+    "scoring", "evaluation", "plugins", "results", "viewer",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "bitsandbytes", "pyarrow", "pandas"}
 

@@ -30,7 +30,7 @@ def test_the_wheel_holds_everything_that_a_recipe_may_name(tmp_path: Path) -> No
     assert not {name for name in names if name.startswith(("tests/", "scripts/"))}
 
 
-KEPT = {".py", ".json", ".jinja", ".safetensors", ".yaml"}
+KEPT = {".py", ".json", ".jinja", ".safetensors", ".yaml", ".js", ".css", ".html"}
 
 
 def test_the_lowest_versions_allowed_are_those_that_are_tested() -> None:

@@ -14,16 +14,10 @@ import yaml
 from packaging.requirements import Requirement
 
 from tests.support.jobs import ROOT, Command, read_jsonl
+from tests.support.shown import commands, python_blocks
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 README = ROOT / "README.md"
-
-
-def commands(text: str) -> list[str]:
-    """The `batchchat` commands in the shell blocks of a Markdown text; a line that ends in a backslash goes on."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    lines = (line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines())
-    return [line for line in lines if line.startswith(("batchchat ", "cat ", "echo "))]
 
 
 @pytest.fixture
@@ -118,7 +112,7 @@ def test_readme_workflow_runs(
 
 
 def test_readme_python_runs(workplace: Path) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    blocks = python_blocks(README)
     assert blocks
     for block in blocks:
         exec(compile(block, str(README), "exec"), {})

@@ -11,12 +11,14 @@ from batchchat.cli.chat import chat
 from batchchat.cli.check import check
 from batchchat.cli.compare import compare
 from batchchat.cli.convert import convert
+from batchchat.cli.export import export
 from batchchat.cli.init import init
 from batchchat.cli.plan import plan
 from batchchat.cli.run import run
 from batchchat.cli.run_batch import run_batch
 from batchchat.cli.schema import schema
 from batchchat.cli.score import score
+from batchchat.cli.view import view
 from batchchat.errors import EXIT_CODES
 from batchchat.version import __version__
 
@@ -47,5 +49,5 @@ def batchchat(
     """Options before the command."""
 
 
-for command in (run, run_batch, chat, score, compare, convert, check, plan, init, schema, bench):
+for command in (run, run_batch, chat, score, compare, view, export, convert, check, plan, init, schema, bench):
     app.command(command.__name__.replace("_", "-"), epilog=_EXIT_CODES)(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,8 @@ class Answered:
     answers: tuple[Message, ...]
     finish_reasons: tuple[str | None, ...]
     failure: RowError | None = None
+    confidences: tuple[float | None, ...] = ()
+    """By answer the geometric mean of its tokens' probabilities, where they were recorded."""
 
     @property
     def num_turns(self) -> int:
@@ -107,7 +110,8 @@ class RunAnswers:
             if chat.prefill and len(answers) == chat.num_turns:
                 answers[-1] = joined(chat.segments[-1][-1], answers[-1])
             reasons = tuple(turn.finish_reason for turn in turns)
-            yield Answered(chat.id, row.index, sample, data, chat, tuple(answers), reasons)
+            sure = tuple(confidence(turn.record.get("logprobs")) for turn in turns)
+            yield Answered(chat.id, row.index, sample, data, chat, tuple(answers), reasons, confidences=sure)
 
 
 class FileAnswers:
@@ -161,6 +165,14 @@ class FileAnswers:
         if isinstance(facts.get("id"), str):  # a run's own outputs say what it called the chat
             chat = replace(chat, id=facts["id"])
         return Answered(chat.id, index, sample, item.data, chat, answers, tuple(reasons))
+
+
+def confidence(logprobs: Sequence[Mapping[str, Any]] | None) -> float | None:
+    """The geometric mean of the probabilities of an answer's tokens; None where they are not known."""
+    if not logprobs:
+        return None
+    known = [step["logprob"] for step in logprobs]
+    return None if None in known else min(1.0, math.exp(math.fsum(known) / len(known)))
 
 
 def _failed(index: int, error: RowError) -> Answered:

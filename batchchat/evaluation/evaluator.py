@@ -17,10 +17,12 @@ from batchchat.evaluation.other_runs import open_answers
 from batchchat.evaluation.scorebook import ScoreBook
 from batchchat.recipe import Recipe
 from batchchat.reporting.scores import (
+    Calibrated,
     Counts,
     Evaluation,
     Figure,
     GateOutcome,
+    Histogram,
     JudgeAudit,
     MetricPart,
     MetricScores,
@@ -166,6 +168,10 @@ class Evaluator:
                 metrics.update({f"{scorer.name}.{name}{suffix}": value for name, value in overall.items()})
             parts = {part: MetricPart(**values) for part, values in figures.items() if part}
             whole: dict[str, Any] = {**figures[""], "options": _options(scorer), **({"by": parts} if parts else {})}
+            if (bins := summaries[""].histogram) is not None:
+                whole["histogram"] = Histogram.of(bins)
+            if calibration := book.calibration(scorer.name):
+                whole["calibration"] = tuple(map(Calibrated.of, calibration))
             found[scorer.name] = MetricScores(**whole)
         # all values as they are set: a report says how answers were treated, defaults included
         treatments = Treatments(**recipe.summary.treatments.model_dump())

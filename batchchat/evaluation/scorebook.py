@@ -14,6 +14,7 @@ from batchchat.evaluation.answers import Answered
 from batchchat.scoring.aggregates import ScoredAnswer, Summary, Tally, outcome_of
 from batchchat.scoring.base import Score, column
 from batchchat.scoring.comparison import Key
+from batchchat.scoring.distributions import Calibration, ConfidenceBin
 from batchchat.scoring.treatments import Condition, Treatments
 
 _MOST_VALUES = 200
@@ -30,6 +31,7 @@ class ScoreBook:
         self._by = tuple(by)
         self._samples = samples
         self._tallies: dict[str, dict[str, Tally]] = {}
+        self._calibrations: dict[str, Calibration] = {}
         self._worst: dict[str, float] = {}
         self._values: dict[str, set[str]] = {name: set() for name in self._by}
         self._unread: dict[str, tuple[int, str]] = {}
@@ -39,6 +41,7 @@ class ScoreBook:
         """Begin a metric, so that it is in the report even without a single answer. `worst` is what counts for an
         answer that is treated as wrong."""
         self._tallies[metric] = {"": Tally(metric, self._treatments, self._samples, worst)}
+        self._calibrations[metric] = Calibration()
         self._worst[metric] = worst
 
     def add(self, metric: str, answered: Answered, turn: int, condition: Condition, score: Score | None) -> None:
@@ -71,6 +74,9 @@ class ScoreBook:
         line["asked"] = answered.asked
         self._file.write(json_text(line).encode("utf-8") + b"\n")
         self.num_lines += 1
+        sure = answered.confidences[turn] if turn < len(answered.confidences) else None
+        if sure is not None and outcome == "scored":
+            self._calibrations[metric].add(sure, counted)
         tallies = self._tallies[metric]
         tallies[""].add(entry)
         for name, value in parts.items():
@@ -86,6 +92,10 @@ class ScoreBook:
             return {part: tally.summary(pass_at) for part, tally in tallies.items()}, None
         except ValueError as error:
             return {part: tally.summary() for part, tally in tallies.items()}, str(error)
+
+    def calibration(self, metric: str) -> tuple[ConfidenceBin, ...]:
+        """Scores by confidence, where the answers have log-probabilities."""
+        return self._calibrations[metric].bins()
 
     def bad_references(self, metric: str) -> str | None:
         """How many answers have no score because what they were to be held against cannot be read; None for none.

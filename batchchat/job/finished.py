@@ -16,6 +16,7 @@ from batchchat.models.identity import model_files
 from batchchat.recipe import Recipe
 from batchchat.reporting.keeping import kept_report
 from batchchat.reporting.report import Report
+from batchchat.results.saved import SavedResults
 from batchchat.sources.from_recipe import recipe_files
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.manifest import is_kept, open_store
@@ -24,9 +25,9 @@ log = logging.getLogger("batchchat")
 
 
 @dataclass(frozen=True)
-class RunResult:
-    """What a run came to. `exit_code` is 0, 3 where more rows failed than the recipe's `max_error_rate` allows, or else
-    4 where a gate failed."""
+class RunResult(SavedResults):
+    """What a run came to; its rows and scores are read from its directory. `exit_code` is 0, 3 where more rows failed
+    than the recipe's `max_error_rate` allows, or else 4 where a gate failed."""
 
     report: Report
     directory: Path
@@ -37,6 +38,12 @@ class RunResult:
         if report.rows.failed > recipe.max_error_rate * report.rows.in_:
             return cls(report, directory.path, 3)
         return cls(report, directory.path, 0 if report.gates_hold else 4)
+
+    def _repr_html_(self) -> str:
+        """The key figures, for notebooks."""
+        from batchchat.reporting.html.page import render_key_figures
+
+        return render_key_figures(self.report)
 
 
 def finished_run(recipe: Recipe) -> RunResult | None:

@@ -96,7 +96,7 @@ def score_apart(
         with meters.phase("score"):
             shares = {"errors": len(failed) / rows}
             gained = evaluator.evaluate(answers, place.path, shares, lambda judge: run(judge, quiet=quiet))
-        files = [place.path / "scores.jsonl", place.report_json, place.report_markdown, place.recipe]
+        files = [place.path / "scores.jsonl", *place.reports, place.recipe]
         with replacing(place.errors) as file:
             for row in failed:
                 where = {"id": row.id, "index": row.number, "file": row.place.file, "line": row.place.line}

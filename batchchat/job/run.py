@@ -6,8 +6,9 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -46,6 +47,10 @@ log = logging.getLogger("batchchat")
 _BATCHES_AHEAD = 8
 
 
+MakeEngine = Callable[[EngineContext], Engine]
+"""Makes an engine of one's own from what engines are made from."""
+
+
 def run(
     recipe: Recipe,
     *,
@@ -54,6 +59,7 @@ def run(
     command: Sequence[str] = (),
     quiet: bool = True,
     on_progress: OnProgress | None = None,
+    engine: MakeEngine | None = None,
 ) -> RunResult:
     """Answer every chat of the recipe's input and score the answers; goes on where an earlier run of the same recipe
     stopped, and scores anew where the recipe now asks for other scores.
@@ -61,9 +67,10 @@ def run(
     `restart` moves an existing run directory aside and begins anew; `retry_failed` tries the rows of errors.jsonl
     again, those apart that could not be read, and keeps everything else; `command` is kept in the manifest; without
     `quiet` progress is drawn on standard error where that is a terminal, and elsewhere it is logged; `on_progress` is
-    told of it, too. Raises `UsageError`, with nothing written, where recipe, input and
-    model cannot be used, and `EnvironmentFault` where the machine fails. After an interrupt everything that was
-    finished is kept, and the same call goes on.
+    told of it, too. `engine` makes an engine of your own, in the place of the one that the recipe names; the tokenizer
+    is still that of the recipe's model. Raises `UsageError`, with nothing written, where recipe, input and model cannot
+    be used, and `EnvironmentFault` where the machine fails. After an interrupt everything that was finished is kept,
+    and the same call goes on.
     """
     directory = RunDirectory(recipe.run_directory)
     if retry_failed and not directory.database.exists():
@@ -77,7 +84,7 @@ def run(
         log.info("loading %s …", recipe.model.name)
     seen = what_it_reads(recipe)
     meters = Meters()
-    watcher = Watcher()
+    watcher = Watcher(counts=meters.counts)
     with ExitStack() as stack:
         stack.enter_context(watcher)
         with meters.phase("load"):
@@ -119,9 +126,9 @@ def run(
                 check_references(evaluator, source, recipe)
             store.begin_session(manifest["started"])
             progress = ProgressDisplay(recipe.name, _expected(source.count(), recipe), quiet, on_progress)
-            report = _answer_all(
-                recipe, manifest, source, reader, text, resolver, store, directory, meters, watcher, progress
-            )
+            make = engine or partial(build_engine, recipe.engine.kind)
+            parts = (recipe, manifest, source, reader, text, resolver, store, directory, meters, watcher, progress)
+            report = _answer_all(*parts, make)
         report = evaluate_run(
             evaluator,
             recipe,
@@ -154,10 +161,11 @@ def _answer_all(
     meters: Meters,
     watcher: Watcher,
     progress: ProgressDisplay,
+    make_engine: MakeEngine,
 ) -> Report:
     """Answer what is open and export everything; returns the report."""
     open_chats = OpenChats(recipe, store, text.codec, resolver, meters)
-    engine_facts = _generate(recipe, text, store, meters, reader, open_chats, progress)
+    engine_facts = _generate(recipe, text, store, meters, reader, open_chats, progress, make_engine)
     with meters.phase("export"):
         write_outputs(store, directory, recipe, reader, source.types())
     store.set_meta("exported", wanted_export(recipe))
@@ -195,7 +203,7 @@ def _model_facts(recipe: Recipe, text: TextSide) -> dict[str, Any]:
 
 def _files(directory: RunDirectory, recipe: Recipe) -> list[str]:
     """Names of what a finished run leaves, the results first."""
-    others = (directory.errors, directory.report_json, directory.report_markdown, directory.recipe, directory.manifest)
+    others = (directory.errors, *directory.reports, directory.recipe, directory.manifest)
     files = (*map(directory.outputs, recipe.sink.formats), *others, directory.database, directory.log)
     return [file.name for file in files]
 
@@ -213,6 +221,7 @@ def _generate(
     reader: ChatReader,
     open_chats: OpenChats,
     progress: ProgressDisplay,
+    make_engine: MakeEngine,
 ) -> AnyEngineFacts:
     """Answer what is open. The model is loaded only where something is."""
     requests = _requests(reader, open_chats, meters)
@@ -225,7 +234,7 @@ def _generate(
         return EngineFacts(engine=recipe.engine.kind, note="nothing was left to generate, so no model was loaded")
     with meters.phase("load"):
         context = EngineContext(recipe, text.codec, meters, budget=_budget(store), kept=Kept(store, "engine"))
-        engine = build_engine(recipe.engine.kind, context)
+        engine = make_engine(context)
     look_ahead = recipe.engine.look_ahead or _BATCHES_AHEAD * recipe.engine.max_batch_rows
 
     def hand_out(count: int) -> None:

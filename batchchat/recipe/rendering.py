@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -94,5 +95,6 @@ def _row(setting: Setting, name: str) -> str:
         )
     if setting.node.get("x-may-change-on-resume"):
         meaning += " May change when a run is resumed."
-    cells = (f"`{name}`", allowed(setting.node), default, meaning)
+    values = re.sub(r"that matches (\S*[^\s,])", r"that matches `\1`", allowed(setting.node))  # brackets would be links
+    cells = (f"`{name}`", values, default, meaning)
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

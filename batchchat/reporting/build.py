@@ -15,6 +15,7 @@ from batchchat.reporting.report import (
     Event,
     Events,
     Failure,
+    Lengths,
     Memory,
     PastSession,
     Report,
@@ -23,8 +24,10 @@ from batchchat.reporting.report import (
     Session,
     TokenCounts,
 )
+from batchchat.reporting.scores import Histogram
 from batchchat.reporting.utilisation import utilisation
 from batchchat.reporting.watch import Watcher
+from batchchat.scoring.distributions import histogram
 from batchchat.store import RunDirectory, RunStore
 from batchchat.version import __version__
 
@@ -74,6 +77,7 @@ def build_report(
         tokens=TokenCounts(prompt=totals.prompt_tokens, generated=totals.completion_tokens),
         finish_reasons=totals.finish_reasons,
         latency_seconds=None if latency is None else {f"p{p:g}": round(s, 4) for p, s in latency.items()},
+        lengths=_lengths(store),
         session=session,
         phases_seconds={phase: round(seconds, 3) for phase, seconds in phases.items()},
         wall_seconds=round(wall, 3),
@@ -91,6 +95,14 @@ def _failures(store: RunStore) -> dict[str, Any]:
     found = store.failures(_MOST_REASONS)
     failures = tuple(Failure(lines=count, reason=reason, first=str(place)) for count, reason, place in found)
     return {"failures": failures} if failures else {}
+
+
+def _lengths(store: RunStore) -> Lengths | None:
+    """None where no turn was written."""
+    prompts, answers = (histogram({float(n): count for n, count in found.items()}) for found in store.lengths())
+    if prompts is None or answers is None:
+        return None
+    return Lengths(prompt=Histogram.of(prompts), answer=Histogram.of(answers))
 
 
 def _session(meters: Meters, turns: int) -> Session:

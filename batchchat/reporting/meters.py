@@ -30,6 +30,8 @@ class Meters:
         self.prompt_tokens = 0
         self.generated_tokens = 0
         self.padded_tokens = 0
+        self._batches = 0
+        self._rows = 0
         self.events: list[dict[str, str]] = []
         self.num_events: Counter[str] = Counter()
 
@@ -59,9 +61,20 @@ class Meters:
     def batch(self, rows: int, prompt_tokens: int, generated_tokens: int, padded_tokens: int) -> None:
         """One computed batch: see `engines.base.EngineMeter`."""
         self.batch_rows[rows] += 1
+        self._batches += 1
+        self._rows += rows
         self.prompt_tokens += prompt_tokens
         self.generated_tokens += generated_tokens
         self.padded_tokens += padded_tokens
+
+    def counts(self) -> dict[str, float]:
+        """What was computed so far, as counters that only grow."""
+        return {
+            "prompt_tokens": float(self.prompt_tokens),
+            "generated_tokens": float(self.generated_tokens),
+            "batches": float(self._batches),
+            "batch_rows": float(self._rows),
+        }
 
     def event(self, name: str, detail: str) -> None:
         """Something that the report must mention. The first hundred are kept in words, all are counted."""

@@ -29,7 +29,7 @@ from batchchat.chats.record import (
 from batchchat.engines.facts import AnyEngineFacts
 from batchchat.reporting.limits import MachineLimits
 from batchchat.reporting.machine import Machine
-from batchchat.reporting.scores import Evaluation
+from batchchat.reporting.scores import Evaluation, Histogram
 
 
 class Provenance(Record):
@@ -152,9 +152,17 @@ class Recording(Record):
 
     interval_seconds: Seconds = Field(description="Between two samples.")
     columns: dict[str, tuple[float | None, ...]] = Field(
-        description="Of equal length, `seconds` since the start first; bytes, percent and watts as the names say."
+        description="Of equal length, `seconds` since the start first; bytes, percent and watts as the names say; "
+        "`prompt_tokens`, `generated_tokens`, `batches` and `batch_rows` count up what was computed until then."
     )
     energy_joules: dict[str, Joules] = Field(default={}, description="By device, what it used.")
+
+
+class Lengths(Record):
+    """How long prompts and answers were, in tokens, over all sessions."""
+
+    prompt: Histogram = Field(description="Prompts, each turn's whole prompt.")
+    answer: Histogram = Field(description="Answers, their end tokens included.")
 
 
 class PhaseUse(Record):
@@ -197,9 +205,9 @@ class ScoreReport(Evaluation):
 
 
 class Report(Evaluation):
-    """The report of a run. `rows`, `samples`, `turns`, `tokens`, `finish_reasons`, `latency_seconds` and `sessions` are
-    of the whole run, however often it was interrupted; all else is of the process that finished it. A figure that
-    could not be measured is null or left out, and `missing` says why."""
+    """The report of a run. `rows`, `samples`, `turns`, `tokens`, `finish_reasons`, `latency_seconds`, `lengths` and
+    `sessions` are of the whole run, however often it was interrupted; all else is of the process that finished it. A
+    figure that could not be measured is null or left out, and `missing` says why."""
 
     name: str = Field(description="The recipe's name.")
     batchchat: str = Field(description="Version that wrote this.")
@@ -217,6 +225,7 @@ class Report(Evaluation):
     latency_seconds: dict[str, Seconds] | None = Field(
         description="From entering the engine to the end of the answer, by percentile (`p50`); null without a turn."
     )
+    lengths: Lengths | None = Field(default=None, description="How long prompts and answers were.")
     session: Session = Field(description="What the last process did.")
     phases_seconds: dict[str, Seconds] = Field(description="Phases of the last process; they exclude each other.")
     wall_seconds: Seconds = Field(description="The last process from start to end.")

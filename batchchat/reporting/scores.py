@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, JsonValue
 
-from batchchat.chats.record import Answers, Metric, Record, Samples, Scores, Share
+from batchchat.chats.record import Answers, Metric, Numbers, Record, Samples, Scores, Share
+from batchchat.scoring.distributions import ConfidenceBin
+from batchchat.scoring.distributions import Histogram as Bins
 from batchchat.scoring.gates import GateResult
 from batchchat.scoring.treatments import Treatments
 
@@ -76,10 +78,39 @@ class MetricPart(Uncertainty):
         }
 
 
+class Histogram(Record):
+    """How often values lie in each of several bins."""
+
+    edges: tuple[Metric, ...] = Field(description="Where bins begin, and where the last one ends.")
+    counts: tuple[Numbers, ...] = Field(
+        description="Values from an edge to below the next; the last bin holds its end."
+    )
+
+    @classmethod
+    def of(cls, bins: Bins) -> Self:
+        return cls(edges=bins.edges, counts=bins.counts)
+
+
+class Calibrated(Record):
+    """Answers of about the same confidence: the geometric mean of their tokens' probabilities."""
+
+    confidence: Share = Field(description="Mean confidence.")
+    score: Share = Field(description="Mean score.")
+    n: Scores = Field(description="How many.")
+
+    @classmethod
+    def of(cls, found: ConfidenceBin) -> Self:
+        return cls(**asdict(found))
+
+
 class MetricScores(MetricPart):
     """A metric over all answers."""
 
     options: dict[str, JsonValue] = Field(description="The options of the scorer or judge, defaults included.")
+    histogram: Histogram | None = Field(default=None, description="How the scores in the mean are distributed.")
+    calibration: tuple[Calibrated, ...] = Field(
+        default=(), description="By confidence, where answers have log-probabilities and scores are shares of 1."
+    )
     by: dict[str, MetricPart] = Field(default={}, description="By `column=value` of the recipe's `summary.by`.")
 
 

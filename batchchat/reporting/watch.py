@@ -1,10 +1,10 @@
-"""A thread that records memory and utilisation while the run works."""
+"""A thread that records memory, utilisation and what was computed while the run works."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -18,9 +18,16 @@ class Watcher:
     """Samples this process and its accelerators, as a context. However long the run, at most 240 points are kept:
     when they are full every second one is dropped, and samples are taken half as often from then on."""
 
-    def __init__(self, interval: float = _FIRST_INTERVAL, most: int = _MOST_POINTS):
+    def __init__(
+        self,
+        interval: float = _FIRST_INTERVAL,
+        most: int = _MOST_POINTS,
+        counts: Callable[[], Mapping[str, float]] = dict,
+    ):
+        """`counts` are counters of the run's work, which a thread may read at any time."""
         import psutil
 
+        self._counts = counts
         self._interval = interval
         self._most = most
         self._process = psutil.Process()
@@ -85,6 +92,7 @@ class Watcher:
             "seconds": round(time.perf_counter() - self._began, 2),
             "host_bytes": float(self._process.memory_info().rss),
             "host_cpu_percent": self._process.cpu_percent(),
+            **self._counts(),
         }
         for name, read in self._devices.items():
             point |= {f"{name}_{what}": value for what, value in read().items()}

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from batchchat.scoring.base import Score
+from batchchat.scoring.distributions import Histogram, histogram
 from batchchat.scoring.metric_names import SHARES
 from batchchat.scoring.statistics import Estimate, majority_vote, pass_at_k, score_interval
 from batchchat.scoring.treatments import Condition, Treatment, Treatments
@@ -42,7 +43,7 @@ class Summary:
     `estimate` is None where nothing could be scored. Of `counts`, `answers` is the sum of `scored` (in the mean, those
     counted wrong included), `unscored` (no reference) and `skipped` (left out by a treatment), and also the sum of
     the conditions; `scorer_errors` are counted beside. `details` are means of the scorer's further numbers over the
-    answers that it scored; `detail_sums` their sums.
+    answers that it scored; `detail_sums` their sums. `histogram` is of the scores in the mean.
     """
 
     metric: str
@@ -52,6 +53,7 @@ class Summary:
     detail_sums: Mapping[str, float] = field(default_factory=dict)
     pass_at: Mapping[int, float] = field(default_factory=dict)
     majority: float | None = None
+    histogram: Histogram | None = None
 
     def metrics(self, part: str = "") -> dict[str, float | None]:
         """The flat names that gates and comparisons use, behind the metric's own: `mean`, `n`, `low`, `high`,
@@ -136,6 +138,7 @@ class Tally:
             dict(self._sums),
             {k: _mean_pass_at(self._turns.values(), k) for k in pass_at},
             _majority(self._turns.values()),
+            histogram(Counter(self._values)),
         )
 
 

@@ -7,6 +7,7 @@ a kill, a full disk or a power cut costs at most what was in flight.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -97,7 +98,8 @@ class Totals:
 class RunStore:
     """Reads and writes one run's SQLite file. Not for use by two threads at once."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, read_only: bool = False):
+        """`read_only` neither makes the file nor changes it, even where another process writes to it meanwhile."""
         self.path = path
         self._pending = 0
         self._session = 0
@@ -105,16 +107,28 @@ class RunStore:
         self._completed = 0
         self._fault: BatchchatError | None = None
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            is_new = check_tables(self._db, path)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
-            if is_new:
-                make_tables(self._db)
+            self._db = self._reader() if read_only else self._writer()
             self.num_done = self._num_done()
         except sqlite3.Error as error:
             raise fault(error, path) from error
+
+    def _writer(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        is_new = check_tables(database, self.path)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        if is_new:
+            make_tables(database)
+        return database
+
+    def _reader(self) -> sqlite3.Connection:
+        # SQLite reads beside a writer by files next to the database; where none can be made, nobody writes either
+        still = "" if os.access(self.path.parent, os.W_OK) else "&immutable=1"
+        place = f"{self.path.absolute().as_uri()}?mode=ro{still}"
+        database = sqlite3.connect(place, uri=True, isolation_level=None, check_same_thread=False)
+        check_tables(database, self.path)
+        return database
 
     # --- what a run is about -------------------------------------------------------------------------------------
 
@@ -300,6 +314,13 @@ class RunStore:
             return None
         query = "SELECT finished - queued FROM turns ORDER BY 1 LIMIT 1 OFFSET ?"
         return {p: self._one(query, (min(count - 1, int(p / 100 * count)),)) for p in percentiles}
+
+    def lengths(self) -> tuple[dict[int, int], dict[int, int]]:
+        """By number of tokens, how many prompts and how many answers have that length."""
+        query = "SELECT {}, count(*) FROM turns GROUP BY 1"
+        prompts = self._db.execute(query.format("prompt_tokens")).fetchall()
+        answers = self._db.execute(query.format("completion_tokens")).fetchall()
+        return dict(prompts), dict(answers)
 
     def totals(self) -> Totals:
         """Counts over all sessions."""

@@ -27,7 +27,13 @@ class RunDirectory:
         self.errors = directory / "errors.jsonl"
         self.report_json = directory / "report.json"
         self.report_markdown = directory / "report.md"
+        self.report_html = directory / "report.html"
         self._lock: FileIO | None = None
+
+    @property
+    def reports(self) -> tuple[Path, ...]:
+        """The report in each of its forms."""
+        return (self.report_html, self.report_json, self.report_markdown)
 
     def outputs(self, format_: str) -> Path:
         return self.path / f"outputs.{format_}"

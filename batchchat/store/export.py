@@ -74,7 +74,7 @@ def _output_rows(
         if len(written) != chat.num_turns:
             raise damaged(store.path, f"answers of row {row.index} are gone")
         answers = [message_from(turn.record["message"]) for turn in written]
-        facts = {"sample": sample, "turns": [_turn_facts(turn, chat, recipe.sink.timings) for turn in written]}
+        facts = {"sample": sample, "turns": [turn_facts(turn, chat, recipe.sink.timings) for turn in written]}
         further = {"model": recipe.model.name, "created": store.started}
         output = format_.write(data, chat, answers, options, {**facts, **further})
         ours: dict[str, Any] = {"id": chat.id, "index": row.index, **facts}
@@ -87,7 +87,8 @@ def _output_rows(
     yield from outputs
 
 
-def _turn_facts(turn: TurnRecord, chat: Chat, timings: bool) -> dict[str, Any]:
+def turn_facts(turn: TurnRecord, chat: Chat, timings: bool) -> dict[str, Any]:
+    """What stands of a turn in outputs.jsonl."""
     facts: dict[str, Any] = {
         "finish_reason": turn.finish_reason,
         "prompt_tokens": turn.prompt_tokens,

@@ -18,11 +18,11 @@ Rows = Callable[[], Iterator[dict[str, Any]]]
 
 
 def write_parquet(file: IO[bytes], rows: Rows, types: Mapping[str, Any], facts: bool = True) -> int:
-    """Write `rows()` (called anew to learn the types and to write) to `file`; returns the count. With `facts` there is
-    the column `batchchat`.
+    """Write `rows()` (called anew to learn the types and to write) to `file`; returns the count.
 
     `types` are those of the input's columns, which are kept where their values still fit. Free-form objects, and
-    whatever has no type that holds it exactly, are JSON text of the type `arrow.json`.
+    whatever has no type that holds it exactly, are JSON text of the type `arrow.json`. Without `facts` there is no
+    column of what is known of the answers.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -14,11 +14,12 @@ _ROOM = "batchchat.reporting.writers"
 WRITERS: dict[str, str] = {
     "json": f"{_ROOM}.json",
     "markdown": f"{_ROOM}.markdown",
+    "html": "batchchat.reporting.html.page",
     "junit": f"{_ROOM}.junit",
 }
 """Name to module, imported only when asked for."""
 
-ALWAYS = ("json", "markdown")
+ALWAYS = ("json", "markdown", "html")
 """The writers of every run."""
 
 

@@ -1,0 +1,165 @@
+"""Which samples are wanted, said as a small expression: `numeric < 0.5 and finish_reason != "length"`."""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from batchchat.errors import UsageError
+from batchchat.results.sample import Sample
+from batchchat.scoring.base import column
+
+Wanted = Callable[[Sample], bool]
+
+FIGURES: Mapping[str, Callable[[Sample], Any]] = {
+    "id": lambda sample: sample.id,
+    "index": lambda sample: sample.answered.index,
+    "sample": lambda sample: sample.answered.sample,
+    "state": lambda sample: sample.state,
+    "finish_reason": lambda sample: sample.finish_reason,
+    "question": lambda sample: sample.question,
+    "answer": lambda sample: sample.answer,
+    "characters": lambda sample: len(sample.answer),
+    "completion_tokens": lambda sample: sample.tokens("completion_tokens"),
+    "prompt_tokens": lambda sample: sample.tokens("prompt_tokens"),
+    "turns": lambda sample: len(sample.answered.answers),
+    "tool_calls": lambda sample: sample.num_tool_calls,
+    "reason": lambda sample: sample.reason,
+}
+"""What every sample has, by the name that an expression uses."""
+
+_COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda value, several: value in several,
+    ast.NotIn: lambda value, several: value not in several,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+}
+_CONSTANTS = {"true": True, "false": False, "null": None, "none": None}
+_LONGEST = 2000
+
+
+def parse_where(text: str, metrics: tuple[str, ...] = ()) -> Wanted:
+    """What an expression says of a sample. Comparisons, `in`, `and`, `or`, `not` and brackets; names are figures,
+    metrics and columns, those with other characters as `score["my-metric"]` and `column["a b"]`, and
+    `matches(answer, "regular expression")` searches. A comparison with what a sample does not have is false.
+
+    Raises UsageError for what is no such expression.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval") if len(text) <= _LONGEST else None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = None
+    if tree is None:
+        raise _mistake(text, "it cannot be read")
+    value = _Reader(text, metrics).value(tree.body)
+    return lambda sample: bool(value(sample))
+
+
+Value = Callable[[Sample], Any]
+
+
+class _Reader:
+    """Turns the parts of an expression into functions of a sample. Nothing of it is run as Python."""
+
+    def __init__(self, text: str, metrics: tuple[str, ...]):
+        self._text = text
+        self._metrics = metrics
+
+    def value(self, node: ast.expr) -> Value:
+        match node:
+            case ast.Constant(value=constant) if isinstance(constant, str | int | float | bool | None):
+                return lambda sample: constant
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=number)) if isinstance(number, int | float):
+                return lambda sample: -number
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                inner = self.value(operand)
+                return lambda sample: not inner(sample)
+            case ast.List(elts=parts) | ast.Tuple(elts=parts):
+                several = [self.value(part) for part in parts]
+                return lambda sample: [part(sample) for part in several]
+            case ast.BoolOp(op=op, values=parts):
+                joined = all if isinstance(op, ast.And) else any
+                several = [self.value(part) for part in parts]
+                return lambda sample: joined(part(sample) for part in several)
+            case ast.Compare():
+                return self._compared(node)
+            case ast.Name(id=name):
+                return self._named(name)
+            case ast.Attribute() | ast.Subscript():
+                return self._placed(node)
+            case ast.Call(func=ast.Name(id="matches"), args=[what, ast.Constant(value=str(pattern))], keywords=[]):
+                return self._matching(what, pattern)
+        raise _mistake(self._text, f"`{ast.unparse(node)}` is not understood")
+
+    def _compared(self, node: ast.Compare) -> Value:
+        sides = [self.value(side) for side in (node.left, *node.comparators)]
+        compares = [_COMPARE[type(op)] for op in node.ops]
+
+        def holds(sample: Sample) -> bool:
+            values = [side(sample) for side in sides]
+            try:
+                return all(
+                    compare(one, other) for compare, one, other in zip(compares, values, values[1:], strict=False)
+                )
+            except TypeError:  # what is missing, or of another kind, is neither more nor less
+                return False
+
+        return holds
+
+    def _named(self, name: str) -> Value:
+        if name in FIGURES:
+            return FIGURES[name]
+        if name.lower() in _CONSTANTS:
+            return lambda sample: _CONSTANTS[name.lower()]
+        if name in self._metrics:
+            return lambda sample: sample.means.get(name)
+        return lambda sample: column(sample.answered.columns, name)
+
+    def _placed(self, node: ast.expr) -> Value:
+        match node:
+            case ast.Subscript(value=ast.Name(id="score"), slice=ast.Constant(value=str(name))):
+                return lambda sample: sample.means.get(name)
+            case ast.Subscript(value=ast.Name(id="column"), slice=ast.Constant(value=str(name))):
+                return lambda sample: column(sample.answered.columns, name)
+        dotted = ast.unparse(node)
+        if not re.fullmatch(r"\w+(\.\w+)+", dotted):
+            raise _mistake(self._text, f"`{dotted}` is not understood")
+        return lambda sample: column(sample.answered.columns, dotted)
+
+    def _matching(self, what: ast.expr, pattern: str) -> Value:
+        try:
+            found = re.compile(pattern)
+        except re.error as error:
+            raise _mistake(self._text, f"the regular expression {pattern!r} is wrong ({error})") from error
+        inner = self.value(what)
+        return lambda sample: isinstance(text := inner(sample), str) and found.search(text) is not None
+
+
+def names_in(text: str) -> set[str]:
+    """The plain names that an expression uses."""
+    return {node.id for node in ast.walk(ast.parse(text.strip(), mode="eval")) if isinstance(node, ast.Name)}
+
+
+def refuse_unknown(text: str, known: set[str]) -> None:
+    """Raises UsageError for a name that is no figure, metric or column of the run."""
+    builtin = {"score", "column", "matches", *_CONSTANTS, *(name.title() for name in _CONSTANTS)}
+    for name in sorted(names_in(text) - known - builtin - FIGURES.keys()):
+        near = get_close_matches(name, [*known, *FIGURES], n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted({*known, *FIGURES}))}"
+        raise UsageError(f"--where {text!r} names `{name}`, which is no figure, metric or column of this run; {hint}")
+
+
+def _mistake(text: str, why: str) -> UsageError:
+    return UsageError(
+        f"--where {text!r} is no condition: {why}; write one such as 'numeric < 0.5 and finish_reason != \"length\"'"
+    )
