@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchchat.scoring import statistics as stats
-from batchchat.scoring.comparison import compare, compare_all, correct_together
+from batchchat.scoring.comparison import compare_all, compare_metric, correct_together
 from batchchat.scoring.gates import evaluate_gates, parse_gate, rows_for_margin
 from tests.support.interval_coverage import KINDS, RIGHT, SIZES, coverage, pass_rate
 
@@ -108,7 +108,7 @@ def run(values: list[float], per_chat: int = 1) -> dict[tuple[str, int, int], fl
 )
 def test_a_gate_that_cannot_know_says_so(ours: list[float], theirs: list[float], margin: str, says: str) -> None:
     gate = parse_gate(f"m.mean not worse than RUN by {margin}")
-    difference = compare("m", run(ours), run(theirs)).difference
+    difference = compare_metric("m", run(ours), run(theirs)).difference
     (result,) = evaluate_gates([gate], {"m.mean": 0.5}, lambda *_: difference)
     assert says in result.reason
     assert result.passed is (says == "not worse by more than 0.02")
@@ -117,7 +117,7 @@ def test_a_gate_that_cannot_know_says_so(ours: list[float], theirs: list[float],
 def test_turns_of_a_chat_do_not_make_a_gate_pass() -> None:
     gate = parse_gate("m.mean not worse than RUN by 0.1")
     for per_chat, passed in ((1, True), (20, False)):
-        difference = compare("m", run([1.0] * 60, per_chat), run([1.0] * 60, per_chat)).difference
+        difference = compare_metric("m", run([1.0] * 60, per_chat), run([1.0] * 60, per_chat)).difference
         (result,) = evaluate_gates([gate], {"m.mean": 1.0}, lambda *_, found=difference: found)  # type: ignore[misc]
         assert result.passed is passed
 
