@@ -172,3 +172,11 @@ def test_sentences_are_counted_past_abbreviations_and_decimals(text: str, count:
 
 def test_words_in_capitals_count_one_letter_words_and_parts_of_contractions() -> None:
     assert words_in_capitals("I SAID: go HOME, A.S.A.P.") == 4
+
+
+def test_a_keyword_that_is_a_slow_pattern_costs_its_row_alone() -> None:
+    columns = {"instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": ["^(?:(?:a|aa|aaa)+)+c"]}]}
+    scorer = make_scorer("ifeval", {"seconds": 0.2})
+    score = scorer.score(Message("assistant", "a" * 3000 + "b"), columns)
+    assert score.status == "error"
+    assert "took longer than 0.2 s" in score.reason
