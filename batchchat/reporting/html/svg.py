@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 from markupsafe import Markup
 
-from batchchat.reporting.escape import printable
+from batchchat.reporting.escape import xml
 from batchchat.reporting.html.numbers import short, ticks
 
 WIDTH, HEIGHT = 480, 230
@@ -20,9 +20,9 @@ class Drawing:
 
     def __init__(self, title: str, description: str, width: float = WIDTH, height: float = HEIGHT):
         self.root = Element(
-            "svg", {"viewBox": f"0 0 {width:g} {height:g}", "role": "img", "class": "plot", "aria-label": _text(title)}
+            "svg", {"viewBox": f"0 0 {width:g} {height:g}", "role": "img", "class": "plot", "aria-label": xml(title)}
         )
-        SubElement(self.root, "desc").text = _text(description)
+        SubElement(self.root, "desc").text = xml(description)
 
     def add(self, tag: str, text: str | None = None, told: str | None = None, **attributes: object) -> Element:
         """A shape, with `told` shown when the pointer rests on it. `class_` is `class`, `_` in names is `-`."""
@@ -32,8 +32,8 @@ class Drawing:
         }
         shape = SubElement(self.root, tag, plain)
         if told is not None:
-            SubElement(shape, "title").text = _text(told)
-        shape.text = None if text is None else _text(text)
+            SubElement(shape, "title").text = xml(told)
+        shape.text = None if text is None else xml(text)
         return shape
 
     def markup(self) -> Markup:
@@ -99,7 +99,3 @@ class Axes(Drawing):
         height = max(1.0, HEIGHT - _BOTTOM - top) if y else 0.0
         width = max(1.0, right - left - 1)
         self.add("rect", told=told, x=left, y=HEIGHT - _BOTTOM - height, width=width, height=height, class_="bar s0")
-
-
-def _text(text: str) -> str:
-    return printable(text)
