@@ -15,7 +15,7 @@ import pytest
 from batchchat.errors import EXIT_CODES, BatchchatError, EnvironmentFault, UsageError
 from tests.support.jobs import ROOT, Command
 
-COMMANDS = ("run", "chat", "score", "compare", "check", "plan", "init", "schema", "bench")
+COMMANDS = ("run", "run-batch", "chat", "score", "compare", "convert", "check", "plan", "init", "schema", "bench")
 
 
 def exit_codes_in_the_source() -> Iterator[tuple[str, int]]:
@@ -64,7 +64,7 @@ done
 """
 
 COMPLETED = {
-    "ru": "run",
+    "ru": "run run-batch",
     "run recipes/": "recipes/mine.yaml",
     "run builtin : quick": "quickstart.yaml",
     "check r.yaml generation.top_": "generation.top_k= generation.top_p= generation.top_h=",

@@ -22,6 +22,8 @@ _OFF: Mapping[str, tuple[Any, ...]] = {
 _TEXTS = ("input_text", "output_text", "text")
 _LOGPROBS = "message.output_text.logprobs"
 
+_NONE_CACHED = {"cached_tokens": 0, "cache_write_tokens": 0}
+
 Body = Mapping[str, Any]
 
 
@@ -79,9 +81,9 @@ def as_response(result: Body, request: Body) -> dict[str, Any]:
     if usage is not None:
         out["usage"] = {
             "input_tokens": usage["prompt_tokens"],
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {**_NONE_CACHED, **usage.get("prompt_tokens_details", {})},
             "output_tokens": usage["completion_tokens"],
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": usage.get("completion_tokens_details", {"reasoning_tokens": 0}),
             "total_tokens": usage["total_tokens"],
         }
     return out

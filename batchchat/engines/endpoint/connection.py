@@ -77,6 +77,7 @@ class Connection:
         self._transport = server.transport()
         self._socket: socket.socket | None = None
         self._cut: str | None = None
+        self._abandoned = False
         seconds = {"connect": options.connect_seconds, "read": options.silence_seconds}
         self._extensions = {
             "timeout": {**seconds, "write": options.silence_seconds, "pool": None},
@@ -124,9 +125,17 @@ class Connection:
     def cut(self, why: str) -> None:
         """End the attempt that is being made."""
         self._cut = why
+        self._shut()
+
+    def _shut(self) -> None:
         if self._socket is not None:
             with suppress(OSError):  # it has ended by itself
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # TLS itself bears no second thread
+
+    def abandon(self) -> None:
+        """End the attempt that is being made, at the latest when it is connected, and make no other."""
+        self._abandoned = True
+        self.cut("it was given up")
 
     def close(self) -> None:
         self._transport.close()
@@ -139,6 +148,8 @@ class Connection:
     def _watch(self, event: str, info: Mapping[str, Any]) -> None:
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             self._socket = info["return_value"].get_extra_info("socket")
+            if self._abandoned:
+                self._shut()
 
     def _explained(self, error: Exception) -> tuple[Failure, str]:
         options = self._server.options

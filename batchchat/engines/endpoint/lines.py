@@ -76,7 +76,7 @@ class Lines:
             self._closed = True
             self._may_send.notify_all()
             for connection in self._connections:
-                connection.cut("it was given up")
+                connection.abandon()
         deadline = self._clock() + _FAREWELL_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, deadline - self._clock()))
