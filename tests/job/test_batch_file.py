@@ -202,7 +202,7 @@ def test_a_call_that_was_killed_goes_on_where_it_stopped(tmp_path: Path, batchch
     [
         ((), "--model or a server with --endpoint"),
         (("--model", "m", "-o", "in.jsonl"), "would be one file"),
-        (("--endpoint", "http://x:y@localhost/v1"), "user name or password"),
+        (("--endpoint", "http://x:y@localhost/v1"), "password or a key"),
     ],
 )
 def test_what_cannot_be_used_is_said_and_nothing_is_written(
