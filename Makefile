@@ -1,11 +1,12 @@
 # make demo   set up and run the quickstart recipe
 # make test   set up and run every check that a change must pass
+# make test-ray  the tests that need Ray, which is installed for them
 # make bench  measure the engines side by side and write docs/BENCHMARKS.md (an hour)
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types unit bench tiny-chat schema setup clean
+.PHONY: demo test lint types unit test-ray bench tiny-chat schema setup clean
 
 setup: $(STAMP)
 
@@ -29,6 +30,10 @@ types: setup
 
 unit: setup
 	$(PY) -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term:skip-covered
+
+test-ray: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
+	$(PY) -m pytest tests/launch/test_ray.py -rs
 
 bench: setup
 	$(PY) -m scripts.benchmarks $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))

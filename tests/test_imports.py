@@ -28,12 +28,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {*BASE, "prompts", "hub"},
     "evaluation": {*BASE, "scoring", "sources", "store", "reporting"},
     "engines": {*BASE, "schedule", "prompts", "models", "sampling"},
-    "benchmarks": {*BASE, "schedule", "prompts", "models", "engines", "reporting"},
+    "launch": {*BASE, "schedule", "prompts", "models", "engines", "reporting"},
+    "benchmarks": {*BASE, "schedule", "prompts", "models", "engines", "launch", "reporting"},
     "store": {*BASE},
     "reporting": {*BASE, "store", "scoring", "engines"},
-    "job": {*BASE, *TOOLS, "scoring", "engines", "evaluation", "store", "reporting"},
+    "job": {*BASE, *TOOLS, "scoring", "engines", "launch", "evaluation", "store", "reporting"},
     "interactive": {*BASE, *TOOLS, "engines", "reporting", "job"},
-    "cli": {*BASE, *TOOLS, "reporting", "job", "interactive", "benchmarks", "evaluation", "scoring"},
+    "cli": {*BASE, *TOOLS, "reporting", "launch", "job", "interactive", "benchmarks", "evaluation", "scoring"},
     "batchchat": {"recipe", "job", "reporting", "version"},
     "__main__": {"cli"},
 }
@@ -41,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 LIGHT = {
     "errors", "chats", "recipe", "schedule", "store", "sources", "job", "reporting", "interactive", "cli",
-    "scoring", "evaluation", "plugins",
+    "scoring", "evaluation", "plugins", "launch",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "bitsandbytes", "pyarrow", "pandas"}
 

@@ -11,6 +11,7 @@ from batchchat.cli.chat import chat
 from batchchat.cli.check import check
 from batchchat.cli.compare import compare
 from batchchat.cli.init import init
+from batchchat.cli.merge import merge
 from batchchat.cli.plan import plan
 from batchchat.cli.run import run
 from batchchat.cli.schema import schema
@@ -45,5 +46,5 @@ def batchchat(
     """Options before the command."""
 
 
-for command in (run, chat, score, compare, check, plan, init, schema, bench):
+for command in (run, chat, merge, score, compare, check, plan, init, schema, bench):
     app.command(epilog=_EXIT_CODES)(command)

@@ -71,7 +71,7 @@ def say_finished(directory: RunDirectory) -> None:
 def finished_report(directory: RunDirectory, store: RunStore, recipe: Recipe) -> Report | None:
     """The report of this run where every row was answered before and all files of the answers are there. Raises
     UsageError where that report cannot be read."""
-    files = [directory.report_json, directory.errors, *map(directory.outputs, recipe.sink.formats)]
+    files = [directory.report_json, directory.errors, *directory.results(recipe.sink)]
     if store.meta("exported") != wanted_export(recipe) or not all(file.exists() for file in files):
         return None
     return read_run_report(directory.report_json)
@@ -81,7 +81,8 @@ def wanted_export(recipe: Recipe) -> dict[str, Any]:
     """The files that the recipe's answers go to, and how they are written."""
     options = {name: recipe.sink.options_of(name) for name in sorted(recipe.sink.formats)}
     set_options = {name: found.model_dump(mode="json") for name, found in options.items() if found is not None}
-    wanted = {"formats": list(options), "timings": recipe.sink.timings}
+    wanted: dict[str, Any] = {"formats": list(options), "timings": recipe.sink.timings}
+    wanted |= {name: n for name, n in (("shards", recipe.sink.shards), ("every", recipe.sink.every)) if n is not None}
     return {**wanted, "options": set_options} if set_options else wanted
 
 

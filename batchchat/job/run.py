@@ -20,6 +20,8 @@ from batchchat.evaluation import Evaluator, evaluate_run, is_evaluated
 from batchchat.job.finished import RunResult, finished_report, finished_run, say_finished, wanted_export, what_it_reads
 from batchchat.job.reading import ChatReader, expect_rows
 from batchchat.job.turns import OpenChats, min_known
+from batchchat.launch.base import Launcher
+from batchchat.launch.opening import find_launcher, open_engine
 from batchchat.models import TextSide, group, load_text_side, require_in_reach, show_loading
 from batchchat.models.identity import model_identity
 from batchchat.prompts import SettingsResolver, row_samples
@@ -36,12 +38,14 @@ from batchchat.schedule import Feed
 from batchchat.sources import Source
 from batchchat.sources.from_recipe import open_recipe_source
 from batchchat.store import RunDirectory, RunStore
-from batchchat.store.export import export
+from batchchat.store.export import Export
 from batchchat.store.manifest import make_manifest, refuse_another_run
 
 log = logging.getLogger("batchchat")
 
 _BATCHES_AHEAD = 8
+_MOST_AHEAD = 16384
+"""Requests that are ready for any number of replicas: each look at the feed costs time for every one of them."""
 
 
 def run(
@@ -89,6 +93,9 @@ def run(
                 show_loading(not quiet and sys.stderr.isatty())
             text = load_text_side(recipe)
             resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
+            launcher = find_launcher(recipe)
+            if launcher is not None:
+                stack.callback(launcher.close)
             manifest = make_manifest(recipe, inputs, _model_facts(recipe, text), command)
         if restart:
             directory.set_aside()
@@ -110,22 +117,26 @@ def run(
         if report is None:
             store.begin_session(manifest["started"])
             progress = ProgressDisplay(recipe.name, _expected(source.count(), recipe), quiet, on_progress)
-            report = _answer_all(recipe, manifest, source, text, resolver, store, directory, meters, watcher, progress)
-        report = evaluate_run(
-            evaluator,
-            recipe,
-            store,
-            directory,
-            report,
-            meters,
-            lambda judge: run(judge, quiet=quiet, on_progress=on_progress),
-        )
+            report = _answer_all(
+                recipe, manifest, source, text, resolver, launcher, store, directory, meters, watcher, progress
+            )
+        if recipe.source.shard is None:  # scores are of the whole: `merging`
+            report = evaluate_run(
+                evaluator,
+                recipe,
+                store,
+                directory,
+                report,
+                meters,
+                lambda judge: run(judge, quiet=quiet, on_progress=on_progress),
+            )
         store.set_meta("seen", seen)
     return RunResult.of(report, directory, recipe)
 
 
 def _reopen_failed(store: RunStore) -> None:
     again, unread = store.reopen_failed()
+    store.set_meta("parts", None)  # those that hold these rows are written anew
     log.info("%s", f"{again:,} failed rows are tried again" if again else "no row failed that can be tried again")
     if unread:
         log.info("%s", f"{unread:,} rows could not be read and stay in errors.jsonl: mend the input for another run")
@@ -137,6 +148,7 @@ def _answer_all(
     source: Source,
     text: TextSide,
     resolver: SettingsResolver,
+    launcher: Launcher | None,
     store: RunStore,
     directory: RunDirectory,
     meters: Meters,
@@ -146,13 +158,14 @@ def _answer_all(
     """Answer what is open and export everything; returns the report."""
     reader = ChatReader(source, recipe, store, lambda chat: row_samples(recipe.generation, chat.settings))
     open_chats = OpenChats(recipe, store, text.codec, resolver, meters)
-    engine_facts = _generate(recipe, text, store, meters, reader, open_chats, progress)
+    exporting = Export(store, directory, recipe, reader.chat, reader.options, source.types())
+    engine_facts = _generate(recipe, text, launcher, store, meters, reader, open_chats, progress, exporting)
     with meters.phase("export"):
-        export(store, directory, recipe, reader.chat, reader.options, source.types())
+        exporting.finish()
     store.set_meta("exported", wanted_export(recipe))
     store.set_meta("evaluated", None)
     store.commit(meters.elapsed)
-    files = _files(directory, recipe)
+    files = result_files(directory, recipe)
     if engine_facts.dtype is not None:
         store.set_meta("dtype", engine_facts.dtype)
     settings = resolver.resolve({})
@@ -181,26 +194,32 @@ def _model_facts(recipe: Recipe, text: TextSide) -> dict[str, Any]:
     return {**known, "template_sha256": template, "generation_defaults": defaults}
 
 
-def _files(directory: RunDirectory, recipe: Recipe) -> list[str]:
+def result_files(directory: RunDirectory, recipe: Recipe) -> list[str]:
     """Names of what a finished run leaves, the results first."""
     others = (directory.errors, directory.report_json, directory.report_markdown, directory.recipe, directory.manifest)
-    files = (*map(directory.outputs, recipe.sink.formats), *others, directory.database, directory.log)
+    files = (*directory.results(recipe.sink), *others, directory.database, directory.log)
     return [file.name for file in files]
 
 
 def _expected(rows: int | None, recipe: Recipe) -> int | None:
     """How many rows the run will have, where the input's length is known."""
-    return min_known(rows, recipe.source.sample, recipe.source.limit) if rows is not None else None
+    if rows is None:
+        return None
+    number, count = recipe.source.part
+    chosen = min_known(rows, recipe.source.sample, recipe.source.limit) or 0
+    return max(0, -(-(chosen - number) // count))
 
 
 def _generate(
     recipe: Recipe,
     text: TextSide,
+    launcher: Launcher | None,
     store: RunStore,
     meters: Meters,
     reader: ChatReader,
     open_chats: OpenChats,
     progress: ProgressDisplay,
+    exporting: Export,
 ) -> AnyEngineFacts:
     """Answer what is open. The model is loaded only where something is."""
     requests = _requests(reader, open_chats, meters)
@@ -213,17 +232,20 @@ def _generate(
         return EngineFacts(engine=recipe.engine.kind, note="nothing was left to generate, so no model was loaded")
     with meters.phase("load"):
         context = EngineContext(recipe, text.codec, meters, budget=_budget(store))
-        engine = build_engine(recipe.engine.kind, context)
+        engine = open_engine(context, launcher)
     look_ahead = recipe.engine.look_ahead or _BATCHES_AHEAD * recipe.engine.max_batch_rows
+    if launcher is not None:
+        look_ahead = max(look_ahead, min(_MOST_AHEAD, look_ahead * len(launcher.places)))
 
     def hand_out(count: int) -> None:
         with meters.phase("store"):
             store.hand_out(count)
 
+    progress.watch(getattr(engine, "standing", None))
     feed = Feed(chain([first], requests), look_ahead, on_take=hand_out)
     with closing(engine):  # a judge's model finds its memory free
         with meters.phase("generate"):
-            _answer(engine, feed, open_chats, store, meters, progress)
+            _answer(engine, feed, open_chats, store, meters, progress, exporting)
         facts = engine.describe()
     totals = store.totals()
     if totals.rows_done != totals.rows:
@@ -240,7 +262,13 @@ def _budget(store: RunStore) -> Budget:
 
 
 def _answer(
-    engine: Engine, feed: Feed, open_chats: OpenChats, store: RunStore, meters: Meters, progress: ProgressDisplay
+    engine: Engine,
+    feed: Feed,
+    open_chats: OpenChats,
+    store: RunStore,
+    meters: Meters,
+    progress: ProgressDisplay,
+    exporting: Export,
 ) -> None:
     """The loop: the engine drains the feed; each completion is stored, and the chat's next turn goes into the feed."""
     with progress.shown(store.num_done):
@@ -251,6 +279,8 @@ def _answer(
                     if following is not None:
                         feed.put(following)
                     progress.update(store.num_done, completion.completion_tokens)
+                with meters.phase("export"):
+                    exporting.advance()
         finally:
             store.commit(meters.elapsed)
 
