@@ -67,6 +67,7 @@ def fitted(requests: list[Request], vocabulary: int) -> list[Request]:
 
 WORKLOADS: dict[str, Callable[[], list[Request]]] = {
     "mixed48": lambda: mixed(48),
+    "mixed480": lambda: mixed(480),
     "mixed16": lambda: mixed(16),
     "four": lambda: equal(24),
     "two-turns": lambda: first_turns(16),
