@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,6 +30,8 @@ from batchchat.launch.messages import (
 from batchchat.launch.patience import Backoff, Patience
 from batchchat.launch.versions import difference, versions
 from batchchat.schedule import Feed
+
+log = logging.getLogger("batchchat")
 
 _WAIT_SECONDS = 0.25
 _PAUSE_SECONDS = 5.0
@@ -97,6 +100,7 @@ class ReplicatedEngine:
                     if member.ready:
                         self._leases.leave(member.number)
                         member.ended("was ended with the run", self._meter.now())
+                        member.backoff.answered()  # that was no fault of its own
                 self._leases = Leases()
 
     def describe(self) -> AnyEngineFacts:
@@ -163,10 +167,14 @@ class ReplicatedEngine:
             self._members.append(Member(number, place, self._patience(), self._backoff(), start_at=now))
         for member in self._members:
             if member.start_at is not None and member.start_at <= now:
+                try:
+                    handle = self._launcher.start(member.number)
+                except OSError as error:  # the system has no room for a further process
+                    member.ended(f"could not be started ({error.strerror or error})", now)
+                    continue
                 member.restarts += member.begun > 0
-                member.started(self._launcher.start(member.number), now)
-                assert member.handle is not None
-                member.handle.send(self._begin)
+                member.started(handle, now)
+                handle.send(self._begin)
         if all(member.given_up for member in self._members):
             reasons = "; ".join(f"replica {member.number} {member.last_end}" for member in self._members)
             raise EnvironmentFault(
@@ -240,6 +248,7 @@ class ReplicatedEngine:
         member.ended(reason, now)
         what = f"replica {member.number} ({member.place}) {reason}; {held} requests were handed out anew"
         self._meter.event("replica_lost", what)
+        log.info(what)
         yield None, list(lost.again)
         for request in lost.failed:
             words = f"three replicas ended while they computed this request, the last one alone: it {reason}"
