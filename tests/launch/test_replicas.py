@@ -87,9 +87,9 @@ def test_the_same_outputs_with_any_number_of_replicas(tmp_path: Path, batchchat:
 def test_kills_of_replicas_and_of_the_run_cost_nothing(tmp_path: Path, batchchat: Command) -> None:
     slow = {"function": f"{MISBEHAVING}:slow"}
     (tmp_path / "calm").mkdir()
-    calm = job(tmp_path / "calm", rows=160, scripted=slow)
+    calm = job(tmp_path / "calm", rows=200, scripted=slow)
     assert batchchat("run", calm, "-q").code == 0
-    recipe = job(tmp_path, rows=160, scripted=slow, engine={"replicas": 2})
+    recipe = job(tmp_path, rows=200, scripted=slow, engine={"replicas": 2})
     process = start(recipe)
     victims: set[int] = set()
     for _ in range(3):
@@ -162,7 +162,7 @@ def test_a_replica_that_comes_late_takes_its_share(tmp_path: Path) -> None:
     finally:
         engine.close()
     assert sum(shares) == 300
-    assert min(shares) > 60
+    assert min(shares) > 20
 
 
 def test_a_run_that_is_left_early_can_be_run_again(tmp_path: Path) -> None:
