@@ -5,6 +5,7 @@
 # make test-browser   the viewer and the report in a real Chromium, which must be installed
 # make docs   build this project's site, its links checked, into build/site
 # make screenshots   make the site's pictures anew
+# make test-ray  the tests that need Ray, which is installed for them
 # make bench  measure the engines side by side and write docs/BENCHMARKS.md (an hour)
 VENV := .venv
 FLOORS := .venv-floors
@@ -15,7 +16,7 @@ STAMP := $(VENV)/.installed
 FLOOR_TESTS := tests/benchmarks tests/cli tests/engines tests/job tests/models tests/plugins tests/prompts tests/recipe \
 	tests/sampling tests/scoring tests/sources tests/store tests/test_package.py
 
-.PHONY: demo test lint types unit test-floors gpu test-browser screenshots docs bench tiny-chat schema setup clean
+.PHONY: demo test lint types unit test-floors test-ray gpu test-browser screenshots docs bench tiny-chat schema setup clean
 
 setup: $(STAMP)
 
@@ -66,6 +67,10 @@ screenshots: setup
 docs: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	$(VENV)/bin/mkdocs build
+
+test-ray: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
+	$(PY) -m pytest tests/launch/test_ray.py -rs
 
 bench: setup
 	$(PY) -m scripts.benchmarks $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))

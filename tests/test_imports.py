@@ -30,17 +30,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {*BASE, "prompts", "hub"},
     "evaluation": {*BASE, "scoring", "sources", "store", "reporting"},
     "engines": {*BASE, "schedule", "prompts", "models", "sampling"},
-    "benchmarks": {*BASE, "schedule", "prompts", "models", "engines", "reporting"},
+    "launch": {*BASE, "schedule", "prompts", "models", "engines", "reporting"},
+    "benchmarks": {*BASE, "schedule", "prompts", "models", "engines", "launch", "reporting"},
     "store": {*BASE},
     "reporting": {*BASE, "store", "scoring", "engines"},
     "results": {*BASE, "scoring", "sources", "store", "reporting", "evaluation"},
     "viewer": {*BASE, "scoring", "store", "reporting", "evaluation", "results"},
-    "job": {*BASE, *TOOLS, "scoring", "engines", "evaluation", "store", "reporting", "results"},
+    "job": {*BASE, *TOOLS, "scoring", "engines", "launch", "evaluation", "store", "reporting", "results"},
     "interactive": {*BASE, *TOOLS, "engines", "reporting", "job"},
     "cli": {
         *BASE,
         *TOOLS,
         "reporting",
+        "launch",
         "job",
         "interactive",
         "benchmarks",
@@ -56,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 LIGHT = {
     "errors", "chats", "recipe", "schedule", "store", "sources", "job", "reporting", "interactive", "cli",
-    "scoring", "evaluation", "plugins", "results", "viewer",
+    "scoring", "evaluation", "plugins", "launch", "results", "viewer",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "bitsandbytes", "pyarrow", "pandas"}
 

@@ -21,7 +21,8 @@ def test_the_wheel_holds_everything_that_a_recipe_may_name(tmp_path: Path) -> No
     subprocess.run([*command, "--wheel-dir", str(tmp_path), str(ROOT)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    expected = {f"batchchat/_recipes/{path.name}" for path in (ROOT / "recipes").iterdir()}
+    recipes = [path.relative_to(ROOT / "recipes") for path in (ROOT / "recipes").rglob("*") if path.is_file()]
+    expected = {f"batchchat/_recipes/{path}" for path in recipes}
     expected |= {f"batchchat/_samples/{path.name}" for path in (ROOT / "data/samples").iterdir()}
     expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "batchchat").rglob("*") if path.suffix in KEPT}
     assert len(expected) > 100

@@ -15,8 +15,8 @@ from batchchat.engines.cpu.kernels import compiled
 from tests.support.jobs import ROOT
 
 TABLE = re.compile(r"^\| `(?P<symbol>[^`]+)` \| (?P<files>[^|]+) \| (?P<guard>[^|]+) \|$", re.MULTILINE)
-NAMED_TUPLE = {"_fields", "_replace", "_asdict"}
-"""Documented, for all the underscore."""
+DOCUMENTED = {"_fields", "_replace", "_asdict", "_exit"}
+"""For all the underscore: of named tuples, and of `os`."""
 C_FUNCTION = re.compile(r"aoti_torch_\w+")
 
 
@@ -38,7 +38,7 @@ def used() -> dict[str, set[str]]:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
                 own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
-                if not own and node.attr not in NAMED_TUPLE:
+                if not own and node.attr not in DOCUMENTED:
                     names.add(node.attr)
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("numba.core"):
                 names |= {f"{node.module}.{alias.name}" for alias in node.names}

@@ -8,7 +8,10 @@ from batchchat.errors import UsageError
 
 NAMES: dict[str, tuple[str, ...]] = {
     "engine": ("plain", "pipeline", "pipeline-unknown", "continuous", "strict", "drafted", "transformers", "vllm"),
-    "workload": ("mixed48", "mixed16", "four", "uniform256", "two-turns", "shared-prefix", "separate-prefixes"),
+    "workload": (
+        *("mixed48", "mixed480", "mixed16", "four", "uniform256"),
+        *("two-turns", "shared-prefix", "separate-prefixes"),
+    ),
     "dtype": ("bfloat16", "float16", "float32"),
 }
 

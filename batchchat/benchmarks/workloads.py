@@ -73,6 +73,7 @@ def fitted(requests: list[Request], vocabulary: int) -> list[Request]:
 
 WORKLOADS: dict[str, Callable[[], list[Request]]] = {
     "mixed48": lambda: mixed(48),
+    "mixed480": lambda: mixed(480),
     "mixed16": lambda: mixed(16),
     "four": lambda: equal(24),
     "uniform256": lambda: uniform(256),

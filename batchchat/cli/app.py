@@ -13,6 +13,7 @@ from batchchat.cli.compare import compare
 from batchchat.cli.convert import convert
 from batchchat.cli.export import export
 from batchchat.cli.init import init
+from batchchat.cli.merge import merge
 from batchchat.cli.plan import plan
 from batchchat.cli.run import run
 from batchchat.cli.run_batch import run_batch
@@ -49,5 +50,5 @@ def batchchat(
     """Options before the command."""
 
 
-for command in (run, run_batch, chat, score, compare, view, export, convert, check, plan, init, schema, bench):
+for command in (run, run_batch, chat, merge, score, compare, view, export, convert, check, plan, init, schema, bench):
     app.command(command.__name__.replace("_", "-"), epilog=_EXIT_CODES)(command)

@@ -23,7 +23,8 @@ def bench(
     workload: Annotated[
         str,
         typer.Option(
-            "--workload", help="mixed48, mixed16, four, uniform256, two-turns, shared-prefix or separate-prefixes."
+            "--workload",
+            help="mixed48, mixed480, mixed16, four, uniform256, two-turns, shared-prefix or separate-prefixes.",
         ),
     ] = "mixed48",
     dtype: Annotated[str, typer.Option("--dtype", help="Number type of the weights.")] = "bfloat16",
@@ -44,6 +45,12 @@ def bench(
     flips: Annotated[
         bool, typer.Option("--flips", help="Count instead how often another batch changes an answer.")
     ] = False,
+    replicas: Annotated[
+        str | None,
+        typer.Option(
+            "--replicas", help="Numbers of replicas to compare, such as 1,2, with the recipe or the workload."
+        ),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the results as JSON, and nothing else.")] = False,
 ) -> None:
     """Measure engines in one process each, in turns: tokens per second, time to the first completion, peak memory, and
@@ -62,12 +69,27 @@ def bench(
         counted = count_flips(model, chosen("dtype", dtype), chosen("workload", workload), rows)
         print(json.dumps(counted) if json_ else counted["sentence"])
         return
+    if replicas is not None:
+        from batchchat.errors import UsageError
+
+        listed = [number.strip() for number in replicas.split(",")]
+        if not all(number.isdigit() and int(number) for number in listed):
+            raise UsageError(f"--replicas is {replicas!r}, but has to be numbers such as 1,2")
+    if replicas is not None and recipe is None:
+        from batchchat.benchmarks.replicas import compare_replicas, replicas_table
+
+        numbers, load = [int(number) for number in listed], chosen("workload", workload)
+        measured = compare_replicas(numbers, model=model, dtype=dtype, rows=rows, workload=load, progress=progress)
+        print(json.dumps(measured) if json_ else replicas_table(measured))
+        return
     names = [chosen("engine", engine.strip()) for engine in engines.split(",")]
     if recipe is not None:
         import shlex
 
         from batchchat.benchmarks.runs import engine_variants, runs_table, time_recipes
 
+        if replicas is not None:
+            with_ = [f"engine.replicas={number}" for number in listed]
         ways = {"as it is": [], **{text: shlex.split(text) for text in with_}} if with_ else engine_variants(names)
         runs = time_recipes(recipe, ways, rounds=rounds, limit=limit, progress=progress)
         print(json.dumps(runs) if json_ else runs_table(runs))

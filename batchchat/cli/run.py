@@ -48,6 +48,7 @@ def run(
     try:
         with terminable():
             from batchchat.job.finished import finished_run
+            from batchchat.launch.devices import is_idle_rank
             from batchchat.models.group import is_follower
 
             if is_follower(loaded.model):
@@ -55,6 +56,8 @@ def run(
 
                 follow(loaded)
                 raise typer.Exit
+            if is_idle_rank():
+                raise typer.Exit  # the first process starts the replicas
             result = None if restart or retry_failed else finished_run(loaded)
             if result is None:  # only then what answers is imported
                 from batchchat.job.run import run as run_recipe

@@ -40,8 +40,9 @@ def print_chats(console: Terminal, report: AnyReport, count: int) -> None:
 
 def _outputs(report: AnyReport) -> Iterator[dict[str, Any]]:
     directory = Path(report.directory)
-    if "outputs.jsonl" in report.files:
-        with open(directory / "outputs.jsonl", encoding="utf-8", newline="\n") as lines:
+    parts = sorted((directory / "outputs-jsonl").glob("part-*.jsonl")) if "outputs-jsonl" in report.files else []
+    for file in [directory / "outputs.jsonl"] if "outputs.jsonl" in report.files else parts:
+        with open(file, encoding="utf-8", newline="\n") as lines:
             yield from map(json.loads, lines)
 
 

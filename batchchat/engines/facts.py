@@ -77,6 +77,23 @@ class AttentionFacts(Record):
     not_by: dict[str, str] = Field(description="Those that should be faster, and why each was not taken.")
 
 
+class ReplicaFacts(Record):
+    """One of several replicas of the engine."""
+
+    place: str = Field(description="Where it computed.")
+    answered: Requests = Field(description="Requests that it answered.")
+    busy: Share | None = Field(description="Of the time that it was ready, when it had work; null if it never was.")
+    idle_at_end: Seconds | None = Field(
+        default=None, description="From its last answer until the last one of all replicas."
+    )
+    restarts: Times = Field(description="How often it was started again.")
+    lost: Requests = Field(description="Requests that it had when it ended, which were handed out anew.")
+    loading_seconds: Seconds | None = Field(default=None, description="From its first start until it was ready.")
+    given_up: str | None = Field(default=None, description="How it ended, where it could not be kept alive.")
+    host_peak_bytes: Bytes | None = Field(description="Its largest resident set; null where it did not live to say.")
+    device_peak_bytes: Bytes | None = Field(description="Most that its tensors took on accelerators.")
+
+
 class EngineFacts(ModelFacts):
     """An engine and its model. An engine of another package puts what is its own into `details`."""
 
@@ -87,6 +104,9 @@ class EngineFacts(ModelFacts):
         description="Token places that fit into memory, learned from a batch that did not; null if all fitted.",
     )
     work: WorkDone | None = Field(default=None, description="What the model computed, where the engine counts it.")
+    replicas: tuple[ReplicaFacts, ...] = Field(
+        default=(), description="Each replica, where the engine has several: the other facts are of one, counts of all."
+    )
     details: dict[str, JsonValue] = Field(default={}, description="What an engine of another package says besides.")
 
 

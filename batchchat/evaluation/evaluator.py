@@ -116,7 +116,7 @@ class Evaluator:
             against = stack.enter_context(open_answers(section.against, self._recipe))
         judge = Judge(name, section, directory, against)
         judge.write_questions(answers)
-        answer_chats(judge.recipe)
+        answer_chats(_where_the_run_computes(judge.recipe, self._recipe))
         judge.open()
         stack.callback(judge.close)
         return judge
@@ -176,6 +176,16 @@ class Evaluator:
         # all values as they are set: a report says how answers were treated, defaults included
         treatments = Treatments(**recipe.summary.treatments.model_dump())
         return Scoring(file=FILE, lines=book.num_lines, treatments=treatments, metrics=found, notes=tuple(notes))
+
+
+def _where_the_run_computes(judge: Recipe, run: Recipe) -> Recipe:
+    """The recipe of a judge's run, on the run's replicas where the judge's own engine leaves that open."""
+    own = judge.engine
+    if own.replicas != "auto" or own.launcher != "local" or judge.model.parallel != "none":
+        return judge
+    names = ("replicas", "devices_per_replica", "launcher", "ray_address")
+    shared = own.model_copy(update={name: getattr(run.engine, name) for name in names})
+    return judge.model_copy(update={"engine": shared})
 
 
 def _scored(scorer: Scorer, answered: Answered, turn: int) -> Score:

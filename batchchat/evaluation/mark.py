@@ -23,8 +23,8 @@ def evaluation_mark(recipe: Recipe) -> dict[str, Any]:
 
 
 def is_evaluated(store: RunStore, recipe: Recipe) -> bool:
-    """Whether the run's scores are those that the recipe asks for."""
-    return bool(store.meta("evaluated") == evaluation_mark(recipe))
+    """Whether the run's scores are those that the recipe asks for: none of a shard, since scores are of the whole."""
+    return recipe.source.shard is not None or bool(store.meta("evaluated") == evaluation_mark(recipe))
 
 
 def scores_of(run: str) -> Path:

@@ -128,7 +128,9 @@ def _prompt_text(codec: Codec, request: Request) -> str:
 
 
 def _total(rows: int | None, recipe: Recipe) -> int | None:
-    return None if rows is None else min_known(rows, recipe.source.sample, recipe.source.limit)
+    chosen = None if rows is None else min_known(rows, recipe.source.sample, recipe.source.limit)
+    number, count = recipe.source.part
+    return None if chosen is None else max(0, -(-(chosen - number) // count))
 
 
 def _job_tokens(

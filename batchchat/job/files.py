@@ -9,14 +9,25 @@ from batchchat.reporting.keeping import report_files
 from batchchat.reporting.report import Report
 from batchchat.scoring.row import FILE
 from batchchat.store import RunDirectory, RunStore
-from batchchat.store.seals import broken_seals
+from batchchat.store.seals import broken_seals, sealed
+
+PARTS = "outputs-"
+"""How the names of folders begin whose files are parts of the outputs."""
 
 
-def output_files(directory: RunDirectory, recipe: Recipe) -> list[Path]:
-    return [*map(directory.outputs, recipe.sink.formats), directory.errors]
+def output_files(directory: RunDirectory, recipe: Recipe, store: RunStore | None = None) -> list[Path]:
+    """The files of the answers; with `store` also parts that it knows and that are gone."""
+    results = directory.results(recipe.sink)
+    files = [file for file in results if not file.name.startswith(PARTS)]
+    folders = [folder for folder in results if folder.name.startswith(PARTS)]
+    known = [] if store is None else [directory.path / name for name in sealed(store)]
+    parts = {part for folder in folders for part in folder.glob("*")} | {
+        file for file in known if file.parent in folders
+    }
+    return [*files, *sorted(parts), directory.errors]
 
 
 def changed_files(report: Report, store: RunStore, directory: RunDirectory, recipe: Recipe) -> dict[Path, str]:
     """Each file that is not as the run wrote it, and what became of it."""
     scores = [] if report.scoring is None else [directory.path / FILE]
-    return broken_seals(store, [*output_files(directory, recipe), *scores, *report_files(directory)])
+    return broken_seals(store, [*output_files(directory, recipe, store), *scores, *report_files(directory)])

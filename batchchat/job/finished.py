@@ -87,7 +87,8 @@ def wanted_export(recipe: Recipe) -> dict[str, Any]:
     """The files that the recipe's answers go to, and how they are written."""
     options = {name: recipe.sink.options_of(name) for name in sorted(recipe.sink.formats)}
     set_options = {name: found.model_dump(mode="json") for name, found in options.items() if found is not None}
-    wanted = {"formats": list(options), "timings": recipe.sink.timings}
+    wanted: dict[str, Any] = {"formats": list(options), "timings": recipe.sink.timings}
+    wanted |= {name: n for name, n in (("shards", recipe.sink.shards), ("every", recipe.sink.every)) if n is not None}
     return {**wanted, "options": set_options} if set_options else wanted
 
 

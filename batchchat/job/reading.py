@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, count, islice
 from typing import Any
@@ -52,7 +53,8 @@ class ChatReader:
         """The chats that still need answers: first those that the store holds, then those not yet read."""
         for row in self._store.open_rows():
             yield row, self.chat(row)
-        known = self._store.num_rows()
+        known = self._store.next_index()
+        number, count = self._recipe.source.part
         chosen = select(
             self._source.rows(),
             limit=self._recipe.source.limit,
@@ -61,9 +63,18 @@ class ChatReader:
             seed=self._recipe.source.seed,
         )
         for index, item in enumerate(islice(chosen, known, None), start=known):
+            if index % count != number:
+                self._pass_over(item)
+                continue
             found = self._read(index, item)
             if found is not None:
                 yield found
+
+    def _pass_over(self, item: SourceRow | RowError) -> None:
+        """A row of another shard: a file's first row says its format to all of them."""
+        if isinstance(item, SourceRow):
+            with suppress(BadRow):
+                self._format(item)
 
     def chat(self, row: StoredRow) -> Chat:
         """The chat of a row that was read before."""

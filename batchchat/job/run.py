@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -22,6 +23,7 @@ from batchchat.job.mending import mend, write_outputs
 from batchchat.job.reading import ChatReader, expect_rows
 from batchchat.job.references import check_references
 from batchchat.job.turns import OpenChats, min_known
+from batchchat.launch.opening import find_launcher, open_engine
 from batchchat.models import TextSide, group, load_text_side, require_in_reach, show_loading
 from batchchat.models.identity import model_identity
 from batchchat.prompts import SettingsResolver, row_samples
@@ -36,19 +38,40 @@ from batchchat.reporting.report import Report
 from batchchat.reporting.speeds import remember_speed
 from batchchat.reporting.watch import Watcher
 from batchchat.schedule import Feed
-from batchchat.sources import Source
 from batchchat.sources.from_recipe import open_recipe_source
 from batchchat.store import RunDirectory, RunStore
+from batchchat.store.export import Export
 from batchchat.store.kept import Kept
 from batchchat.store.manifest import make_manifest, open_store, settle_manifest
 
 log = logging.getLogger("batchchat")
 
 _BATCHES_AHEAD = 8
+_MOST_AHEAD = 16384
+"""Requests that are ready for any number of replicas: each look at the feed costs time for every one of them."""
 
 
 MakeEngine = Callable[[EngineContext], Engine]
 """Makes an engine of one's own from what engines are made from."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The parts of a run whose chats are answered."""
+
+    recipe: Recipe
+    manifest: Mapping[str, Any]
+    reader: ChatReader
+    text: TextSide
+    resolver: SettingsResolver
+    store: RunStore
+    directory: RunDirectory
+    exporting: Export
+    meters: Meters
+    watcher: Watcher
+    progress: ProgressDisplay
+    make_engine: MakeEngine
+    num_replicas: int
 
 
 def run(
@@ -98,25 +121,31 @@ def run(
                 show_loading(not quiet and sys.stderr.isatty())
             text = load_text_side(recipe)
             resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
+            launcher = find_launcher(recipe)
+            if launcher is not None:
+                stack.callback(launcher.close)
             manifest = make_manifest(recipe, inputs, _model_facts(recipe, text), command)
-        is_new = restart or not directory.database.exists()
-        if is_new:
-            check_references(evaluator, source, recipe)
-        if restart:
-            directory.set_aside()
-        directory.lock()
-        stack.callback(directory.release)
-        store = open_store(directory)
-        stack.callback(store.close)
-        stack.enter_context(log_to(directory.log))
-        settle_manifest(directory, store, manifest)
-        directory.write(directory.recipe, recipe.dump_yaml())
-        if retry_failed:
-            _reopen_failed(store)
+            make_engine = engine or partial(open_engine, launcher=launcher)
+            is_new = restart or not directory.database.exists()
+            if is_new:
+                check_references(evaluator, source, recipe)
+        with meters.phase("store"):
+            if restart:
+                directory.set_aside()
+            directory.lock()
+            stack.callback(directory.release)
+            store = open_store(directory)
+            stack.callback(store.close)
+            stack.enter_context(log_to(directory.log))
+            settle_manifest(directory, store, manifest)
+            directory.write(directory.recipe, recipe.dump_yaml())
+            if retry_failed:
+                _reopen_failed(store)
         reader = ChatReader(source, recipe, store, lambda chat: row_samples(recipe.generation, chat.settings))
+        exporting = Export(store, directory, recipe, reader.chat, reader.options, source.types)
         report = finished_report(store, recipe)
         if report is not None:
-            whole = mend(report, store, directory, recipe, reader, source.types)
+            whole = mend(report, store, directory, recipe, exporting)
             if whole and is_evaluated(store, recipe):
                 store.set_meta("seen", seen)
                 say_finished(directory)
@@ -126,56 +155,44 @@ def run(
                 check_references(evaluator, source, recipe)
             store.begin_session(manifest["started"])
             progress = ProgressDisplay(recipe.name, _expected(source.count(), recipe), quiet, on_progress)
-            make = engine or partial(build_engine, recipe.engine.kind)
-            parts = (recipe, manifest, source, reader, text, resolver, store, directory, meters, watcher, progress)
-            report = _answer_all(*parts, make)
-        report = evaluate_run(
-            evaluator,
-            recipe,
-            store,
-            directory,
-            report,
-            meters,
-            lambda judge: run(judge, quiet=quiet, on_progress=on_progress),
-        )
+            num_replicas = 1 if launcher is None else len(launcher.places)
+            report = _answer_all(
+                _Job(
+                    recipe, manifest, reader, text, resolver, store, directory, exporting, meters, watcher, progress,
+                    make_engine, num_replicas,
+                )
+            )  # fmt: skip
+        if recipe.source.shard is None:  # scores are of the whole: `merging`
+            judge = partial(run, quiet=quiet, on_progress=on_progress)
+            report = evaluate_run(evaluator, recipe, store, directory, report, meters, judge)
         store.set_meta("seen", seen)
     return RunResult.of(report, directory, recipe)
 
 
 def _reopen_failed(store: RunStore) -> None:
     again, unread = store.reopen_failed()
+    store.set_meta("parts", None)  # those that hold these rows are written anew
     log.info("%s", f"{again:,} failed rows are tried again" if again else "no row failed that can be tried again")
     if unread:
         log.info("%s", f"{unread:,} rows could not be read and stay in errors.jsonl: mend the input for another run")
 
 
-def _answer_all(
-    recipe: Recipe,
-    manifest: Mapping[str, Any],
-    source: Source,
-    reader: ChatReader,
-    text: TextSide,
-    resolver: SettingsResolver,
-    store: RunStore,
-    directory: RunDirectory,
-    meters: Meters,
-    watcher: Watcher,
-    progress: ProgressDisplay,
-    make_engine: MakeEngine,
-) -> Report:
+def _answer_all(job: _Job) -> Report:
     """Answer what is open and export everything; returns the report."""
-    open_chats = OpenChats(recipe, store, text.codec, resolver, meters)
-    engine_facts = _generate(recipe, text, store, meters, reader, open_chats, progress, make_engine)
-    with meters.phase("export"):
-        write_outputs(store, directory, recipe, reader, source.types())
-    store.set_meta("exported", wanted_export(recipe))
-    store.set_meta("evaluated", None)
-    store.commit(meters.elapsed)
-    files = _files(directory, recipe)
-    if engine_facts.dtype is not None:
-        store.set_meta("dtype", engine_facts.dtype)
-    settings = resolver.resolve({})
-    report = build_report(recipe, manifest, store, meters, watcher, engine_facts, directory, files, settings)
+    recipe, store, directory = job.recipe, job.store, job.directory
+    engine_facts = _generate(job)
+    with job.meters.phase("export"):
+        write_outputs(job.exporting, store, directory, recipe)
+        store.set_meta("exported", wanted_export(recipe))
+        store.set_meta("evaluated", None)
+        if engine_facts.dtype is not None:
+            store.set_meta("dtype", engine_facts.dtype)
+    store.commit(job.meters.elapsed)
+    files = result_files(directory, recipe)
+    settings = job.resolver.resolve({})
+    report = build_report(
+        recipe, job.manifest, store, job.meters, job.watcher, engine_facts, directory, files, settings
+    )
     keep_report(report, store, directory)
     store.commit()
     remember_speed(recipe.model.name, recipe.model.quantization, report.engine, report.session)
@@ -201,41 +218,39 @@ def _model_facts(recipe: Recipe, text: TextSide) -> dict[str, Any]:
     return {**known, "template_sha256": template, "generation_defaults": defaults}
 
 
-def _files(directory: RunDirectory, recipe: Recipe) -> list[str]:
+def result_files(directory: RunDirectory, recipe: Recipe) -> list[str]:
     """Names of what a finished run leaves, the results first."""
     others = (directory.errors, *directory.reports, directory.recipe, directory.manifest)
-    files = (*map(directory.outputs, recipe.sink.formats), *others, directory.database, directory.log)
+    files = (*directory.results(recipe.sink), *others, directory.database, directory.log)
     return [file.name for file in files]
 
 
 def _expected(rows: int | None, recipe: Recipe) -> int | None:
     """How many rows the run will have, where the input's length is known."""
-    return min_known(rows, recipe.source.sample, recipe.source.limit) if rows is not None else None
+    if rows is None:
+        return None
+    number, count = recipe.source.part
+    chosen = min_known(rows, recipe.source.sample, recipe.source.limit) or 0
+    return max(0, -(-(chosen - number) // count))
 
 
-def _generate(
-    recipe: Recipe,
-    text: TextSide,
-    store: RunStore,
-    meters: Meters,
-    reader: ChatReader,
-    open_chats: OpenChats,
-    progress: ProgressDisplay,
-    make_engine: MakeEngine,
-) -> AnyEngineFacts:
+def _generate(job: _Job) -> AnyEngineFacts:
     """Answer what is open. The model is loaded only where something is."""
-    requests = _requests(reader, open_chats, meters)
+    recipe, store, meters = job.recipe, job.store, job.meters
+    open_chats = OpenChats(recipe, store, job.text.codec, job.resolver, meters)
+    requests = _requests(job.reader, open_chats, meters)
     first = next(requests, None)
-    parallel = recipe.model.parallel != "none"
-    if parallel:
+    if recipe.model.parallel != "none":
         group.require_group()
         group.broadcast(first is not None)
     if first is None:
         return EngineFacts(engine=recipe.engine.kind, note="nothing was left to generate, so no model was loaded")
     with meters.phase("load"):
-        context = EngineContext(recipe, text.codec, meters, budget=_budget(store), kept=Kept(store, "engine"))
-        engine = make_engine(context)
+        kept = Kept(store, "engine")
+        engine = job.make_engine(EngineContext(recipe, job.text.codec, meters, budget=_budget(store), kept=kept))
     look_ahead = recipe.engine.look_ahead or _BATCHES_AHEAD * recipe.engine.max_batch_rows
+    if job.num_replicas > 1:
+        look_ahead = max(look_ahead, min(_MOST_AHEAD, look_ahead * job.num_replicas))
 
     def hand_out(count: int) -> None:
         with meters.phase("store"):
@@ -244,7 +259,7 @@ def _generate(
     feed = Feed(chain([first], requests), look_ahead, on_take=hand_out)
     with closing(engine):  # a judge's model finds its memory free
         with meters.phase("generate"):
-            _answer(engine, feed, open_chats, store, meters, progress)
+            _answer(engine, feed, open_chats, job)
         facts = engine.describe()
     totals = store.totals()
     if totals.rows_done != totals.rows:
@@ -260,11 +275,11 @@ def _budget(store: RunStore) -> Budget:
     return Budget(tokens, lambda learned: store.set_meta("budget", {"tokens": learned, "machine": machine}))
 
 
-def _answer(
-    engine: Engine, feed: Feed, open_chats: OpenChats, store: RunStore, meters: Meters, progress: ProgressDisplay
-) -> None:
+def _answer(engine: Engine, feed: Feed, open_chats: OpenChats, job: _Job) -> None:
     """The loop: the engine drains the feed; each completion is stored, and the chat's next turn goes into the feed."""
+    store, meters, progress = job.store, job.meters, job.progress
     paid = engine if isinstance(engine, PaidEngine) else None
+    progress.watch(getattr(engine, "standing", None))
     with progress.shown(store.num_done):
         try:
             for completion in engine.run(feed):
@@ -274,6 +289,8 @@ def _answer(
                         feed.put(following)
                     spent = None if paid is None else paid.spent
                     progress.update(store.num_done, completion.completion_tokens, spent)
+                with meters.phase("export"):
+                    job.exporting.advance()
         finally:
             store.commit(meters.elapsed)
 

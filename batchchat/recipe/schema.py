@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, SerializeAsAny, ValidationInfo, field_validator
 
-from batchchat.plugins.tables import ENGINES, WRITERS
+from batchchat.plugins.tables import ENGINES
 from batchchat.recipe.dumping import to_yaml
 from batchchat.recipe.evaluation import (
     JUDGE_NAME,
@@ -29,7 +29,8 @@ from batchchat.recipe.generation import GenerationSection
 from batchchat.recipe.identity import identity, sha256_of
 from batchchat.recipe.model import NO_MODEL, ModelSection
 from batchchat.recipe.open_section import OneOf, OpenSection
-from batchchat.recipe.section import MAY_CHANGE, AsTuple, Section, Text
+from batchchat.recipe.section import MAY_CHANGE, Section, Text
+from batchchat.recipe.sink import SinkSection
 from batchchat.recipe.source import SourceSection
 
 FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -129,6 +130,32 @@ class EngineSection(OpenSection):
         json_schema_extra=MAY_CHANGE,
     )
 
+    replicas: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto",
+        description="How many processes compute, each with the whole model on devices, or on a CPU cores, of its own; "
+        "with 1 the run's own process does. auto is one for each accelerator, or for each group of them where the "
+        "model needs several, and 1 on a CPU. One that ends is started again, and its requests go to the others.",
+        examples=[2],
+        json_schema_extra=MAY_CHANGE,
+    )
+    launcher: Literal["local", "ray"] = Field(
+        default="local",
+        description="local starts the replicas on this machine, ray as actors of a Ray cluster (the extra ray); auto "
+        "replicas are then as many as the cluster has accelerators for, those of nodes that join later included.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    ray_address: Text = Field(
+        default="auto",
+        description="Address of the Ray cluster, such as 10.0.0.1:6379; auto is the one that this machine belongs to.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    devices_per_replica: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto",
+        description="Accelerators of each replica; auto is as few as hold the model's weights.",
+        examples=[1],
+        json_schema_extra=MAY_CHANGE,
+    )
+
     @classmethod
     def entries(cls, data: Mapping[str, Any]) -> Iterator[Any]:
         yield data.get("kind")
@@ -158,6 +185,17 @@ def engine_has_its_model(engine: EngineSection, info: ValidationInfo) -> EngineS
             f"has kind {engine.kind}, which runs in one process, but model.parallel is {model.parallel}; "
             "write engine.kind: pipeline"
         )
+    if model is not None and engine.replicas not in ("auto", 1):
+        if model.parallel != "none":
+            raise ValueError(
+                f"has {engine.replicas} replicas, but model.parallel is {model.parallel}, which splits one model over "
+                "the processes; leave one of them out"
+            )
+        if isinstance(model.device_map, str) and ":" in model.device_map:
+            raise ValueError(
+                f"has {engine.replicas} replicas, but model.device_map is {model.device_map}, which is one device; "
+                "write model.device_map: auto"
+            )
     if engine.reproducible == "strict" and engine.kind not in ("auto", "continuous"):
         raise ValueError(
             f"has reproducible strict, which kind {engine.kind} cannot give; write engine.kind: continuous"
@@ -197,47 +235,6 @@ _ABOUT_TOKENS: Mapping[str, Sequence[str]] = {
     "generation": ("stop_token_ids", "logit_bias", "bad_words"),
 }
 """Settings that an engine cannot follow which takes messages, by section."""
-
-
-class SinkSection(OpenSection):
-    """Where the results go."""
-
-    tables = (WRITERS,)
-    options_may_change = True
-
-    directory: Text = Field(
-        default="runs/{name}",
-        description="The run directory; {name} stands for the recipe's name.",
-        json_schema_extra=MAY_CHANGE,
-    )
-    formats: Annotated[tuple[Annotated[str, OneOf(WRITERS)], ...], AsTuple, Field(min_length=1)] = Field(
-        default=("jsonl",), description="Files that the answers are exported to.", json_schema_extra=MAY_CHANGE
-    )
-    timings: bool = Field(
-        default=False,
-        description="Add seconds per turn to each output row; off, so that equal runs give equal files byte for byte.",
-        json_schema_extra=MAY_CHANGE,
-    )
-
-    @classmethod
-    def entries(cls, data: Mapping[str, Any]) -> Iterator[Any]:
-        formats = data.get("formats")
-        return iter(formats if isinstance(formats, list | tuple) else ())
-
-    @field_validator("directory")
-    @classmethod
-    def _knows_its_placeholders(cls, directory: str) -> str:
-        unknown = [text for text in re.findall(r"\{[^{}]*\}?|\}", directory) if text != "{name}"]
-        if unknown:
-            raise ValueError(f"holds {unknown[0]}, but {{name}} is the only placeholder; write runs/{{name}}")
-        return directory
-
-    @field_validator("formats")
-    @classmethod
-    def _names_each_once(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(formats)) < len(formats):
-            raise ValueError(f"names a format twice: {', '.join(formats)}; write each once")
-        return formats
 
 
 class JudgeSection(JudgeOptions):
@@ -341,8 +338,10 @@ class Recipe(Section):
 
     @property
     def run_directory(self) -> Path:
-        """The folder of this recipe's results."""
-        return Path(self.sink.directory.replace("{name}", self.name)).expanduser()
+        """The folder of this recipe's results; those of a shard lie in one of its own within it."""
+        whole = Path(self.sink.directory.replace("{name}", self.name)).expanduser()
+        number, count = self.source.part
+        return whole if self.source.shard is None else whole / f"shard-{number}-of-{count}"
 
     def dump_yaml(self) -> str:
         """The whole recipe as YAML, defaults written out, settings left open left out; loads to an equal recipe."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -23,6 +24,20 @@ class Columns(Section):
     reference: Text | None = Field(default=None, description="Column with the reference answer.", examples=["answer"])
 
 
+def _slurm_task() -> tuple[int, int]:
+    """This task's number from 0, and the number of tasks, of a Slurm array job."""
+    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
+    found = [os.environ.get(name, "") for name in names]
+    if not all(value.isdigit() for value in found):
+        raise ValueError(
+            f"is slurm, but {names[0]} and {names[1]} are not set: this is no task of an array job; start it with "
+            "sbatch --array=0-7, or write source.shard: 0/8"
+        )
+    first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0"))
+    step = int(os.environ.get("SLURM_ARRAY_TASK_STEP", "1"))
+    return (int(found[0]) - first) // step, int(found[1])
+
+
 class SourceSection(OpenSection):
     """The chats that are to be answered."""
 
@@ -30,7 +45,8 @@ class SourceSection(OpenSection):
 
     path: Annotated[Texts, Field(min_length=1)] = Field(
         description='Input files: a path or glob, or a list of them; "-" is standard input, "builtin:NAME" a sample '
-        "that comes with batchchat, anything else a datasets folder or a data set's hub id. A source before it says "
+        'that comes with batchchat; "s3://…" and other addresses that fsspec knows are copied first; '
+        "anything else is a datasets folder or a data set's hub id. A source before it says "
         'how it is read, where its name and content do not: "csv:-", or "NAME:ADDRESS" for one that a package adds.',
         examples=["chats.jsonl", ["data/*.jsonl.gz", "more.parquet"]],
     )
@@ -62,6 +78,36 @@ class SourceSection(OpenSection):
     sample: int | None = Field(default=None, ge=1, description="Only this many rows, drawn by seed.", examples=[1000])
     shuffle: bool = Field(default=False, description="Take the rows in an order drawn by seed.")
     seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Seed of sample and shuffle.")
+
+    shard: Annotated[str, Field(pattern=r"^(slurm|[0-9]{1,9}/[0-9]{1,9})$")] | None = Field(
+        default=None,
+        description="Only every n-th row from the i-th on, counted from 0: i/n is one of n runs that share the input, "
+        "each in a folder of its own, which batchchat merge joins. slurm takes i and n from the array job that the run "
+        "is a task of. Scores and gates are of the whole: merge computes them.",
+        examples=["0/8"],
+    )
+
+    @field_validator("shard")
+    @classmethod
+    def _is_one_of_several(cls, shard: str | None) -> str | None:
+        if shard is None:
+            return None
+        number, count = _slurm_task() if shard == "slurm" else map(int, shard.split("/"))
+        if number >= count:
+            raise ValueError(
+                f"is {number}/{count}, but shards are counted from 0; write one of 0/{count} to {count - 1}/{count}"
+                if count
+                else f"is {number}/0, which is no part of anything; write 0/1 for the whole"
+            )
+        return f"{number}/{count}"
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Which part of how many of the rows is read: `(0, 1)` is the whole."""
+        if self.shard is None:
+            return 0, 1
+        number, count = self.shard.split("/")
+        return int(number), int(count)
 
     @classmethod
     def entries(cls, data: Mapping[str, Any]) -> Iterator[Any]:

@@ -22,6 +22,7 @@ from batchchat.reporting.report import (
     RowCounts,
     SampleCounts,
     Session,
+    Shard,
     TokenCounts,
 )
 from batchchat.reporting.scores import Histogram
@@ -44,10 +45,11 @@ def build_report(
     engine: AnyEngineFacts,
     directory: RunDirectory,
     files: Sequence[str],
-    settings: Settings,
+    settings: Settings | None,
+    shards: Sequence[Shard] = (),
 ) -> Report:
     """Everything that is known about a finished run, its scores apart. `manifest` is that of this process, `settings`
-    are those of a row without its own."""
+    are those of a row without its own; None where it is for another report to say what answered."""
     wall, phases = meters.elapsed, dict(meters.seconds)  # measuring the machine, below, is no part of the run
     totals = store.totals()
     missing: dict[str, str] = {}
@@ -61,6 +63,8 @@ def build_report(
     if not session.batches:
         missing["session"] = "this process generated nothing: the run was complete before"
     watcher.stop()
+    if recipe.source.shard is not None and (recipe.scoring or recipe.judges or recipe.gates):
+        missing["scoring"] = "scores and gates are of the whole, and this is a shard: batchchat merge computes them"
     used = utilisation(engine, machine_limits)
     if isinstance(used, str):
         missing["utilisation"] = used
@@ -69,7 +73,7 @@ def build_report(
         batchchat=__version__,
         directory=str(directory.path),
         files=tuple(files),
-        about=about_run(recipe, manifest, settings, engine.dtype or store.meta("dtype")),
+        about=None if settings is None else about_run(recipe, manifest, settings, engine.dtype or store.meta("dtype")),
         rows=RowCounts(in_=totals.rows, answered=totals.rows - totals.rows_failed, failed=totals.rows_failed),
         **_failures(store),
         samples=SampleCounts(answered=totals.samples_answered, failed=totals.samples_failed),
@@ -87,6 +91,7 @@ def build_report(
         sessions=tuple(PastSession(**session) for session in totals.sessions),
         watch=watcher.recording(),
         utilisation=None if isinstance(used, str) else used,
+        shards=tuple(shards),
         missing=missing | watcher.missing,
     )
 

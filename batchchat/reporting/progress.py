@@ -39,6 +39,8 @@ class RunProgress:
     """That this process has been generating for."""
     spent: float | None = None
     """Money that all processes spent, where the engine costs some."""
+    replicas: str = ""
+    """What each replica has answered, and how it is; empty where there are none."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -66,6 +68,8 @@ class RunProgress:
         if self.seconds_left is not None:
             parts.append(f"{duration_text(self.seconds_left)} left")
         parts.append(f"{self.tokens_per_second:,.0f} tokens/s")
+        if self.replicas:
+            parts.append(f"by replica {self.replicas}")
         return parts if self.spent is None else [*parts, f"{self.spent:,.4f} spent"]
 
 
@@ -85,6 +89,7 @@ class ProgressDisplay:
         self._drawn = not quiet and sys.stderr is not None and sys.stderr.isatty()
         self._line: Any = None
         self._spent: float | None = None
+        self._standing: Callable[[], str] | None = None
         self._before = self._done = self._tokens = self._percent = 0
         self._began = self._told = self._logged = time.perf_counter()
 
@@ -110,6 +115,10 @@ class ProgressDisplay:
 
             self._line = tqdm(total=self._total, initial=chats_done, bar_format="{desc}", file=sys.stderr)
 
+    def watch(self, standing: Callable[[], str] | None) -> None:
+        """`standing` says in a few words how the engine's replicas are, where it has some."""
+        self._standing = standing
+
     def update(self, chats_done: int, new_tokens: int, spent: float | None = None) -> None:
         """`chats_done` of the whole run are done by now; `new_tokens` were generated since the last call; the run has
         `spent` so much, where that is known."""
@@ -132,7 +141,9 @@ class ProgressDisplay:
 
     def _now(self, now: float) -> RunProgress:
         seconds = now - self._began
-        return RunProgress(self._run, self._done, self._total, self._before, self._tokens, seconds, self._spent)
+        replicas = "" if self._standing is None else self._standing()
+        done = (self._done, self._total, self._before, self._tokens)
+        return RunProgress(self._run, *done, seconds, self._spent, replicas)
 
     def _percent_now(self) -> int:
         return 100 * self._done // self._total if self._total else 0

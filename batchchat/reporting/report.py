@@ -107,6 +107,19 @@ class Session(Record):
     batch_rows: dict[str, Batches] = Field(default={}, description="By number of rows, how many batches had so many.")
 
 
+class Shard(Record):
+    """A run that answered a part of the input."""
+
+    shard: str = Field(description="Which part of how many, counted from 0.")
+    directory: str = Field(description="Where it lies.")
+    rows: RowCounts = Field(description="Its rows.")
+    generated_tokens: Tokens = Field(description="Tokens of its answers.")
+    generated_tokens_per_second: TokensPerSecond | None = Field(
+        description="Of its last process; null where that generated nothing."
+    )
+    wall_seconds: Seconds = Field(description="All its processes together.")
+
+
 class PastSession(Record):
     """One process that worked on the run."""
 
@@ -233,6 +246,7 @@ class Report(Evaluation):
     engine: AnyEngineFacts = Field(description="The engine and its model.")
     events: Events = Field(description="What happened on the way.")
     sessions: tuple[PastSession, ...] = Field(description="All processes that worked on the run, in order.")
+    shards: tuple[Shard, ...] = Field(default=(), description="The runs that were merged to this one.")
     watch: Recording | None = Field(default=None, description="The machine over time.")
     utilisation: Utilisation | None = Field(default=None, description="How much of the machine's limits was used.")
     missing: dict[str, str] = Field(description="Figures that could not be had, and why.")

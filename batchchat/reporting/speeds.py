@@ -15,9 +15,10 @@ _FEWEST_TOKENS = 1000
 
 
 def remember_speed(model: str, quantization: str, engine: EngineFacts, session: Session) -> None:
-    """Keep the generated tokens per second of a run's session, where it is long enough to tell them."""
+    """Keep the generated tokens per second of a run's session, where it is long enough to tell them. Several replicas
+    say nothing of one."""
     speed = session.generated_tokens_per_second
-    if engine.dtype is not None and speed and (session.generated_tokens or 0) >= _FEWEST_TOKENS:
+    if engine.dtype is not None and not engine.replicas and speed and (session.generated_tokens or 0) >= _FEWEST_TOKENS:
         key = _key(model, engine.dtype, quantization, engine.engine)
         write_cache(_FILE, {**read_cache(_FILE), key: speed})
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from batchchat.engines.facts import ContinuousFacts, DraftFacts, EndpointFacts
+from batchchat.engines.facts import ContinuousFacts, DraftFacts, EndpointFacts, ReplicaFacts
 from batchchat.reporting.about import about_rows, provenance_rows
 from batchchat.reporting.escape import printable
-from batchchat.reporting.report import AnyReport, PhaseUse, Report, ScoreReport
+from batchchat.reporting.report import AnyReport, PhaseUse, Report, ScoreReport, Shard
 from batchchat.reporting.score_tables import Table, score_tables
 
 
@@ -28,6 +28,10 @@ def report_tables(report: AnyReport) -> list[Table]:
         tables.append(("Speculative decoding", _drafts(engine.drafts)))
     if isinstance(engine, EndpointFacts):
         tables.append(("Server", _server(engine)))
+    if engine.replicas:
+        tables.append(("Replicas", [_replica(number, one) for number, one in enumerate(engine.replicas)]))
+    if report.shards:
+        tables.append(("Shards", [_shard(one) for one in report.shards]))
     if used is not None:
         tables.append(("Use of the machine", [*_used("prefill", used.prefill), *_used("decode", used.decode)]))
     if report.events.counts:
@@ -99,6 +103,21 @@ def _memory(report: Report) -> list[tuple[str, str]]:
         lines.append((f"{name}, peak allocated", bytes_text(device.peak_allocated_bytes)))
         lines.append((f"{name}, peak reserved", bytes_text(device.peak_reserved_bytes)))
     return lines
+
+
+def _replica(number: int, one: ReplicaFacts) -> tuple[str, str]:
+    said = [f"{_count(one.answered)} answered", f"busy {_percent(one.busy)}"]
+    if one.restarts or one.lost:
+        said.append(f"{_count(one.restarts)} restarts, {_count(one.lost)} requests handed to others")
+    if one.given_up is not None:
+        said.append(f"given up: it {one.given_up}")
+    return f"{number} on {one.place}", ", ".join(said)
+
+
+def _shard(one: Shard) -> tuple[str, str]:
+    speed = one.generated_tokens_per_second
+    rows = f"{_count(one.rows.in_)} rows, {_count(one.rows.failed)} failed, {_count(one.generated_tokens)} tokens"
+    return one.shard, rows if speed is None else f"{rows}, {_figure(speed)} tokens/s"
 
 
 def _drafts(drafts: DraftFacts) -> list[tuple[str, str]]:

@@ -19,6 +19,8 @@ def utilisation(engine: EngineFacts, limits: Limits) -> Utilisation | str:
     Padding counts: it is computed like anything else. Every pass reads all the weights once, and the cache of its
     rows. Shares are left out where the model lies on several devices, whose limits do not add up.
     """
+    if engine.replicas:
+        return "several replicas computed, each on a part of this machine"
     if engine.work is None:
         return "the engine does not say what it computed"
     costs = {name: getattr(engine, name) for name in _Costs._fields}

@@ -66,6 +66,15 @@ class Feed:
             self._ready = [_entry(request) for request in rest]
         return self._handed_out(chosen)
 
+    def withdraw(self, count: int) -> list[Request]:
+        """Up to `count` ready requests, those that would be taken last; they are ready no more."""
+        with self._changed:
+            self._ready.sort()
+            kept = max(0, len(self._ready) - count)
+            withdrawn = [request for _, _, request in self._ready[kept:]]
+            del self._ready[kept:]
+        return withdrawn
+
     @property
     def exhausted(self) -> bool:
         """True when nothing is ready and nothing more will come, but for next turns of requests still in flight."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import stat
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -15,8 +13,9 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from batchchat.chats import SourceRow
-from batchchat.errors import EnvironmentFault, UsageError
+from batchchat.errors import UsageError
 from batchchat.plugins.tables import SOURCES
+from batchchat.sources.copies import copy_from, is_address, spool
 from batchchat.sources.data_sets import DatasetRows, hub_splits, is_saved, open_hub, open_saved, require_in_reach
 from batchchat.sources.files import DataFile
 from batchchat.sources.opening import OptionsOf, named_source, open_file, options_for
@@ -118,9 +117,9 @@ def open_source(
                 parts += _open_named(stack, *named, options, split)
                 continue
             if path == STDIN:
-                parts.append(open_file(_spool(stack, STDIN, _stdin()), columns, options))
+                parts.append(open_file(spool(stack, STDIN, _stdin()), columns, options))
                 continue
-            for found in find(path, split):
+            for found in copy_from(stack, path) if is_address(path) else find(path, split):
                 match found:
                     case DataFile():
                         parts.append(open_file(_regular(stack, found), columns, options))
@@ -172,7 +171,11 @@ def _open_named(stack: ExitStack, name: str, rest: str, options: OptionsOf, spli
         yield reader.open_address(rest, own)
         return
     assert reader.open_file is not None, "a reader opens files or addresses"
-    for found in [_spool(stack, STDIN, _stdin())] if rest == STDIN else find(rest, split):
+    if rest == STDIN:
+        files: Sequence[object] = [spool(stack, STDIN, _stdin())]
+    else:
+        files = copy_from(stack, rest) if is_address(rest) else find(rest, split)
+    for found in files:
         if not isinstance(found, DataFile):
             raise UsageError(f"{name}:{rest} is a data set, but the source {name} reads files: name them")
         yield reader.open_file(_regular(stack, found), own)
@@ -187,7 +190,7 @@ def _regular(stack: ExitStack, file: DataFile) -> DataFile:
     if not stat.S_ISFIFO(mode):
         return file
     with file.path.open("rb") as pipe:
-        return _spool(stack, file.name, pipe)
+        return spool(stack, file.name, pipe)
 
 
 def _stdin() -> BinaryIO:
@@ -195,20 +198,6 @@ def _stdin() -> BinaryIO:
         what = "closed" if sys.stdin is None else "a terminal"
         raise UsageError(f"standard input is {what}: pipe the rows in (cat chats.jsonl | batchchat run …)")
     return sys.stdin.buffer
-
-
-def _spool(stack: ExitStack, name: str, stream: BinaryIO) -> DataFile:
-    """A stream's content in a temporary file, since it is read more than once."""
-    try:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchchat-"))
-        path = Path(folder) / "rows"
-        with path.open("wb") as file:
-            shutil.copyfileobj(stream, file)
-    except OSError as error:
-        raise EnvironmentFault(
-            f"{name} cannot be copied to {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to a larger folder"
-        ) from error
-    return DataFile(name, path)
 
 
 def _check(parts: Sequence[Part], **dataset_options: str | None) -> None:

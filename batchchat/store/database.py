@@ -34,6 +34,10 @@ _CHECKPOINT_PAGES = 8192
 """The write-ahead file is folded in every 32 MiB: each time costs two more synchronizations."""
 
 
+LAST = 2**62
+"""Beyond every place in an input."""
+
+
 @dataclass(frozen=True)
 class StoredRow:
     """A row of the input as the store holds it. `data` is None where it could not be read (`raw` is its text)."""
@@ -248,9 +252,18 @@ class RunStore:
 
     # --- reading -------------------------------------------------------------------------------------------------
 
-    def num_rows(self) -> int:
-        """How many rows of the input the store holds, good and bad: the place where reading goes on."""
+    def next_index(self) -> int:
+        """The place in the input where reading goes on."""
         return int(self._one("SELECT coalesce(max(idx) + 1, 0) FROM rows"))
+
+    def done_before(self) -> int:
+        """The place in the input before which every row that was to be read is done."""
+        pending = self._one("SELECT min(idx) FROM pending")
+        return self.next_index() if pending is None else int(pending)
+
+    def num_rows(self) -> int:
+        """How many rows of the input the store holds, good and bad."""
+        return int(self._one("SELECT count(*) FROM rows"))
 
     def open_rows(self) -> Iterator[StoredRow]:
         """The rows whose answers are not complete, in input order."""
@@ -258,7 +271,7 @@ class RunStore:
         for index in ids:
             yield from self.rows(index, index)
 
-    def rows(self, first: int = 0, last: int = 2**62) -> Iterator[StoredRow]:
+    def rows(self, first: int = 0, last: int = LAST) -> Iterator[StoredRow]:
         """The rows from `first` to `last` in input order."""
         query = (
             "SELECT idx, number, file, line, id, format, data, samples, checksum FROM rows "

@@ -10,6 +10,7 @@ from typing import IO
 
 from batchchat.chats.json_text import encodable
 from batchchat.errors import DISK_FULL, EnvironmentFault, UsageError
+from batchchat.recipe import SinkSection
 from batchchat.store.lock import hold
 
 _LOCK = "lock"
@@ -37,6 +38,15 @@ class RunDirectory:
 
     def outputs(self, format_: str) -> Path:
         return self.path / f"outputs.{format_}"
+
+    def parts(self, format_: str) -> Path:
+        """The folder of outputs that are written in parts."""
+        return self.path / f"outputs-{format_}"
+
+    def results(self, sink: SinkSection) -> list[Path]:
+        """Where the outputs lie, as files or as folders of parts."""
+        place = self.outputs if sink.shards is None and sink.every is None else self.parts
+        return [place(format_) for format_ in sink.formats]
 
     def lock(self) -> None:
         """Create the directory and hold it until `release` or the end of the process, however that comes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,40 +15,69 @@ from batchchat.chats.json_text import read_exact, read_row
 from batchchat.plugins.tables import WRITERS
 from batchchat.recipe import Recipe
 from batchchat.store.damage import damaged
-from batchchat.store.database import RunStore, StoredRow, TurnRecord
+from batchchat.store.database import LAST, RunStore, StoredRow, TurnRecord
 from batchchat.store.directory import RunDirectory, replacing
+from batchchat.store.parts import Parts
 from batchchat.store.writers import JSONL, Outputs, Writer
 
 ReadChat = Callable[[StoredRow], Chat]
 
 
-def export(
-    store: RunStore,
-    directory: RunDirectory,
-    recipe: Recipe,
-    read_chat: ReadChat,
-    options: ReadOptions,
-    types: Mapping[str, Any],
-) -> tuple[int, int]:
-    """Write the outputs and errors of a run whose rows are all done. Returns how many rows each got.
+class Export:
+    """Outputs and errors of a run. The whole of a file appears at once: it is written beside its name and renamed.
 
-    The whole of a file appears at once: it is written beside its name and renamed. `types` are the Arrow types of the
-    input's columns.
+    `types` gives the Arrow types of the input's columns.
     """
 
-    def outputs() -> Iterator[dict[str, Any]]:
-        for row in store.rows():
-            yield from _output_rows(store, row, recipe, read_chat, options)
+    def __init__(
+        self,
+        store: RunStore,
+        directory: RunDirectory,
+        recipe: Recipe,
+        read_chat: ReadChat,
+        options: ReadOptions,
+        types: Callable[[], Mapping[str, Any]],
+    ):
+        self._store = store
+        self._directory = directory
+        self._recipe = recipe
+        self._read_chat = read_chat
+        self._options = options
+        self._types = types
+        in_one = recipe.sink.shards is None and recipe.sink.every is None
+        self._parts = None if in_one else Parts(store, directory, recipe, self._outputs, types)
 
-    def errors() -> Iterator[dict[str, Any]]:
-        for row in store.rows():
-            yield from _error_rows(store, row, options)
+    def advance(self) -> None:
+        """Write the parts that are complete by now (`sink.every`)."""
+        if self._parts is not None:
+            self._parts.advance()
 
-    num_outputs = 0
-    for format_ in recipe.sink.formats:
-        written = Outputs(outputs, types)
-        num_outputs = _write(WRITERS[format_], directory.outputs(format_), written, recipe.sink.options_of(format_))
-    return num_outputs, _write(JSONL, directory.errors, Outputs(errors, {}), None)
+    def begin_anew(self) -> None:
+        """Write all parts again, as one of them was changed since."""
+        if self._parts is not None:
+            self._parts.begin_anew()
+
+    def finish(self) -> None:
+        """Write everything, of a run whose rows are all done. What was exported in another form is removed."""
+        sink = self._recipe.sink
+        if self._parts is not None:
+            self._parts.finish()
+        for format_ in sink.formats:
+            if self._parts is None:
+                outputs = Outputs(lambda: self._outputs(0, LAST), self._types())
+                _write(WRITERS[format_], self._directory.outputs(format_), outputs, sink.options_of(format_))
+                shutil.rmtree(self._directory.parts(format_), ignore_errors=True)
+            else:
+                self._directory.outputs(format_).unlink(missing_ok=True)
+        _write(JSONL, self._directory.errors, Outputs(self._errors, {}), None)
+
+    def _outputs(self, first: int, last: int) -> Iterator[dict[str, Any]]:
+        for row in self._store.rows(first, last):
+            yield from _output_rows(self._store, row, self._recipe, self._read_chat, self._options)
+
+    def _errors(self) -> Iterator[dict[str, Any]]:
+        for row in self._store.rows():
+            yield from _error_rows(self._store, row, self._options)
 
 
 def _write(writer: Writer, path: Path, outputs: Outputs, options: Any) -> int:

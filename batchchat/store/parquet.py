@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import IO, Any
 
 from batchchat.chats.arrow import FREE_FORM, build_array, from_json
@@ -17,8 +18,11 @@ OURS = "batchchat"
 Rows = Callable[[], Iterator[dict[str, Any]]]
 
 
-def write_parquet(file: IO[bytes], rows: Rows, types: Mapping[str, Any], facts: bool = True) -> int:
-    """Write `rows()` (called anew to learn the types and to write) to `file`; returns the count.
+def write_parquet(
+    file: IO[bytes], rows: Rows, types: Mapping[str, Any], shape: Mapping[str, Any] = {}, facts: bool = True
+) -> int:
+    """Write `rows()` (called anew to learn the types and to write) to `file`; returns the count. Of a part of several,
+    `shape` are the columns and types of the others, all of which it gets, as they are where its values fit.
 
     `types` are those of the input's columns, which are kept where their values still fit. Free-form objects, and
     whatever has no type that holds it exactly, are JSON text of the type `arrow.json`. Without `facts` there is no
@@ -27,8 +31,7 @@ def write_parquet(file: IO[bytes], rows: Rows, types: Mapping[str, Any], facts: 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    known = {**types, OURS: facts_type()} if facts else types
-    schema = pa.schema(list(_types(rows, known).items()))
+    schema = pa.schema(list(column_types(rows, shape or types, every=bool(shape), facts=facts).items()))
     converts = {field.name: from_json(field.type) for field in schema}
     count = 0
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -75,10 +78,22 @@ def facts_type() -> Any:
     )
 
 
-def _types(rows: Rows, known: Mapping[str, Any]) -> dict[str, Any]:
-    """The type of each column, `batchchat` last, the others in the order in which they appear. A first pass
-    finds out which known types still fit; where one does not, a second one learns that column's type anew."""
-    shapes = {OURS: Shape()} if OURS in known else {}
+def types_in(path: Path) -> dict[str, Any]:
+    """The columns of a file and their types."""
+    import pyarrow.parquet as pq
+
+    schema = pq.read_schema(path)
+    return dict(zip(schema.names, schema.types, strict=True))
+
+
+def column_types(rows: Rows, known: Mapping[str, Any], every: bool = False, facts: bool = True) -> dict[str, Any]:
+    """The type of each column, `batchchat` last, the others in the order in which they appear; with `every` the known
+    ones first, whether they appear or not. A first pass finds out which known types still fit; where one does not, a
+    second one learns that column's type anew."""
+    known = {**known, OURS: facts_type()} if facts else known
+    shapes = {OURS: Shape()} if facts else {}
+    if every:
+        shapes |= {name: Shape(name in FREE_FORM) for name in known if name != OURS}
     misfits: set[str] = set()
     converts = {name: from_json(kind) for name, kind in known.items()}
     for chunk in _chunks(rows()):

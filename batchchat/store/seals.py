@@ -12,17 +12,24 @@ from batchchat.store.database import RunStore
 _KEY = "files"
 
 
-def seal(store: RunStore, files: Iterable[Path]) -> None:
-    """Remember the files as they are now."""
-    known = store.meta(_KEY) or {}
-    store.set_meta(_KEY, {**known, **{file.name: {**_stamp(file), "sha256": _hash(file)} for file in files}})
+def seal(store: RunStore, files: Iterable[Path], anew: str | None = None) -> None:
+    """Remember the files as they are now, and forget earlier ones whose names begin with `anew`."""
+    known = {name: facts for name, facts in sealed(store).items() if anew is None or not name.startswith(anew)}
+    place = store.path.parent
+    made = {file.relative_to(place).as_posix(): {**_stamp(file), "sha256": _hash(file)} for file in files}
+    store.set_meta(_KEY, {**known, **made})
+
+
+def sealed(store: RunStore) -> dict[str, Any]:
+    """The files that are known, by their names in the run directory."""
+    return store.meta(_KEY) or {}
 
 
 def broken_seals(store: RunStore, files: Iterable[Path]) -> dict[Path, str]:
     """The files that are not as they were sealed, and what became of each. Only those that were written since are
     read."""
-    known = store.meta(_KEY) or {}
-    found = {file: _fate(file, known.get(file.name)) for file in files}
+    known, place = sealed(store), store.path.parent
+    found = {file: _fate(file, known.get(file.relative_to(place).as_posix())) for file in files}
     return {file: fate for file, fate in found.items() if fate is not None}
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 from batchchat.chats.json_text import json_text
-from batchchat.store.parquet import write_parquet
+from batchchat.store.parquet import column_types, types_in, write_parquet
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Outputs:
     """Every row in input order, made anew by each call: JSON values under the names of columns."""
     types: Mapping[str, Any]
     """Arrow types of the input's columns, as far as it has such."""
+    shape: Mapping[str, Any] = field(default_factory=dict)
+    """Of one part of several: columns and types that other parts have, and this one as far as its rows fit."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ class Writer:
 
     write: Callable[[IO[bytes], Outputs, Any], int]
     options: type[Any] | None = None
+    learn: Callable[[Outputs], Mapping[str, Any]] = lambda outputs: {}
+    """The columns and types that hold all rows (`Outputs.shape` of every part); none where rows need none."""
+    shape_of: Callable[[Path], Mapping[str, Any]] = lambda path: {}
+    """Those of a part that is written."""
 
 
 def write_lines(file: IO[bytes], outputs: Outputs) -> int:
@@ -43,4 +50,8 @@ def write_lines(file: IO[bytes], outputs: Outputs) -> int:
 
 
 JSONL = Writer(lambda file, outputs, _: write_lines(file, outputs))
-PARQUET = Writer(lambda file, outputs, _: write_parquet(file, outputs.rows, outputs.types))
+PARQUET = Writer(
+    lambda file, outputs, _: write_parquet(file, outputs.rows, outputs.types, outputs.shape),
+    learn=lambda outputs: column_types(outputs.rows, outputs.types),
+    shape_of=types_in,
+)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Any
 
-from batchchat.chats import Request
+from batchchat.chats import Message, Request, Settings
 from batchchat.prompts import TokenizerCodec
 from tests.support.zoo import byte_bpe, request
 
@@ -32,4 +33,21 @@ def mixed() -> list[Request]:
     ]
     return [
         request(n, prompt(n, 1 + n * 7 % 90), max_new_tokens=3 + n * 5 % 40, **kinds[n % len(kinds)]) for n in range(36)
+    ]
+
+
+def scripted_requests(texts: Iterable[str]) -> list[Request]:
+    """Requests of one user turn each, for an engine without a model."""
+    return [
+        Request(
+            chat_id=f"chat-{n}",
+            index=n,
+            sample=0,
+            turn=0,
+            prompt_ids=tuple(text.encode()),
+            settings=Settings(max_new_tokens=64),
+            seed=n,
+            messages=(Message("user", text),),
+        )
+        for n, text in enumerate(texts)
     ]

@@ -1,0 +1,142 @@
+"""One replica as the run knows it: its process, if it has one now, and what it did so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batchchat.chats import Completion, Request, Timings
+from batchchat.engines.facts import AnyEngineFacts, PhaseWork, ReplicaFacts, WorkDone
+from batchchat.launch.base import Handle
+from batchchat.launch.messages import Answer
+from batchchat.launch.patience import Backoff, Patience
+
+
+@dataclass
+class Member:
+    """Times are in seconds on the run's clock."""
+
+    number: int
+    place: str
+    patience: Patience
+    backoff: Backoff
+    handle: Handle | None = None
+    ready: bool = False
+    begun: float = 0.0
+    heard: float = 0.0
+    """When the last sign of work came."""
+    signs: int = -1
+    offset: float = 0.0
+    """From its clock to the run's: the least that any message took longer than its clock says."""
+    start_at: float | None = 0.0
+    """When it is to be started; None where it runs, or was given up."""
+    last_end: str = ""
+    answered: int = 0
+    restarts: int = 0
+    last_answer: float | None = None
+    lost: int = 0
+    loading_seconds: float | None = None
+    ready_seconds: float = 0.0
+    ready_since: float = 0.0
+    idle_seconds: float = 0.0
+    idle_before: float = 0.0
+    """Of its earlier processes."""
+    facts: AnyEngineFacts | None = None
+    host_peak_bytes: int | None = None
+    device_peak_bytes: int | None = None
+
+    @property
+    def given_up(self) -> bool:
+        return self.handle is None and self.start_at is None and not self.ready
+
+    def started(self, handle: Handle, now: float) -> None:
+        self.handle, self.ready, self.start_at = handle, False, None
+        self.begun = self.heard = now
+        self.signs, self.offset = -1, float("inf")
+
+    def is_ready(self, now: float) -> None:
+        self.ready, self.ready_since = True, now
+        if self.loading_seconds is None:
+            self.loading_seconds = now - self.begun
+
+    def sign(self, now: float) -> None:
+        """It did something."""
+        self.patience.heard_after(now - self.heard)
+        self.heard = now
+
+    def ended(self, reason: str, now: float) -> None:
+        """Its process is no more; when the next is started depends on how often that happened in a row."""
+        if self.handle is not None:
+            self.handle.kill()
+        if self.ready:
+            self.ready_seconds += now - self.ready_since
+        self.idle_before, self.idle_seconds = self.idle_before + self.idle_seconds, 0.0
+        self.handle, self.ready, self.last_end = None, False, reason
+        wait = self.backoff.ended()
+        self.start_at = None if wait is None else now + wait
+
+    def completion(self, request: Request, answer: Answer) -> Completion:
+        """An answer with its request, its times on the run's clock."""
+        times = answer.timings
+        return Completion(
+            request=request,
+            token_ids=answer.token_ids,
+            text=answer.text,
+            finish_reason=answer.finish_reason,
+            timings=Timings(times.queued + self.offset, times.started + self.offset, times.finished + self.offset),
+            logprobs=answer.logprobs,
+            error=answer.error,
+            usage=answer.usage,
+            message=answer.message,
+            note=answer.note,
+        )
+
+    def describe(self, now: float, last: float | None = None) -> ReplicaFacts:
+        """For the report; `last` is when the last answer of all replicas came."""
+        working = self.ready_seconds + (now - self.ready_since if self.ready else 0.0)
+        idle = self.idle_before + self.idle_seconds
+        told: dict[str, Any] = {}
+        if self.loading_seconds is not None:
+            told["loading_seconds"] = round(self.loading_seconds, 3)
+        if last is not None and self.last_answer is not None:
+            told["idle_at_end"] = round(last - self.last_answer, 3)
+        if self.given_up:
+            told["given_up"] = self.last_end
+        return ReplicaFacts(
+            place=self.place,
+            answered=self.answered,
+            busy=round(min(1.0, max(0.0, 1 - idle / working)), 4) if working else None,
+            restarts=self.restarts,
+            lost=self.lost,
+            host_peak_bytes=self.host_peak_bytes,
+            device_peak_bytes=self.device_peak_bytes,
+            **told,
+        )
+
+
+def whole_facts(members: Sequence[Member], now: float) -> AnyEngineFacts | None:
+    """What the engine of all replicas says of itself: that of one, its counts over all. None where none could say."""
+    told = [member.facts for member in members if member.facts is not None]
+    if not told:
+        return None
+    first = told[0]
+    changed: dict[str, object] = {
+        name: sum(getattr(facts, name) for facts in told) for name in _SUMS if getattr(first, name, None) is not None
+    }
+    changed |= {name: max(getattr(facts, name) for facts in told) for name in _PEAKS if hasattr(first, name)}
+    works = [facts.work for facts in told if facts.work is not None]
+    if works:
+        changed["work"] = WorkDone(**{phase: _sum([getattr(work, phase) for work in works]) for phase in _PHASES})
+    last = max((member.last_answer for member in members if member.last_answer is not None), default=None)
+    replicas = tuple(member.describe(now, last) for member in members)
+    return first.model_copy(update={**changed, "replicas": replicas})
+
+
+def _sum(phases: Sequence[PhaseWork]) -> PhaseWork:
+    return PhaseWork(**{name: sum(getattr(phase, name) for phase in phases) for name in PhaseWork.model_fields})
+
+
+_PHASES = ("prefill", "decode")
+_SUMS = ("prompt_tokens_reused", "preempted", "steps_replayed")
+_PEAKS = ("kv_peak_tokens",)

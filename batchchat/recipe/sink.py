@@ -1,0 +1,79 @@
+"""The `sink` section: where the results go, and in which form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from batchchat.plugins.tables import WRITERS
+from batchchat.recipe.open_section import OneOf, OpenSection
+from batchchat.recipe.section import MAY_CHANGE, AsTuple, Text
+
+
+class SinkSection(OpenSection):
+    """Where the results go."""
+
+    tables = (WRITERS,)
+    options_may_change = True
+
+    directory: Text = Field(
+        default="runs/{name}",
+        description="The run directory; {name} stands for the recipe's name.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    formats: Annotated[tuple[Annotated[str, OneOf(WRITERS)], ...], AsTuple, Field(min_length=1)] = Field(
+        default=("jsonl",), description="Files that the answers are exported to.", json_schema_extra=MAY_CHANGE
+    )
+    timings: bool = Field(
+        default=False,
+        description="Add seconds per turn to each output row; off, so that equal runs give equal files byte for byte.",
+        json_schema_extra=MAY_CHANGE,
+    )
+
+    shards: int | None = Field(
+        default=None,
+        ge=1,
+        description="Write the outputs in so many parts of like numbers of rows, in a folder outputs-FORMAT that "
+        "datasets.load_dataset reads as one (Parquet has the same columns in all parts; of JSON lines, columns that "
+        "are null in a whole part may keep it from that); null is one file.",
+        examples=[16],
+        json_schema_extra=MAY_CHANGE,
+    )
+    every: int | None = Field(
+        default=None,
+        ge=1,
+        description="Write a part of the outputs for every so many rows of the input, as soon as they and all before "
+        "them are done: in a folder as with shards, in order, and final while the run goes on.",
+        examples=[10000],
+        json_schema_extra=MAY_CHANGE,
+    )
+
+    @classmethod
+    def entries(cls, data: Mapping[str, Any]) -> Iterator[Any]:
+        formats = data.get("formats")
+        return iter(formats if isinstance(formats, list | tuple) else ())
+
+    @field_validator("directory")
+    @classmethod
+    def _knows_its_placeholders(cls, directory: str) -> str:
+        unknown = [text for text in re.findall(r"\{[^{}]*\}?|\}", directory) if text != "{name}"]
+        if unknown:
+            raise ValueError(f"holds {unknown[0]}, but {{name}} is the only placeholder; write runs/{{name}}")
+        return directory
+
+    @field_validator("every")
+    @classmethod
+    def _is_one_way_to_make_parts(cls, every: int | None, info: ValidationInfo) -> int | None:
+        if every is not None and info.data.get("shards") is not None:
+            raise ValueError("makes parts of so many rows, and sink.shards so many parts; leave one of them out")
+        return every
+
+    @field_validator("formats")
+    @classmethod
+    def _names_each_once(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(formats)) < len(formats):
+            raise ValueError(f"names a format twice: {', '.join(formats)}; write each once")
+        return formats

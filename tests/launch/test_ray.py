@@ -1,0 +1,71 @@
+"""Replicas on a Ray cluster of two simulated nodes; skipped where Ray is not installed (`make test-ray`)."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.jobs import ROOT, Command, outputs, read_jsonl, report_of, scripted_recipe, write_jsonl
+
+pytest.importorskip("ray", reason="Ray is not installed (pip install 'batchchat[ray]')")
+
+MISBEHAVING = "tests.support.misbehaving"
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path]))  # what nodes have installed
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    found.add_node(num_cpus=2)
+    found.add_node(num_cpus=2)
+    yield found
+    found.shutdown()
+
+
+def job(folder: Path, address: str, **scripted: Any) -> Path:
+    chats = [{"question_id": n, "turns": [f"{'x' * (n % 23)} {turn}" for turn in range(1 + n % 3)]} for n in range(120)]
+    engine = {"max_batch_rows": 4, "ray_address": address, "scripted": scripted or {"answer": "counting"}}
+    return scripted_recipe(folder / "r.yaml", write_jsonl(folder / "in.jsonl", chats), engine=engine)
+
+
+def test_the_same_outputs_and_a_node_that_is_lost(tmp_path: Path, batchchat: Command, cluster: Any) -> None:
+    recipe = job(tmp_path, cluster.address, function=f"{MISBEHAVING}:slow")
+    on_ray = ("engine.launcher=ray", "engine.replicas=3", "-q")
+    assert batchchat("run", recipe, "name=one", "-q").code == 0
+    assert batchchat("run", recipe, "name=ray", *on_ray).code == 0
+    assert outputs(recipe, "ray") == outputs(recipe, "one")
+    replicas = report_of(recipe, "ray")["engine"]["replicas"]
+    assert sum(replica["answered"] for replica in replicas) == 240
+    lost = next(iter(cluster.worker_nodes))
+    store = tmp_path / "runs/hurt/run.sqlite"
+
+    def hurt() -> None:
+        while not store.exists():
+            time.sleep(0.05)
+        time.sleep(2.0)
+        cluster.remove_node(lost, allow_graceful=False)
+
+    thread = threading.Thread(target=hurt)
+    thread.start()
+    ended = batchchat("run", recipe, "name=hurt", *on_ray)
+    thread.join()
+    assert ended.code == 0, ended.err
+    assert outputs(recipe, "hurt") == outputs(recipe, "one")
+    assert read_jsonl(tmp_path / "runs/hurt/errors.jsonl") == []
+
+
+def test_a_cluster_that_does_not_answer(tmp_path: Path, batchchat: Command) -> None:
+    recipe = job(tmp_path, "127.0.0.1:1")
+    ended = batchchat("run", recipe, "engine.launcher=ray", "engine.replicas=2")
+    assert ended.code == 5
+    assert "no Ray cluster answers at 127.0.0.1:1" in ended.err
+    assert not (tmp_path / "runs").exists()
