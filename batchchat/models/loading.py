@@ -40,7 +40,7 @@ def load_model(section: ModelSection) -> Any:
             dtype=computing_dtype(section, config) if section.gguf_file is None else section.dtype,
             max_memory=None if section.max_memory is None else dict(section.max_memory),
             quantization_config=_quantization(section, config),
-            attn_implementation=section.attn_implementation,
+            attn_implementation=_attention(section, config),
             offload_folder=section.offload_folder,
             ignore_mismatched_sizes=True,  # so that they are named below
             output_loading_info=True,
@@ -52,6 +52,13 @@ def load_model(section: ModelSection) -> Any:
         if section.adapter is not None:
             model = with_adapter(model, section)
     return model.eval()
+
+
+def _attention(section: Any, config: Any) -> str | None:
+    """What the recipe asks for, else transformers' own choice; but for soft-capped scores the plain one: up to some
+    version transformers takes torch's attention there, which leaves the cap out in silence."""
+    softcapped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
+    return section.attn_implementation or ("eager" if softcapped else None)
 
 
 def show_loading(shown: bool) -> None:

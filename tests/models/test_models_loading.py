@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import Gemma2Config, Gemma2ForCausalLM, GenerationConfig
 
 from batchchat.chats import Message
 from batchchat.errors import BatchchatError, EnvironmentFault, UsageError
@@ -41,6 +41,21 @@ def copied(folder: Path, target: Path, leave_out: tuple[str, ...] = ()) -> Path:
         if path.name not in leave_out:
             (target / path.name).write_bytes(path.read_bytes())
     return target
+
+
+def test_soft_capped_scores_are_computed_by_an_attention_that_caps(tmp_path: Path) -> None:
+    """A cap so low that a model without it gives other logits."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = Gemma2Config(**sizes, vocab_size=80, num_key_value_heads=2, head_dim=8, attn_logit_softcapping=0.01)
+    config.initializer_range = 0.5
+    Gemma2ForCausalLM(config).save_pretrained(tmp_path)
+    capped = load_model(section(tmp_path))
+    assert capped.config._attn_implementation == "eager"
+    ids = torch.arange(40)[None]
+    found = capped(ids).logits
+    for layer in capped.model.layers:
+        layer.self_attn.attn_logit_softcapping = None
+    assert (capped(ids).logits - found).abs().max() > 0.1
 
 
 def test_a_folder_loads_with_everything_it_says(folder: Path) -> None:

@@ -101,7 +101,14 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("mistral, window 50", _like("mistral", sliding_window=50, head_dim=8)),
     Architecture(
         "gemma2, window 50",
-        _like("gemma2", head_dim=8, sliding_window=50, query_pre_attn_scalar=8, attn_logit_softcapping=20.0),
+        _like(
+            "gemma2",
+            head_dim=8,
+            sliding_window=50,
+            query_pre_attn_scalar=8,
+            attn_logit_softcapping=20.0,
+            attn_implementation="eager",  # which transformers 5.17 does not choose by itself, and so loses the cap
+        ),
     ),
     Architecture(
         "gemma3, window 50",
