@@ -18,8 +18,8 @@ from scripts.gpu_check.plan import PARTS
 from scripts.gpu_check.table import document
 
 ROOT = Path(__file__).parents[1]
-SAME = {"zoo-bfloat16", "uniform-8b", "speed-1.7b", "speed-0.5b", "mt-bench"}
-"""Parts whose code another one runs, or that tests of jobs run."""
+SAME = {"zoo-bfloat16", "uniform-8b", "speed-1.7b", "speed-0.5b", "mt-bench", "beside-1.7b"}
+"""Parts whose code another one runs, or that tests of jobs and benchmarks run."""
 
 
 def python(*arguments: str | Path) -> list[str]:
