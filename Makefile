@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 
 # What leans on torch, transformers and the libraries around them.
 FLOOR_TESTS := tests/benchmarks tests/cli tests/engines tests/job tests/models tests/plugins tests/prompts tests/recipe \
-	tests/sampling tests/scoring tests/sources tests/store tests/test_package.py
+	tests/sampling tests/scoring tests/sources tests/test_package.py
 
 .PHONY: demo test lint types unit test-floors test-ray gpu test-browser screenshots docs bench tiny-chat schema setup clean
 
