@@ -39,7 +39,7 @@ types: setup
 	$(VENV)/bin/mypy
 
 unit: setup
-	$(PY) -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term:skip-covered
+	$(PY) -m pytest --numprocesses auto --dist worksteal --ignore tests/browser --cov --cov-report=term:skip-covered
 
 # The interpreter of Triton 3.6 turns arrays into numbers in a way that numpy warns of.
 test-floors: $(FLOORS)/.installed

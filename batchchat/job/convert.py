@@ -13,7 +13,7 @@ from batchchat.chats.formats.conversion import convertible, put_together, take_a
 from batchchat.chats.json_text import json_text, loose_text
 from batchchat.errors import BadRow, UsageError
 from batchchat.recipe import Recipe
-from batchchat.sources import Source
+from batchchat.sources import Source, select
 from batchchat.sources.from_recipe import open_recipe_source, read_options
 from batchchat.store.directory import replacing
 from batchchat.store.export import raw_value
@@ -69,17 +69,24 @@ class _Converter:
     def __init__(self, recipe: Recipe, source: Source, to: str, errors: IO[bytes]):
         self.result = Conversion()
         self._source = source
+        self._section = recipe.source
         self._options = read_options(recipe)
         self._named = recipe.source.format
         self._to = to
         self._errors = errors
         self._formats: dict[str, str] = {}
 
+    def _chosen(self) -> Iterator[SourceRow | RowError]:
+        wanted = self._section
+        return select(
+            self._source.rows(), limit=wanted.limit, sample=wanted.sample, shuffle=wanted.shuffle, seed=wanted.seed
+        )
+
     def rows(self) -> Iterator[dict[str, Any]]:
         self.result = Conversion()
         self._errors.seek(0)
         self._errors.truncate()
-        for item in self._source.rows():
+        for item in self._chosen():
             if isinstance(item, RowError):
                 self._refuse(item)
                 continue

@@ -7,7 +7,6 @@ a kill, a full disk or a power cut costs at most what was in flight.
 from __future__ import annotations
 
 import json
-import os
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -23,15 +22,12 @@ from batchchat.chats.json_text import encodable, loose_text
 from batchchat.credentials import without_credentials
 from batchchat.errors import BatchchatError
 from batchchat.store.damage import damaged, fault
-from batchchat.store.tables import check_tables, checksum, make_tables
+from batchchat.store.tables import checksum, open_reader, open_writer
 
 _WHOLE_ROW = -1
 
 _VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 """What differs between reasons of one kind."""
-
-_CHECKPOINT_PAGES = 8192
-"""The write-ahead file is folded in every 32 MiB: each time costs two more synchronizations."""
 
 
 LAST = 2**62
@@ -111,28 +107,10 @@ class RunStore:
         self._completed = 0
         self._fault: BatchchatError | None = None
         try:
-            self._db = self._reader() if read_only else self._writer()
+            self._db = open_reader(path) if read_only else open_writer(path)
             self.num_done = self._num_done()
         except sqlite3.Error as error:
             raise fault(error, path) from error
-
-    def _writer(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        is_new = check_tables(database, self.path)
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=FULL")
-        database.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
-        if is_new:
-            make_tables(database)
-        return database
-
-    def _reader(self) -> sqlite3.Connection:
-        # SQLite reads beside a writer by files next to the database; where none can be made, nobody writes either
-        still = "" if os.access(self.path.parent, os.W_OK) else "&immutable=1"
-        place = f"{self.path.absolute().as_uri()}?mode=ro{still}"
-        database = sqlite3.connect(place, uri=True, isolation_level=None, check_same_thread=False)
-        check_tables(database, self.path)
-        return database
 
     # --- what a run is about -------------------------------------------------------------------------------------
 
@@ -374,7 +352,8 @@ class RunStore:
 
     def _select(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[Any]:
         try:
-            yield from self._db.execute(query, values)
+            for row in self._db.execute(query, values):  # noqa: UP028 - which closes the cursor, in a closed store too
+                yield row
         except sqlite3.Error as error:
             raise fault(error, self.path) from error
 

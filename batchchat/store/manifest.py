@@ -76,7 +76,7 @@ def settle_manifest(directory: RunDirectory, store: RunStore, manifest: Mapping[
     _refuse_another_run(directory, earlier, manifest)
     text, found = _text(earlier), _text_beside(directory)
     if found != text:
-        if earlier is not manifest:
+        if earlier is not manifest and store.num_rows():
             log.warning(
                 "%s %s; it is written anew from the run store",
                 directory.manifest,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import zlib
 from collections.abc import Mapping
@@ -41,6 +42,31 @@ CREATE TABLE sessions(
   completed INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0);
 COMMIT;
 """
+
+
+_CHECKPOINT_PAGES = 8192
+"""The write-ahead file is folded in every 32 MiB: each time costs two more synchronizations."""
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """A connection that makes the file and its tables where they are not there, and syncs each commit."""
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    is_new = check_tables(db, path)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+    if is_new:
+        make_tables(db)
+    return db
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing, also beside a process that writes."""
+    # SQLite reads beside a writer by files next to the database; where none can be made, nobody writes either
+    still = "" if os.access(path.parent, os.W_OK) else "&immutable=1"
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{still}", uri=True, isolation_level=None)
+    check_tables(db, path)
+    return db
 
 
 def make_tables(db: sqlite3.Connection) -> None:

@@ -121,7 +121,7 @@ def test_engines_are_measured_in_processes_of_their_own(batchchat: Command) -> N
 def test_a_recipes_own_chats(tmp_path: Path, batchchat: Command) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": f"What is {n} + 4?"} for n in range(9)])
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(f"source: {{path: {source}}}\n", encoding="utf-8")
+    recipe.write_text(f"model: {{dtype: bfloat16}}\nsource: {{path: {source}}}\n", encoding="utf-8")
     ended = batchchat("bench", recipe, "--engines", "pipeline,continuous", "--limit", "5", "--json")
     assert ended.code == 0, ended.err
     results = json.loads(ended.out)

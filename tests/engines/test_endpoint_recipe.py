@@ -35,10 +35,10 @@ def test_addresses(url: str, chat: str) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("http://me:hunter2@localhost/v1", "user name or password"),
-        ("http://hunter2@localhost/v1", "user name or password"),
-        ("http://localhost/v1?api_key=hunter2", "key among its parameters"),
-        ("https://localhost/v1?sig=hunter2", "key among its parameters"),
+        ("http://me:hunter2@localhost/v1", "password or a key"),
+        ("http://hunter2@localhost/v1", "password or a key"),
+        ("http://localhost/v1?api_key=hunter2", "password or a key"),
+        ("https://localhost/v1?sig=hunter2", "password or a key"),
         ("localhost:8000", "no address of a server"),
         ("ftp://localhost", "no address of a server"),
         ("http://", "no address of a server"),

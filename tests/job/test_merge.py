@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +112,8 @@ def test_what_is_no_whole_is_refused_with_its_name(tmp_path: Path, batchchat: Co
     other = refused(found[0], tmp_path / "runs/other/shard-1-of-3", found[2])
     assert "generation.seed: 0 -> 1" in other
     assert str(found[0]) in other
-    (found[1] / "report.json").unlink()
+    with closing(sqlite3.connect(found[1] / "run.sqlite")) as store, store:
+        store.execute("DELETE FROM meta WHERE key = 'report'")
     assert f"the shard in {found[1]} is not finished; finish it with: batchchat run" in refused(*found)
 
 

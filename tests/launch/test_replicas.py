@@ -132,7 +132,7 @@ def test_a_row_that_ends_replicas_is_an_error_and_the_others_are_answered(tmp_pa
 
 def test_a_replica_that_hangs_counts_as_dead(tmp_path: Path) -> None:
     recipe = job(tmp_path, engine={"replicas": 2}, scripted={"function": f"{MISBEHAVING}:hangs"})
-    engine = engine_of(recipe, patience=lambda: Patience(factor=2.0, least=0.8, first=1.5))
+    engine = engine_of(recipe, patience=lambda: Patience(factor=2.0, least=2.0, first=20.0))
     requests = scripted_requests(["one", "two", "poison", *("more" for _ in range(9))])
     try:
         done = {one.request.index: one for one in engine.run(Feed(iter(requests), 32))}

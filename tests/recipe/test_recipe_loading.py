@@ -299,6 +299,8 @@ def refusal(setting: Setting, value: Any) -> tuple[Mistake, ...] | None:
     inner = data
     for piece in setting.section.split(".") if setting.section else []:
         inner = inner.setdefault(piece, {})
+    if setting.section == "engine.endpoint":
+        inner["url"] = "http://localhost/v1"  # without which nothing else is looked at
     inner[setting.name] = value
     try:
         recipe_from_mapping(data)
