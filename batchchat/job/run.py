@@ -23,6 +23,7 @@ from batchchat.job.mending import mend, write_outputs
 from batchchat.job.reading import ChatReader, expect_rows
 from batchchat.job.references import check_references
 from batchchat.job.turns import OpenChats, min_known
+from batchchat.launch.base import Launcher
 from batchchat.launch.opening import find_launcher, open_engine
 from batchchat.models import TextSide, group, load_text_side, require_in_reach, show_loading
 from batchchat.models.identity import model_identity
@@ -38,6 +39,7 @@ from batchchat.reporting.report import Report
 from batchchat.reporting.speeds import remember_speed
 from batchchat.reporting.watch import Watcher
 from batchchat.schedule import Feed
+from batchchat.sources import Source
 from batchchat.sources.from_recipe import open_recipe_source
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.export import Export
@@ -56,14 +58,24 @@ MakeEngine = Callable[[EngineContext], Engine]
 
 
 @dataclass(frozen=True)
-class _Job:
-    """The parts of a run whose chats are answered."""
+class _Parts:
+    """What a recipe names, opened and found usable before anything is written."""
 
-    recipe: Recipe
-    manifest: Mapping[str, Any]
-    reader: ChatReader
+    evaluator: Evaluator
+    source: Source
     text: TextSide
     resolver: SettingsResolver
+    launcher: Launcher | None
+    manifest: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A run whose chats are answered."""
+
+    recipe: Recipe
+    parts: _Parts
+    reader: ChatReader
     store: RunStore
     directory: RunDirectory
     exporting: Export
@@ -111,36 +123,15 @@ def run(
     with ExitStack() as stack:
         stack.enter_context(watcher)
         with meters.phase("load"):
-            evaluator = Evaluator(recipe)
-            if recipe.reads_model:
-                require_in_reach(recipe.model)
-            source = stack.enter_context(open_recipe_source(recipe))
-            inputs = source.fingerprint()
-            expect_rows(source, recipe)
-            if recipe.reads_model:  # what else can be wrong was said before a large library is read
-                show_loading(not quiet and sys.stderr.isatty())
-            text = load_text_side(recipe)
-            resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
-            launcher = find_launcher(recipe)
-            if launcher is not None:
-                stack.callback(launcher.close)
-            manifest = make_manifest(recipe, inputs, _model_facts(recipe, text), command)
-            make_engine = engine or partial(open_engine, launcher=launcher)
+            parts = _read_parts(recipe, command, quiet, stack)
             is_new = restart or not directory.database.exists()
             if is_new:
-                check_references(evaluator, source, recipe)
+                check_references(parts.evaluator, parts.source, recipe)
         with meters.phase("store"):
-            if restart:
-                directory.set_aside()
-            directory.lock()
-            stack.callback(directory.release)
-            store = open_store(directory)
-            stack.callback(store.close)
-            stack.enter_context(log_to(directory.log))
-            settle_manifest(directory, store, manifest)
-            directory.write(directory.recipe, recipe.dump_yaml())
+            store = _begin(directory, recipe, parts.manifest, restart, stack)
             if retry_failed:
                 _reopen_failed(store)
+        source, launcher = parts.source, parts.launcher
         reader = ChatReader(source, recipe, store, lambda chat: row_samples(recipe.generation, chat.settings))
         exporting = Export(store, directory, recipe, reader.chat, reader.options, source.types)
         report = finished_report(store, recipe)
@@ -152,21 +143,63 @@ def run(
                 return RunResult.of(report, directory, recipe)
         else:
             if not is_new:
-                check_references(evaluator, source, recipe)
-            store.begin_session(manifest["started"])
+                check_references(parts.evaluator, source, recipe)
+            store.begin_session(parts.manifest["started"])
             progress = ProgressDisplay(recipe.name, _expected(source.count(), recipe), quiet, on_progress)
-            num_replicas = 1 if launcher is None else len(launcher.places)
-            report = _answer_all(
-                _Job(
-                    recipe, manifest, reader, text, resolver, store, directory, exporting, meters, watcher, progress,
-                    make_engine, num_replicas,
-                )
-            )  # fmt: skip
+            job = _Job(
+                recipe,
+                parts,
+                reader,
+                store,
+                directory,
+                exporting,
+                meters,
+                watcher,
+                progress,
+                engine or partial(open_engine, launcher=launcher),
+                1 if launcher is None else len(launcher.places),
+            )
+            report = _answer_all(job)
         if recipe.source.shard is None:  # scores are of the whole: `merging`
             judge = partial(run, quiet=quiet, on_progress=on_progress)
-            report = evaluate_run(evaluator, recipe, store, directory, report, meters, judge)
+            report = evaluate_run(parts.evaluator, recipe, store, directory, report, meters, judge)
         store.set_meta("seen", seen)
     return RunResult.of(report, directory, recipe)
+
+
+def _read_parts(recipe: Recipe, command: Sequence[str], quiet: bool, stack: ExitStack) -> _Parts:
+    """Everything that can be wrong with recipe, input and model is said here."""
+    evaluator = Evaluator(recipe)
+    if recipe.reads_model:
+        require_in_reach(recipe.model)
+    source = stack.enter_context(open_recipe_source(recipe))
+    inputs = source.fingerprint()
+    expect_rows(source, recipe)
+    if recipe.reads_model:  # what else can be wrong was said before a large library is read
+        show_loading(not quiet and sys.stderr.isatty())
+    text = load_text_side(recipe)
+    resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
+    launcher = find_launcher(recipe)
+    if launcher is not None:
+        stack.callback(launcher.close)
+    manifest = make_manifest(recipe, inputs, _model_facts(recipe, text), command)
+    return _Parts(evaluator, source, text, resolver, launcher, manifest)
+
+
+def _begin(
+    directory: RunDirectory, recipe: Recipe, manifest: Mapping[str, Any], restart: bool, stack: ExitStack
+) -> RunStore:
+    """The store of the run, in a directory that is locked until `stack` closes."""
+    if restart:
+        directory.set_aside()
+    directory.lock()
+    stack.callback(directory.release)
+    store = open_store(directory)
+    stack.callback(store.close)
+    stack.enter_context(log_to(directory.log))
+    settle_manifest(directory, store, manifest)
+    directory.write(directory.recipe, recipe.dump_yaml())
+    return store
 
 
 def _reopen_failed(store: RunStore) -> None:
@@ -189,9 +222,9 @@ def _answer_all(job: _Job) -> Report:
             store.set_meta("dtype", engine_facts.dtype)
     store.commit(job.meters.elapsed)
     files = result_files(directory, recipe)
-    settings = job.resolver.resolve({})
+    settings = job.parts.resolver.resolve({})
     report = build_report(
-        recipe, job.manifest, store, job.meters, job.watcher, engine_facts, directory, files, settings
+        recipe, job.parts.manifest, store, job.meters, job.watcher, engine_facts, directory, files, settings
     )
     keep_report(report, store, directory)
     store.commit()
@@ -237,7 +270,7 @@ def _expected(rows: int | None, recipe: Recipe) -> int | None:
 def _generate(job: _Job) -> AnyEngineFacts:
     """Answer what is open. The model is loaded only where something is."""
     recipe, store, meters = job.recipe, job.store, job.meters
-    open_chats = OpenChats(recipe, store, job.text.codec, job.resolver, meters)
+    open_chats = OpenChats(recipe, store, job.parts.text.codec, job.parts.resolver, meters)
     requests = _requests(job.reader, open_chats, meters)
     first = next(requests, None)
     if recipe.model.parallel != "none":
@@ -247,7 +280,7 @@ def _generate(job: _Job) -> AnyEngineFacts:
         return EngineFacts(engine=recipe.engine.kind, note="nothing was left to generate, so no model was loaded")
     with meters.phase("load"):
         kept = Kept(store, "engine")
-        engine = job.make_engine(EngineContext(recipe, job.text.codec, meters, budget=_budget(store), kept=kept))
+        engine = job.make_engine(EngineContext(recipe, job.parts.text.codec, meters, budget=_budget(store), kept=kept))
     look_ahead = recipe.engine.look_ahead or _BATCHES_AHEAD * recipe.engine.max_batch_rows
     if job.num_replicas > 1:
         look_ahead = max(look_ahead, min(_MOST_AHEAD, look_ahead * job.num_replicas))
