@@ -64,7 +64,10 @@ def batch_recipe(files: BatchFiles, model: str | None, endpoint: str | None, ove
     }
     if endpoint is not None:
         values["engine"] = {"kind": "endpoint", "endpoint": {"url": endpoint}}
-    return recipe_from_mapping(values, overrides)
+    recipe = recipe_from_mapping(values, overrides)
+    if recipe.sink.shards is not None or recipe.sink.every is not None or recipe.source.shard is not None:
+        raise UsageError("the results of a batch file are one file; leave sink.shards, sink.every and source.shard out")
+    return recipe
 
 
 def run_batch(
