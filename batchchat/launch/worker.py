@@ -184,13 +184,22 @@ class _PulledFeed(Feed):
         self.idle_seconds = 0.0
         """How long the engine waited for requests."""
 
+    def take(self, count: int) -> list[Request]:
+        self._report()
+        return self._started(super().take(count))
+
     def choose(self, pick: Pick) -> list[Request]:
+        self._report()
+        return self._started(super().choose(pick))
+
+    def _report(self) -> None:
         self._reports.signs += 1
         self._reports.flush()
-        chosen = super().choose(pick)
-        if chosen:
-            self._reports.send(Started(tuple(request.key for request in chosen)))
-        return chosen
+
+    def _started(self, requests: list[Request]) -> list[Request]:
+        if requests:
+            self._reports.send(Started(tuple(request.key for request in requests)))
+        return requests
 
     def wait(self, seconds: float) -> None:
         began = time.perf_counter()

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def cluster(tmp_path: Path) -> dict[str, str]:
     """Variables of a task of an array job, and the programs that it calls: `scontrol` notes what it is told."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    program(folder, "batchchat", f'exec "{shutil.which("python3")}" -m batchchat "$@"')
+    program(folder, "batchchat", f'exec "{sys.executable}" -m batchchat "$@"')
     program(folder, "scontrol", f'echo "$@" >> "{tmp_path}/scontrol"')
     own = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
     return {**os.environ, **own, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
