@@ -1,0 +1,1 @@
+"""Programs for those who build this, run from its folder."""
