@@ -83,6 +83,8 @@ class EngineConfig:
     """Rows in a padded batch, or in flight."""
     max_tokens: int = 16384
     """Padded token places in a batch, or keys and values in flight, in tokens."""
+    chunk: int = 256
+    """Tokens of prompts that a step in flight computes at most."""
     batch_invariant: bool = False
     """A request's tokens are bit for bit the same alone or in a crowd (`engine.reproducible: strict`)."""
     products_are_invariant: bool = False

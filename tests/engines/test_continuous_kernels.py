@@ -24,6 +24,7 @@ from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 
 from batchchat.chats import Request
 from batchchat.engines import cpu
+from batchchat.engines.base import EngineConfig
 from batchchat.engines.continuous.admission.batch_invariance import rows_are_independent
 from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.passes import pass_sizes
@@ -266,7 +267,7 @@ def test_passes_of_any_size_give_the_same_bits(dtype: torch.dtype) -> None:
     """Strict mode without fixed shapes: alone, together, and in another order."""
     model = copy.deepcopy(llama(layers=2)).to(dtype)
     prepare(model)
-    assert rows_are_independent(model, pass_sizes(9))
+    assert rows_are_independent(model, pass_sizes(EngineConfig(max_rows=9)))
     strict: dict[str, Any] = {"batch_invariant": True, "products_are_invariant": True}
     requests = [
         request(n, tuple(range(5 + n, 45 + 9 * n)), max_new_tokens=10, temperature=float(n % 2), logprobs=1)
@@ -314,9 +315,9 @@ def test_products_that_depend_on_the_number_of_rows_are_found_out(monkeypatch: p
     model = copy.deepcopy(llama(layers=1)).to(torch.bfloat16)
     prepare(model)
     monkeypatch.setattr(invariance, "product_of", uneven)
-    assert not rows_are_independent(model, pass_sizes(9))
+    assert not rows_are_independent(model, pass_sizes(EngineConfig(max_rows=9)))
 
 
 def test_a_model_that_is_not_packed_keeps_its_shapes() -> None:
-    assert not rows_are_independent(copy.deepcopy(llama(layers=1)), pass_sizes(4))
+    assert not rows_are_independent(copy.deepcopy(llama(layers=1)), pass_sizes(EngineConfig(max_rows=4)))
     assert compiled(), "the tests need the extra of the name cpu"

@@ -16,7 +16,13 @@ from batchchat.engines.continuous.admission.self_check import self_check
 from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.continuous.graphs import CudaGraphs
 from batchchat.engines.continuous.paged.sizing import page_tokens, try_largest, try_recording
-from batchchat.engines.continuous.passes import decode_sizes, fixed_sizes, pass_sizes
+from batchchat.engines.continuous.passes import (
+    WIDE_CHUNK,
+    WIDE_INVARIANT_CHUNK,
+    decode_sizes,
+    fixed_sizes,
+    pass_sizes,
+)
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
 from batchchat.engines.loading import load
 from batchchat.errors import UsageError
@@ -93,11 +99,12 @@ def _build(
 def _strict(model: Any, config: EngineConfig) -> EngineConfig | None:
     """What passes a trial allows in strict mode: of any size, of fixed sizes that are shared, or on a CPU, where each
     prompt has one for itself, of fixed size. None where nothing is known to give the same bits."""
-    if rows_are_independent(model, pass_sizes(config.max_rows)):
+    if rows_are_independent(model, pass_sizes(config)):
         return replace(config, products_are_invariant=True)
     if _device(model).type == "cpu":
         return config
-    return replace(config, shared_passes=True) if passes_can_be_shared(model, *fixed_sizes(config.max_rows)) else None
+    shared = replace(config, shared_passes=True)
+    return shared if passes_can_be_shared(model, *fixed_sizes(shared)) else None
 
 
 def prepare(model: Any) -> Callable[[], None]:
@@ -108,21 +115,24 @@ def prepare(model: Any) -> Callable[[], None]:
 
 def _config(model: Any, context: EngineContext) -> EngineConfig:
     section, draft, device = context.recipe.engine, context.recipe.model.draft, _device(model)
-    measured = section.max_batch_tokens is None and device.type != "cpu"
+    strict, narrow = section.reproducible == "strict", device.type == "cpu"
+    measured = section.max_batch_tokens is None and not narrow
+    wide = WIDE_INVARIANT_CHUNK if strict else WIDE_CHUNK
     return EngineConfig(
         max_rows=section.max_batch_rows,
         max_tokens=0 if measured else section.batch_tokens,
-        batch_invariant=section.reproducible == "strict",
+        chunk=EngineConfig.chunk if narrow else wide,
+        batch_invariant=strict,
         always_draft=draft is not None and draft.force,
         record_graphs=section.cuda_graphs and _is_on_one_gpu(model),
-        overlap=device.type != "cpu",
+        overlap=not narrow,
     )
 
 
 def _page_tokens(model: Any, config: EngineConfig) -> int:
     """Tokens whose keys and values an accelerator holds beside the weights, a pass of the largest size, and recordings
     of steps."""
-    trial = try_largest(model, max(pass_sizes(config.max_rows)), config.max_rows)
+    trial = try_largest(model, max(pass_sizes(config)), config.max_rows)
     if config.record_graphs:
         recorded = try_recording(model, decode_sizes(config), CudaGraphs(_device(model)), config.batch_invariant)
         trial = trial._replace(recorded_bytes=recorded)

@@ -15,7 +15,7 @@ from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.caches import make_cache
 from batchchat.engines.continuous.graphs import Record
 from batchchat.engines.continuous.model_runner import ModelRunner
-from batchchat.engines.continuous.passes import CHUNK, INVARIANT_CHUNK, Part, decode_sizes, parts
+from batchchat.engines.continuous.passes import INVARIANT_CHUNK, Part, decode_sizes, parts
 from batchchat.engines.continuous.pools import bucket
 from batchchat.engines.continuous.scheduler import Scheduler
 from batchchat.engines.continuous.sequence import SequenceState
@@ -90,7 +90,7 @@ class ContinuousEngine:
         self._read_at = 0.0
         """When the last step's tokens were known."""
         self._runner = ModelRunner(model, self._cache)
-        self._scheduler = Scheduler(self._cache, config.max_rows, CHUNK, self._batch_invariant)
+        self._scheduler = Scheduler(self._cache, config.max_rows, config.chunk, self._batch_invariant)
         self._work = Work()
         self._codec = codec
         self._meter = meter

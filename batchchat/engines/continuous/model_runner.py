@@ -15,7 +15,6 @@ from batchchat.engines.continuous.acceleration import acceleration
 from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.base import KVStore, PackedPass
 from batchchat.engines.continuous.graphs import Record, Recordings
-from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.paged.batch import PagedPass
 
 _NAME = "batchchat_slots"
@@ -29,7 +28,15 @@ class UnsupportedModelError(Exception):
 
 
 class Lowered(Protocol):
-    """What computes a pass (`batch.Pass`) over slots (`KVCache`) in place of a model's modules."""
+    """What computes a pass in place of a model's modules, over one kind of cache."""
+
+    def serves(self, cache: Any) -> bool:
+        """Whether it computes over this cache."""
+        ...
+
+    def weights(self) -> Iterator[torch.Tensor]:
+        """Those of its products `[outputs, width]`, as far as they are torch's own."""
+        ...
 
     def forward(self, work: Any, cache: Any) -> torch.Tensor:
         """The last hidden states of a pass `[size, hidden]`, normed; valid until the next pass."""
@@ -37,7 +44,7 @@ class Lowered(Protocol):
 
 
 PROGRAMS: WeakKeyDictionary[torch.nn.Module, Lowered] = WeakKeyDictionary()
-"""Of the models that have one: see `engines.cpu.lowering`."""
+"""Of the models that have one: see `engines.cpu.lowering` and `engines.cuda.lowering`."""
 
 
 class PassCache(Cache):
@@ -69,8 +76,8 @@ class ModelRunner:
         self._current: PackedPass | None = None
         self._pass_cache = PassCache()
         self._configs = _configs(model)
-        slots = isinstance(cache, KVCache) and not by_modules
-        self._program: Lowered | None = PROGRAMS.get(model) if slots else None
+        program = None if by_modules else PROGRAMS.get(model)
+        self._program: Lowered | None = program if program is not None and program.serves(cache) else None
         self.recordings: Recordings | None = None
 
     @property
@@ -100,7 +107,7 @@ class ModelRunner:
 
     @property
     def computed_by(self) -> str:
-        """`program`, `kernels` or `torch`: see `engines.cpu`."""
+        """`program`, `kernels` or `torch`: see `engines.cpu` and `engines.cuda`."""
         if self._program is not None:
             return "program"
         return "kernels" if self._faster is not None and self._faster.has_kernels() else "torch"

@@ -9,12 +9,16 @@ from batchchat.engines.base import EngineConfig
 from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.paged.batch import row_bucket
 
-CHUNK = 256
-"""Tokens of prompts that a step computes at most."""
+WIDE_CHUNK, WIDE_INVARIANT_CHUNK = 8192, 512
+"""`EngineConfig.chunk` of accelerators, whose matrix units are busy only with many tokens; in strict mode passes are
+filled up to it."""
 INVARIANT_CHUNK = 64
 """In strict mode prompts are computed in chunks that begin at multiples of so many tokens."""
 _APART_ROWS = 16
 """Rows of a strict pass where prompts are computed each for itself."""
+_LEAST_ROWS = 32
+"""Rows of a strict pass that all who write share: few cost an accelerator as much, and are summed up in ways of their
+own."""
 
 
 class Part(NamedTuple):
@@ -36,11 +40,11 @@ def parts(spans: Sequence[Span[Any]], config: EngineConfig) -> Iterator[Part]:
         return
     writing = [span for span in everything if span.sequence.is_writing]
     reading = [span for span in everything if not span.sequence.is_writing]
-    rows = row_bucket(config.max_rows) if config.shared_passes else _APART_ROWS
+    rows = _fixed_rows(config)
     for first in range(0, len(writing), rows):
         yield Part(writing[first : first + rows], rows, rows)
     if config.shared_passes and reading:
-        yield Part(reading, CHUNK, rows)
+        yield Part(reading, config.chunk, rows)
     elif not config.shared_passes:
         for span in reading:
             yield Part([span], INVARIANT_CHUNK, int(span.sampled))
@@ -52,19 +56,24 @@ def round_up(count: int) -> int:
     return -(-count // step) * step
 
 
-def pass_sizes(max_rows: int) -> set[int]:
-    """The numbers of places and of logits that strict passes may have with up to `max_rows` requests in flight."""
-    return {size(count) for count in range(2, max_rows + CHUNK + 1) for size in (round_up, row_bucket)}
+def pass_sizes(config: EngineConfig) -> set[int]:
+    """The numbers of places and of logits that passes of any size may have."""
+    return {size(count) for count in range(2, config.max_rows + config.chunk + 1) for size in (round_up, row_bucket)}
 
 
-def fixed_sizes(max_rows: int) -> tuple[int, int]:
-    """Those of strict passes of fixed size that are shared: of rows that write, and of prompts."""
-    return row_bucket(max_rows), CHUNK
+def fixed_sizes(config: EngineConfig) -> tuple[int, int]:
+    """The places of strict passes of fixed size that are shared: of rows that write, and of prompts."""
+    return _fixed_rows(config), config.chunk
 
 
 def decode_sizes(config: EngineConfig) -> list[int]:
     """The numbers of rows that passes which only decode have over pages."""
     if config.batch_invariant and not config.products_are_invariant:
-        return [row_bucket(config.max_rows) if config.shared_passes else _APART_ROWS]
+        return [_fixed_rows(config)]
     least = 2 if config.batch_invariant else 1
     return sorted({row_bucket(rows) for rows in range(least, max(least, config.max_rows) + 1)})
+
+
+def _fixed_rows(config: EngineConfig) -> int:
+    """Of a strict pass of fixed size."""
+    return row_bucket(max(_LEAST_ROWS, config.max_rows)) if config.shared_passes else _APART_ROWS

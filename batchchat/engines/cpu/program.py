@@ -44,8 +44,13 @@ class Program:
         self._based_on: list[tuple[Pool, int]] = []
         self._rotations = [torch.empty(0, decoder.heads.key_dim, dtype=self._dtype) for _ in range(2)]
 
+    def serves(self, cache: object) -> bool:
+        return isinstance(cache, KVCache)
+
+    def weights(self) -> Iterator[torch.Tensor]:
+        return iter(())  # packed
+
     def forward(self, work: Pass, cache: KVCache) -> torch.Tensor:
-        """The last hidden states of a pass `[size, hidden]`, normed; valid until the next pass."""
         layout = self._layout(work.size)
         buffer = self._buffers
         buffer["hidden"][: work.size] = self._decoder.embed(work.input_ids)[0]

@@ -27,6 +27,15 @@ class LayerKind:
     sinks: bool = False
 
 
+class HeadNorms(NamedTuple):
+    """Root-mean-square norms of a head's queries and keys, by weights `[key_dim]`, in a form of `layers.FORMS`."""
+
+    query: torch.Tensor
+    key: torch.Tensor
+    epsilon: float
+    form: int
+
+
 class LayerAttention(PagedAttention, Protocol):
     """Attention over pages that serves some kinds of layers, and turns queries and keys on the way."""
 
@@ -44,11 +53,13 @@ class LayerAttention(PagedAttention, Protocol):
         values: torch.Tensor,
         slots: torch.Tensor,
         interleaved: bool = False,
+        norms: HeadNorms | None = None,
     ) -> torch.Tensor:
         """What `write` does with keys turned by their positions; returns the queries `[tokens, heads, key_dim]` turned.
 
         `cosines` and `sines` `[tokens, rotary_dim // 2]`: the first `rotary_dim` numbers of a head are turned, number
-        `i` with number `i + rotary_dim // 2`, or with `interleaved` `2 * i` with `2 * i + 1`.
+        `i` with number `i + rotary_dim // 2`, or with `interleaved` `2 * i` with `2 * i + 1`. Both are normed first
+        where there are `norms`.
         """
 
 

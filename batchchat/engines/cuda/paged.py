@@ -14,7 +14,7 @@ import torch
 from batchchat.engines.cuda.kernels import why_not
 
 if TYPE_CHECKING:
-    from batchchat.engines.cuda.backend import LayerKind
+    from batchchat.engines.cuda.backend import HeadNorms, LayerKind
 
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 """Tokens per block that the kernels read."""
@@ -29,6 +29,7 @@ _MOST_SPLITS, _LEAST = 32, 128
 _PROGRAMS = 1024
 """Programs that keep a large device busy, and even out rows of different lengths."""
 _LOG2E = 1.4426950408889634
+_NO_NORM = -1
 
 
 class Tiles(NamedTuple):
@@ -56,7 +57,7 @@ def unsupported(kind: LayerKind) -> str | None:
 def write(
     key: torch.Tensor, value: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor
 ) -> None:
-    _write(None, key, value, None, None, keys, values, slots, False)
+    _write(None, key, value, None, None, keys, values, slots, False, None)
 
 
 def rotate_and_write(
@@ -69,10 +70,11 @@ def rotate_and_write(
     values: torch.Tensor,
     slots: torch.Tensor,
     interleaved: bool = False,
+    norms: HeadNorms | None = None,
 ) -> torch.Tensor:
     query = _dense(query)
     out = query.new_empty(query.shape)
-    _write((query, out), key, value, cosines, sines, keys, values, slots, interleaved)
+    _write((query, out), key, value, cosines, sines, keys, values, slots, interleaved, norms)
     return out
 
 
@@ -269,6 +271,7 @@ def _write(
     values: torch.Tensor,
     slots: torch.Tensor,
     interleaved: bool,
+    norms: HeadNorms | None,
 ) -> None:
     from batchchat.engines.cuda.kernels import write as kernels
 
@@ -282,6 +285,7 @@ def _write(
     if half and sines.stride() != angles:
         sines = torch.empty_strided(cosines.shape, angles, dtype=sines.dtype, device=sines.device).copy_(sines)
     heads, kv_heads = query.shape[1], key.shape[1]
+    query_weight, key_weight, epsilon, form = norms or (slots, slots, 0.0, _NO_NORM)
     with _on(key):
         kernels.write[len(key), 3 if queries else 2](
             out,
@@ -290,6 +294,8 @@ def _write(
             value,
             cosines,
             sines,
+            query_weight,
+            key_weight,
             keys,
             values,
             slots,
@@ -301,6 +307,8 @@ def _write(
             *values.stride()[:3],
             heads,
             kv_heads,
+            epsilon,
+            NORM=form,
             DIM=keys.shape[3],
             VALUE_DIM=values.shape[3],
             HALF=half,

@@ -31,15 +31,20 @@ def differing(one: Answers, other: Answers) -> int:
     )
 
 
-@torch.inference_mode()
 def worst_gap(model: Any, completions: Sequence[Completion]) -> float:
-    """How far below the largest logit of the plain forward a greedy token's logit lies at most, in standard deviations
-    of the logits: 0 where every token is the one that the plain forward would choose."""
-    worst = 0.0
+    """The largest of the gaps, 0 where there are none."""
+    return max(gaps(model, completions), default=0.0)
+
+
+@torch.inference_mode()
+def gaps(model: Any, completions: Sequence[Completion]) -> list[float]:
+    """How far below the largest logit of the plain forward each greedy token's logit lies, in standard deviations of
+    the logits: 0 where it is the token that the plain forward would choose."""
+    found: list[float] = []
     for done in completions:
         prompt = len(done.request.prompt_ids)
         ids = torch.tensor([[*done.request.prompt_ids, *done.token_ids]], device=model.device)
         logits = model(input_ids=ids, use_cache=False).logits[0, prompt - 1 : -1].float()
         own = logits.gather(1, ids[0, prompt:, None])[:, 0]
-        worst = max(worst, float(((logits.max(-1).values - own) / logits.std(-1)).max()))
-    return worst
+        found += ((logits.max(-1).values - own) / logits.std(-1)).tolist()
+    return found

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ from tests.support.pages import Rows, plain, rows_of
 
 _CLOSE = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 _SCALING = 0.1
+_COMPILERS = 6
+"""Cases at a time."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,21 @@ def run(bench: Bench) -> Iterator[Finding]:
     device = torch.device(bench.device)
     missing = why_not(device)
     yield tried("Triton", missing is None, {}, missing or "")
+    asked: list[Callable[[], Finding]] = []
     for dtype in (torch.bfloat16, torch.float32, torch.float16) if bench.on_gpu else (torch.float32,):
+        if missing is None:
+            asked.append(partial(_between, dtype, bench))
         for case in bench.pick(_CASES, _CASES[1:3]):
             kind = LayerKind(case.heads, case.kv_heads, *case.dims, case.block_size, dtype, device)
-            asked = replace(kind, softcap=case.softcap is not None, sinks=case.sinks)
-            for candidate in candidates(asked):
-                if candidate.why_not is None:
-                    yield _attention(candidate, case, dtype, bench)
-        if missing is None:
-            yield from _between(dtype, bench)
+            kind = replace(kind, softcap=case.softcap is not None, sinks=case.sinks)
+            asked += [
+                partial(_attention, candidate, case, dtype, bench)
+                for candidate in candidates(kind)
+                if candidate.why_not is None
+            ]
+    with ThreadPoolExecutor(_COMPILERS if bench.on_gpu else 1) as pool:  # most of the time goes to compiling
+        for done in as_completed([pool.submit(one) for one in asked]):
+            yield done.result()
 
 
 def _attention(candidate: Candidate, case: _Case, dtype: torch.dtype, bench: Bench) -> Finding:
@@ -101,7 +111,7 @@ def _prefill(candidate: Candidate, case: _Case, rows: Rows, bench: Bench) -> flo
     return _largest(found, torch.cat([*wanted, torch.zeros(3, *wanted[0].shape[1:], dtype=torch.float64)]))
 
 
-def _between(dtype: torch.dtype, bench: Bench) -> Iterator[Finding]:
+def _between(dtype: torch.dtype, bench: Bench) -> Finding:
     """Norms and gates, which lie between attentions."""
     size = bench.pick(4096, 300)
     random = torch.Generator().manual_seed(5)
@@ -118,7 +128,7 @@ def _between(dtype: torch.dtype, bench: Bench) -> Iterator[Finding]:
         "gate": _largest(gated, torch.nn.functional.silu(x.double()) * residual.double()),
     }
     name = f"norms and gates, {str(dtype).removeprefix('torch.')}"
-    yield tried(name, max(errors.values()) <= 4 * _CLOSE[dtype], errors)
+    return tried(name, max(errors.values()) <= 4 * _CLOSE[dtype], errors)
 
 
 def _queries(count: int, case: _Case, rows: Rows) -> torch.Tensor:

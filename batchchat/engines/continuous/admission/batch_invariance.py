@@ -15,7 +15,7 @@ from batchchat.engines.continuous.acceleration import acceleration
 from batchchat.engines.continuous.admission import probe
 from batchchat.engines.continuous.admission.cancelling import cancelling, same_at_any_place, same_at_any_size
 from batchchat.engines.continuous.caches import make_cache
-from batchchat.engines.continuous.model_runner import ModelRunner
+from batchchat.engines.continuous.model_runner import PROGRAMS, ModelRunner
 
 _CROWD = ((40, 1, 1), (7, 5, 1), (64, 30, 1), (1, 1, 1))
 """How many tokens of each of four prompts the passes of the trial take."""
@@ -54,7 +54,11 @@ def passes_can_be_shared(model: Any, rows: int, places: int) -> bool:
 @torch.inference_mode()
 def _products(model: Any, most: int) -> Iterator[tuple[partial[torch.Tensor], torch.Tensor]]:
     """A linear layer of each shape that occurs, and `most` rows for it."""
-    plain = (module.weight for module in model.modules() if type(module) is nn.Linear)
+    program = PROGRAMS.get(model)
+    if program is None:
+        plain = [module.weight for module in model.modules() if type(module) is nn.Linear]
+    else:
+        plain = [*program.weights(), model.get_output_embeddings().weight]
     for (outputs, width), dtype, device in dict.fromkeys((tuple(w.shape), w.dtype, w.device) for w in plain):
         weight, rows = cancelling(width, outputs, most, dtype, device)
         yield partial(functional.linear, weight=weight), rows

@@ -13,6 +13,7 @@ from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.paged.backends import Backend, choose
 from batchchat.engines.continuous.paged.batch import PagedPass, blank, lay_out
 from batchchat.engines.continuous.paged.block_table import BlockTables
+from batchchat.engines.continuous.paged.contract import PagedAttention
 from batchchat.engines.continuous.paged.pages import Pages
 from batchchat.engines.continuous.prefix_index import BLOCK_SIZE
 from batchchat.engines.facts import AttentionFacts
@@ -69,13 +70,26 @@ class PagedCache(BlockTables):
         spec: AttentionSpec,
         faster: Acceleration | None = None,
     ) -> torch.Tensor:
-        self.pages.learn(layer, key, value)
-        keys, values = self.pages.keys[layer], self.pages.values[layer]
+        new_keys, new_values = key[0].transpose(0, 1), value[0].transpose(0, 1)
         queries = query[0].transpose(0, 1)
-        if layer not in self.backends:
-            self.backends[layer] = choose(queries, keys, values, spec)
-        attention = self.backends[layer].attention
-        attention.write(key[0].transpose(0, 1), value[0].transpose(0, 1), keys, values, work.slots)
+        attention, keys, values = self.layer(layer, queries, new_keys, new_values, spec)
+        attention.write(new_keys, new_values, keys, values, work.slots)
+        return self.read(work, layer, queries, spec)[None]
+
+    def layer(
+        self, number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spec: AttentionSpec
+    ) -> tuple[PagedAttention, torch.Tensor, torch.Tensor]:
+        """Who attends in a layer with such queries, keys and values `[tokens, heads, dim]`, and its pages."""
+        self.pages.learn(number, key, value)
+        keys, values = self.pages.keys[number], self.pages.values[number]
+        if number not in self.backends:
+            self.backends[number] = choose(query, keys, values, spec)
+        return self.backends[number].attention, keys, values
+
+    def read(self, work: PagedPass, number: int, queries: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
+        """Attention of a pass's queries `[size, heads, dim]` over the pages of a layer, into which its keys and values
+        are written: `[size, heads, value_dim]`."""
+        attention, keys, values = self.backends[number].attention, self.pages.keys[number], self.pages.values[number]
         rows = work.num_decoding
         scaling, bends, invariant = spec.scaling, spec[1:], work.batch_invariant
         out = []
@@ -88,4 +102,4 @@ class PagedCache(BlockTables):
             seen = work.tables[rows:], work.lengths[rows:]
             part, starts = queries[rows:], work.starts
             out.append(attention.prefill(part, keys, values, *seen, starts, scaling, *bends, batch_invariant=invariant))
-        return (out[0] if len(out) == 1 else torch.cat(out))[None]
+        return out[0] if len(out) == 1 else torch.cat(out)

@@ -19,10 +19,10 @@ class Pages:
         self.values: dict[int, torch.Tensor] = {}
 
     def learn(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Make room for a layer with such keys and values `[1, heads, tokens, dim]`."""
+        """Make room for a layer with such keys and values `[tokens, heads, dim]`."""
         if layer not in self.values:
             self.keys[layer], self.values[layer] = (
-                new_pages(self.num_blocks, BLOCK_SIZE, new.shape[1], new.shape[3], new.dtype, new.device)
+                new_pages(self.num_blocks, BLOCK_SIZE, new.shape[1], new.shape[2], new.dtype, new.device)
                 for new in (key, value)
             )
 

@@ -59,22 +59,33 @@ def try_largest(
 ) -> Trial:
     """Compute a pass of `places` tokens with `rows` logits, and choose a token from each. Raises EnvironmentFault where
     not even that fits."""
-    (tokens,) = probe.prompts(model.config.get_text_config().vocab_size, [places])
-    cache = PagedCache(budget=places + BLOCK_SIZE)
+    cache, spans = _filled(model, places)
     runner = ModelRunner(model, cache)
-    table = cache.place(tokens, places)
-    assert table is not None
     vocab_size = int(model.get_output_embeddings().weight.shape[0])
 
     def run() -> None:
-        span = Span(probe.ProbePrompt(tokens, table), 0, places, True)
-        logits = runner.forward(cache.lay_out([span], runner.device, num_logits=rows))
+        logits = runner.forward(cache.lay_out(spans, runner.device, num_logits=rows))
         SamplerRows.from_requests([_SAMPLED] * rows, vocab_size, runner.device).choose(logits.expand(rows, -1))
 
     with _fits(runner.device):
         most = peak(runner.device, run)
     pages = cache.pages
     return Trial(max(0, most - pages.num_blocks * pages.bytes_per_block), pages.bytes_per_block)
+
+
+def _filled(model: Any, places: int) -> tuple[PagedCache, list[Span[probe.ProbePrompt]]]:
+    """A cache with room for prompts of `places` tokens together, each no longer than the model has positions for; the
+    last one's last token gets logits."""
+    config = model.config.get_text_config()
+    longest = min(places, getattr(config, "max_position_embeddings", None) or places)
+    counts = [min(longest, places - begun) for begun in range(0, places, longest)]
+    cache = PagedCache(budget=places + len(counts) * BLOCK_SIZE)
+    spans = []
+    for number, tokens in enumerate(probe.prompts(config.vocab_size, counts), start=1):
+        table = cache.place(tokens, len(tokens))
+        assert table is not None
+        spans.append(Span(probe.ProbePrompt(tokens, table), 0, len(tokens), number == len(counts)))
+    return cache, spans
 
 
 def try_recording(

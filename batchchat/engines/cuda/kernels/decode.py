@@ -25,7 +25,10 @@ def share_of(length, count, splits, window, LEAST: tl.constexpr, BLOCK_N: tl.con
     return first, tl.maximum(share, LEAST)
 
 
-@triton.jit(do_not_specialize=["count", "splits", "window"])
+@triton.jit(
+    do_not_specialize=["count", "splits", "window", "table_row"],
+    do_not_specialize_on_alignment=["tables", "lengths"],
+)
 def decode(
     out,
     parts,
@@ -133,7 +136,7 @@ def decode(
         tl.store(out_rows[:, None] + value_dims[None, :], result.to(out.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["count", "window"])
+@triton.jit(do_not_specialize=["count", "window"], do_not_specialize_on_alignment=["lengths"])
 def join(
     out,
     parts,

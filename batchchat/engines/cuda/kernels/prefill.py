@@ -13,7 +13,10 @@ from batchchat.engines.cuda.kernels.tiles import attend, finish
 _NOTHING = tl.constexpr(float("-inf"))
 
 
-@triton.jit(do_not_specialize=["rows", "num_tokens", "window"])
+@triton.jit(
+    do_not_specialize=["rows", "num_tokens", "window", "table_row"],
+    do_not_specialize_on_alignment=["tables", "lengths", "starts"],
+)
 def prefill(
     out,
     query,

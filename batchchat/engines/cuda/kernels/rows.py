@@ -11,6 +11,17 @@ _LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
+def scaled(numbers, scale, kind: tl.constexpr, FORM: tl.constexpr):
+    """Numbers of size 1 by their weights, in a form of `layers.FORMS`."""
+    if FORM == _ROUND_FIRST:
+        return numbers.to(kind).to(tl.float32) * scale
+    elif FORM == _ROUND_LAST:
+        return numbers * scale
+    else:
+        return numbers * (1.0 + scale)
+
+
+@triton.jit
 def norm(
     out,
     summed,
@@ -40,13 +51,7 @@ def norm(
     mean = tl.sum(numbers * numbers, 0) / size
     numbers = numbers * (1.0 / tl.sqrt(mean + epsilon))
     scale = tl.load(weight + places, mask=mask, other=0.0).to(tl.float32)
-    if FORM == _ROUND_FIRST:
-        numbers = numbers.to(kind).to(tl.float32) * scale
-    elif FORM == _ROUND_LAST:
-        numbers = numbers * scale
-    else:
-        numbers = numbers * (1.0 + scale)
-    tl.store(out + row * size + places, numbers.to(kind), mask=mask)
+    tl.store(out + row * size + places, scaled(numbers, scale, kind, FORM).to(kind), mask=mask)
 
 
 @triton.jit
