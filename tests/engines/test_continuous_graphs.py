@@ -8,14 +8,22 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchchat.chats import Completion, Request
+from batchchat.engines.base import EngineConfig
+from batchchat.engines.continuous.admission.probe import ProbePrompt
+from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.graphs import Recordings
 from batchchat.engines.continuous.paged import batch
-from batchchat.engines.continuous.paged.batch import PagedPass, row_bucket
+from batchchat.engines.continuous.paged.batch import Form, PagedPass
+from batchchat.engines.continuous.paged.block_table import BlockTable
 from batchchat.engines.continuous.paged.pages import Pages
+from batchchat.engines.continuous.passes import recorded_forms
 from batchchat.schedule import Feed
 from tests.support.engines import continuous
+from tests.support.pages import CPU
 from tests.support.recording import Replays
 from tests.support.requests import mixed, prompt
 from tests.support.zoo import Clock, llama, request
@@ -49,12 +57,14 @@ def test_one_recording_for_each_number_of_rows_serves_all_lengths(more: dict[str
     record, clock = Replays(), Clock()
     recorded, facts = drained(mixed()[:10], turns=2, record=record, clock=clock, **more)
     assert recorded == plain
-    sizes = len({row_bucket(rows) for rows in range(1, 1 + more.get("max_rows", 8))})
-    assert record.num_made == facts.steps_recorded == sizes
-    assert facts.steps_replayed == record.num_replayed >= facts.work.decode.passes > 15
+    forms = recorded_forms(EngineConfig(max_rows=more.get("max_rows", 8)))
+    assert record.num_made == facts.steps_recorded == len(forms)
+    assert facts.steps_replayed == record.num_replayed
+    assert record.num_replayed - facts.work.decode.passes >= 5, "some with prompts among them"
+    assert facts.work.decode.passes > 15
     assert facts.recording_seconds > 0
     assert [detail for name, detail in clock.events if name == "recorded"] == [
-        f"steps of {sizes} numbers of rows were recorded in {facts.recording_seconds:.1f} s"
+        f"steps of {len(forms)} sizes were recorded in {facts.recording_seconds:.1f} s"
     ]
 
 
@@ -69,7 +79,7 @@ def test_strict_passes_of_one_size_do_not_overwrite_each_other(more: dict[str, A
     assert facts.steps_replayed >= 5
 
 
-@pytest.mark.parametrize("missing", ["input_ids", "position_ids", "slots", "tables", "lengths"])
+@pytest.mark.parametrize("missing", ["input_ids", "position_ids", "slots", "tables", "lengths", "starts"])
 def test_an_input_that_was_not_filled_anew_would_show(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests above can fail: each input matters."""
     requests = [request(n, prompt(n, 10 + 3 * n), max_new_tokens=12) for n in range(6)]
@@ -113,33 +123,80 @@ def test_padding_and_blank_rows_write_nothing(monkeypatch: pytest.MonkeyPatch) -
     assert found == drained(requests)[0]
 
 
-def passes(count: int, width: int) -> PagedPass:
-    blank = batch.blank(count, width, torch.device("cpu"), batch_invariant=False)
-    blank.input_ids += torch.arange(count)
-    return blank
+FORMS = [Form(1, 0, 0, 1), Form(8, 0, 0, 8), Form(2, 0, 0, 2), Form(4, 16, 3, 7), Form(4, 0, 0, 4)]
 
 
-def test_each_pass_is_replayed_by_the_recording_of_its_own_rows() -> None:
-    replayed: list[int] = []
+def passes(form: Form, width: int) -> PagedPass:
+    work = batch.blank([form], width, torch.device("cpu"), batch_invariant=False).part(form)
+    work.input_ids += torch.arange(form.size)
+    return work
+
+
+def test_each_pass_is_replayed_by_the_recording_of_its_own_form() -> None:
+    replayed: list[Form] = []
 
     def compute(work: PagedPass) -> torch.Tensor:
-        replayed.append(work.size)
+        replayed.append(work.form)
         return work.input_ids[0, :, None].double()
 
-    made = Recordings(compute, Replays(), passes(8, 4), (1, 2, 4, 8))
-    assert replayed == [8, 4, 2, 1], "the largest first"
-    for rows in (4, 8, 1, 2, 8):
-        work = passes(rows, 2)
-        work.input_ids += 10 * rows
-        work.num_wanted = max(1, rows - 1)
+    blank = batch.blank(FORMS, 4, torch.device("cpu"), batch_invariant=False)
+    made = Recordings(compute, Replays(), blank, FORMS)
+    assert [form.size for form in replayed] == [20, 8, 4, 2, 1], "the largest first"
+    for form in (FORMS[4], FORMS[1], FORMS[3], FORMS[0], FORMS[2], FORMS[3], FORMS[1]):
+        work = passes(form, 2)
+        work.input_ids += 10 * form.size
+        work.num_wanted = max(1, form.wanted - 1)
         assert made.serve(work)
         logits = made.replay(work)
-        assert replayed[-1] == rows
-        assert logits[:, 0].tolist() == [10 * rows + row for row in range(work.num_wanted)]
-    assert not made.serve(passes(16, 2)), "no such number of rows"
-    assert not made.serve(passes(8, 5)), "a sequence that is longer than any was to be"
-    assert not made.serve(replace(passes(8, 2), num_decoding=7)), "a prompt among them"
-    assert made.num_replayed == 5
+        assert replayed[-1] == form
+        assert logits[:, 0].tolist() == [10 * form.size + row for row in range(work.num_wanted)]
+    assert not made.serve(passes(Form(16, 0, 0, 16), 2)), "no such number of rows"
+    assert not made.serve(passes(FORMS[1], 5)), "a sequence that is longer than any was to be"
+    assert not made.serve(passes(Form(8, 0, 0, 5), 2)), "fewer logits"
+    assert made.num_replayed == 7
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20), st.booleans()), min_size=1, max_size=12), st.data())
+def test_a_pass_of_a_form_holds_what_one_of_its_own_size_holds(
+    asked: list[tuple[int, int, bool]], data: st.DataObject
+) -> None:
+    """Wherever padding lies: each token has its id, position, slot and row, and each logit that is wanted its place."""
+    spans, taken = [], 0
+    for start, count, sampled in asked:
+        needed = -(-(start + count) // 16)
+        table = BlockTable(list(range(100, 100 + start + count)), list(range(taken, taken + needed)), start)
+        spans.append(Span(ProbePrompt(table.tokens, table), start, count, sampled))
+        taken += needed
+    size = sum(span.count for span in spans) + data.draw(st.integers(0, 3))
+    exact = batch.lay_out(spans, CPU, size, None, False)
+    spare = data.draw(st.tuples(*[st.integers(0, 5)] * 4))
+    form = Form(*(own + more for own, more in zip(exact.form, spare, strict=True)))
+    padded = batch.lay_out(spans, CPU, size, None, False, [form])
+    if not any(span.count > 1 for span in spans):
+        assert padded.form == exact.form
+        return
+    assert padded.form == (form if form.rows else exact.form)
+    assert told(padded) == told(exact)
+
+
+def told(work: PagedPass) -> list[Any]:
+    """What a pass says of each span: its row's length and blocks, and its tokens' ids, positions, slots and order."""
+    found: list[Any] = []
+    others = 0
+    for number, (span, end) in enumerate(zip(work.spans, work.ends, strict=True)):
+        place = slice(end - span.count, end)
+        row = number if span.count == 1 else work.num_decoding + others
+        if span.count > 1:
+            begins = work.starts[others : others + 2] + work.num_decoding
+            assert begins.tolist() == [place.start, place.stop]
+            others += 1
+        blocks = work.tables[row, : -(-span.end // 16)].tolist()
+        numbers = (tensor[place].tolist() for tensor in (work.input_ids[0], work.position_ids[0], work.slots))
+        logits = [int(one) - place.start for one in work.wanted[: work.num_wanted] if place.start <= one < place.stop]
+        found.append((int(work.lengths[row]), blocks, *numbers, logits))
+    assert int((work.slots >= 0).sum()) == sum(span.count for span in work.spans)
+    assert int((work.lengths > 0).sum()) == len(work.spans)
+    return found
 
 
 def failing() -> Iterator[tuple[str, Callable[..., Any]]]:

@@ -19,9 +19,9 @@ from batchchat.engines.continuous.paged.sizing import page_tokens, try_largest, 
 from batchchat.engines.continuous.passes import (
     WIDE_CHUNK,
     WIDE_INVARIANT_CHUNK,
-    decode_sizes,
     fixed_sizes,
     pass_sizes,
+    recorded_forms,
 )
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
 from batchchat.engines.loading import load
@@ -134,7 +134,7 @@ def _page_tokens(model: Any, config: EngineConfig) -> int:
     of steps."""
     trial = try_largest(model, max(pass_sizes(config)), config.max_rows)
     if config.record_graphs:
-        recorded = try_recording(model, decode_sizes(config), CudaGraphs(_device(model)), config.batch_invariant)
+        recorded = try_recording(model, recorded_forms(config), CudaGraphs(_device(model)), config.batch_invariant)
         trial = trial._replace(recorded_bytes=recorded)
     return page_tokens(trial, _device(model))
 

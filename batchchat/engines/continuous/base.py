@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -73,6 +73,11 @@ class PackedPass(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def ends(self) -> list[int]:
+        """Where the tokens of each span end."""
+        ...
+
 
 class KVStore(Protocol[Held]):
     """Keys and values of sequences within one budget of tokens, and reuse of what earlier ones computed.
@@ -85,6 +90,8 @@ class KVStore(Protocol[Held]):
     """Tokens that one sequence may take if it is alone."""
     budget: int
     """Tokens that several may take together: less than the limit once memory ran out."""
+    forms: Sequence[Any]
+    """Those that passes with prompts are padded to where they can be, the smallest first."""
     granularity: int
     """Only multiples of so many tokens are taken over (strict mode); 1 otherwise."""
     peak_tokens: int
@@ -162,8 +169,9 @@ class KVStore(Protocol[Held]):
         """Whether attention takes as long as if all sequences were of the greatest length, once it is recorded."""
         ...
 
-    def blank(self, rows: int, device: torch.device, batch_invariant: bool) -> Any | None:
-        """A pass of `rows` rows that hold nothing, for recordings to be made of; None where they are of no use."""
+    def blank(self, forms: Collection[Any], device: torch.device, batch_invariant: bool) -> Any | None:
+        """A pass of rows that hold nothing, with room for passes of all forms, for recordings to be made of; None where
+        they are of no use."""
         ...
 
     def attend(

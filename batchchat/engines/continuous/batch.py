@@ -178,6 +178,10 @@ class Pass:
         return self.input_ids.shape[1]
 
     @property
+    def ends(self) -> list[int]:
+        return list(accumulate(span.count for span in self.spans))
+
+    @property
     def num_tokens(self) -> int:
         """Tokens that are no padding."""
         groups = self.prefilling or self.decoding

@@ -15,7 +15,7 @@ from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.caches import make_cache
 from batchchat.engines.continuous.graphs import Record
 from batchchat.engines.continuous.model_runner import ModelRunner
-from batchchat.engines.continuous.passes import INVARIANT_CHUNK, Part, decode_sizes, parts
+from batchchat.engines.continuous.passes import INVARIANT_CHUNK, Part, parts, recorded_forms
 from batchchat.engines.continuous.pools import bucket
 from batchchat.engines.continuous.scheduler import Scheduler
 from batchchat.engines.continuous.sequence import SequenceState
@@ -166,20 +166,18 @@ class ContinuousEngine:
         release_memory()
 
     def _record(self, record: Record) -> None:
-        """Record the steps that only decode."""
+        """Record the passes that take longer to launch than to compute."""
         began = self._meter.now()
-        sizes = decode_sizes(self._config)
         try:
-            self._runner.record(record, sizes, self._batch_invariant)
+            self._runner.record(record, recorded_forms(self._config), self._batch_invariant)
         except Exception as error:  # a model may do what cannot be recorded
             words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             self._meter.event("not_recorded", f"steps cannot be recorded, and are computed one by one ({words})")
             release_memory()
         self._recording_seconds = self._meter.now() - began
         if self._runner.recordings is not None:
-            self._meter.event(
-                "recorded", f"steps of {len(sizes)} numbers of rows were recorded in {self._recording_seconds:.1f} s"
-            )
+            number = len(self._runner.recordings)
+            self._meter.event("recorded", f"steps of {number} sizes were recorded in {self._recording_seconds:.1f} s")
 
     def _give_up(self) -> None:
         self._unread, self._held = None, []

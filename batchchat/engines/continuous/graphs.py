@@ -1,5 +1,5 @@
-"""Steps that only decode, recorded at the start for some numbers of rows and replayed: on a GPU the launching of many
-small kernels costs more than the kernels do.
+"""Passes recorded at the start, for some numbers of rows that decode and of tokens of prompts, and replayed: on a GPU
+the launching of many small kernels costs more than the kernels do.
 
 Block tables and lengths are inputs of a pass, so one recording serves every mixture of lengths. All recordings read
 their inputs from the same memory, into which each pass is filled.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 
 import torch
 
-from batchchat.engines.continuous.paged.batch import PagedPass
+from batchchat.engines.continuous.paged.batch import Form, PagedPass
 
 Compute = Callable[[PagedPass], torch.Tensor]
 """Runs the model over a pass: logits `[wanted, vocabulary]`."""
@@ -21,13 +21,16 @@ Record = Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]]
 
 
 class Recordings:
-    """Of passes with so many rows. `blank` is a pass of the largest number, on whose memory all are recorded; the
-    largest comes first, as its memory serves the others."""
+    """Of passes of some forms. `blank` has room for each of them, and all are recorded on its memory; the largest comes
+    first, as its memory serves the others."""
 
-    def __init__(self, compute: Compute, record: Record, blank: PagedPass, sizes: Collection[int]):
-        self._passes = {rows: blank.first(rows) for rows in sorted(sizes, reverse=True)}
+    def __init__(self, compute: Compute, record: Record, blank: PagedPass, forms: Collection[Form]):
+        ordered = sorted(forms, key=lambda form: form.size, reverse=True)
+        self._passes = {form: blank.part(form) for form in ordered}
         self._width = blank.tables.shape[1]
-        self._replays = {rows: record(_step(compute, own)) for rows, own in self._passes.items()}
+        self._replays = {form: record(_step(compute, own)) for form, own in self._passes.items()}
+        self.forms = tuple(reversed(ordered))
+        """The smallest first."""
         self.num_replayed = 0
 
     def __len__(self) -> int:
@@ -35,14 +38,14 @@ class Recordings:
 
     def serve(self, work: PagedPass) -> bool:
         """Whether there is a recording for a pass."""
-        return work.num_rows in self._replays and work.tables.shape[1] <= self._width
+        return work.form in self._replays and work.tables.shape[1] <= self._width
 
     def replay(self, work: PagedPass) -> torch.Tensor:
         """The logits of a pass that is served, valid until the next one."""
-        rows = work.size
-        self._passes[rows].fill(work)
+        form = work.form
+        self._passes[form].fill(work)
         self.num_replayed += 1
-        return self._replays[rows]()[: work.num_wanted]
+        return self._replays[form]()[: work.num_wanted]
 
 
 def _step(compute: Compute, work: PagedPass) -> Callable[[], torch.Tensor]:

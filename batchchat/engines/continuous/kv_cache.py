@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ class KVCache:
         self.budget = budget
         """What several may take together: less than the limit once memory ran out."""
         self.granularity = granularity
+        self.forms: Sequence[Any] = ()
         self.shapes: dict[int, LayerShape] = {}
         self.pools: dict[int, Pool] = {}
         self.peak_tokens = 0
@@ -191,7 +192,7 @@ class KVCache:
     def attended_by(self) -> None:
         """Slots are attended over in place."""
 
-    def blank(self, rows: int, device: torch.device, batch_invariant: bool) -> None:
+    def blank(self, forms: Collection[Any], device: torch.device, batch_invariant: bool) -> None:
         """Passes over slots are not recorded: where the slots lie changes with every row that comes or goes."""
 
     def attend(

@@ -15,7 +15,7 @@ from batchchat.engines.continuous.acceleration import acceleration
 from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.base import KVStore, PackedPass
 from batchchat.engines.continuous.graphs import Record, Recordings
-from batchchat.engines.continuous.paged.batch import PagedPass
+from batchchat.engines.continuous.paged.batch import Form, PagedPass
 
 _NAME = "batchchat_slots"
 """What models are told as the name of their attention function, for the time of a pass."""
@@ -94,16 +94,17 @@ class ModelRunner:
         return self.recordings.replay(work)
 
     @torch.inference_mode()
-    def record(self, record: Record, sizes: Collection[int], batch_invariant: bool) -> None:
-        """Make recordings of passes that only decode, with so many rows, where the cache's can be recorded. Raises
-        whatever a model raises that does what cannot be; it is computed plainly then."""
-        blank = self.cache.blank(max(sizes), self.device, batch_invariant)
+    def record(self, record: Record, forms: Collection[Form], batch_invariant: bool) -> None:
+        """Make recordings of passes of some forms, where the cache's can be recorded. Raises whatever a model raises
+        that does what cannot be; it is computed plainly then."""
+        blank = self.cache.blank(forms, self.device, batch_invariant)
         if blank is None:
             return
-        self._compute(blank.first(1, width=1))  # from then on it is known who attends
+        self._compute(blank.part(Form(1, 0, 0, 1), width=1))  # from then on it is known who attends
         if self.cache.gathers:
             raise UnsupportedModelError("its attention copies all blocks that a table could name")
-        self.recordings = Recordings(self._compute, record, blank, sizes)
+        self.recordings = Recordings(self._compute, record, blank, forms)
+        self.cache.forms = self.recordings.forms
 
     @property
     def computed_by(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from batchchat.engines.base import EngineConfig
 from batchchat.engines.continuous.batch import Span
-from batchchat.engines.continuous.paged.batch import row_bucket
+from batchchat.engines.continuous.paged.batch import Form, row_bucket
 
 WIDE_CHUNK, WIDE_INVARIANT_CHUNK = 8192, 512
 """`EngineConfig.chunk` of accelerators, whose matrix units are busy only with many tokens; in strict mode passes are
@@ -19,6 +19,11 @@ _APART_ROWS = 16
 _LEAST_ROWS = 32
 """Rows of a strict pass that all who write share: few cost an accelerator as much, and are summed up in ways of their
 own."""
+_READ_TOKENS = 64, 128, 256, 512, 1024
+_READING_ROWS = 32
+"""Tokens of prompts, and rows that read them, of passes that are recorded."""
+_LAST_ROWS = 8
+"""Rows of such passes that take one token where few write, or none: a prompt's last token may be one of them."""
 
 
 class Part(NamedTuple):
@@ -66,12 +71,24 @@ def fixed_sizes(config: EngineConfig) -> tuple[int, int]:
     return _fixed_rows(config), config.chunk
 
 
-def decode_sizes(config: EngineConfig) -> list[int]:
-    """The numbers of rows that passes which only decode have over pages."""
+def recorded_forms(config: EngineConfig) -> list[Form]:
+    """Of the passes over pages that are worth a recording: those that only decode, and those with few tokens of
+    prompts, which take longer to launch than to compute."""
     if config.batch_invariant and not config.products_are_invariant:
-        return [_fixed_rows(config)]
+        rows = _fixed_rows(config)
+        only = [Form(rows, 0, 0, rows)]
+        reading = Form(_LAST_ROWS, config.chunk - _LAST_ROWS, _READING_ROWS, rows)
+        return [*only, reading] if config.shared_passes else only
     least = 2 if config.batch_invariant else 1
-    return sorted({row_bucket(rows) for rows in range(least, max(least, config.max_rows) + 1)})
+    most = row_bucket(max(least, config.max_rows))
+    return [
+        *(Form(rows, 0, 0, rows) for rows in sorted({row_bucket(rows) for rows in range(least, most + 1)})),
+        *(
+            Form(rows, tokens, _READING_ROWS, rows + _READING_ROWS)
+            for rows in sorted({min(most, _LAST_ROWS), most})
+            for tokens in _READ_TOKENS
+        ),
+    ]
 
 
 def _fixed_rows(config: EngineConfig) -> int:

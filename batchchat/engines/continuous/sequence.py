@@ -25,11 +25,14 @@ class SequenceState:
     queued: float
     tokens: list[int] = field(init=False)
     answer: OpenAnswer = field(init=False)
+    num_prompt: int = field(init=False)
     num_unread: int = field(default=0, init=False)
     slot: Allocation | None = field(default=None, init=False)
     started: float | None = None
     reached: int = 0
     """Tokens that it had when its slot was taken from it: it asks for as much room from the start the next time."""
+    _num_whole: int = field(init=False)
+    """Tokens that it has at most."""
     num_reported: int = 0
     """Tokens of the answer that the listener knows: none is told twice when an answer is computed again."""
 
@@ -39,13 +42,11 @@ class SequenceState:
     def restart(self) -> None:
         """Forget the answer so far, to be computed again from the prompt."""
         self.tokens = list(self.request.prompt_ids)
+        self.num_prompt = len(self.tokens)
+        self._num_whole = self.num_prompt + self.request.settings.max_new_tokens
         self.answer = OpenAnswer(self.request, self.codec)
         self.num_unread = 0
         self.slot = None
-
-    @property
-    def num_prompt(self) -> int:
-        return len(self.request.prompt_ids)
 
     @property
     def placed(self) -> Allocation:
@@ -71,7 +72,7 @@ class SequenceState:
     @property
     def is_complete(self) -> bool:
         """Whether no further token may be chosen: its last one is, though perhaps not read."""
-        return len(self.tokens) - self.num_prompt >= self.request.settings.max_new_tokens
+        return len(self.tokens) >= self._num_whole
 
     def choose(self) -> None:
         """The answer's next token is chosen, and will be read later."""

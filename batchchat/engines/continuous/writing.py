@@ -76,9 +76,8 @@ class Writing:
 
     def fill(self, work: PackedPass) -> None:
         """Put the tokens that the host does not know into a pass: each is the last one of its span."""
-        ends = accumulate(span.count for span in work.spans)
         unread = {
-            end - 1: span.sequence for end, span in zip(ends, work.spans, strict=True) if span.sequence.num_unread
+            end - 1: span.sequence for end, span in zip(work.ends, work.spans, strict=True) if span.sequence.num_unread
         }
         if not unread:
             return

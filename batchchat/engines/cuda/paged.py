@@ -26,7 +26,7 @@ _QUERY_BYTES = 1 << 15
 INVARIANT_SPLITS, INVARIANT_LEAST = 16, 256
 """Splits of a row in strict mode, and the fewest keys of one: a row of up to 4,096 tokens is cut every 256."""
 _MOST_SPLITS, _LEAST = 32, 128
-_PROGRAMS = 1024
+_PROGRAMS = 512
 """Programs that keep a large device busy, and even out rows of different lengths."""
 _LOG2E = 1.4426950408889634
 _NO_NORM = -1
@@ -245,12 +245,12 @@ def most_folded(key_dim: int, value_dim: int, dtype: torch.dtype) -> int:
 
 
 def decode_tiles(folded: int, key_dim: int, value_dim: int, dtype: torch.dtype) -> Tiles:
-    """For `folded` queries of one row and key head: keys and values by 16 KB each, in two buffers (two of five stages
-    go to the block table, and one computes)."""
+    """For `folded` queries of one row and key head: keys and values by 16 KB each. More stages leave room for fewer
+    programs at a time, which take longer than deeper ones save."""
     numbers = _power(max(key_dim, value_dim))
     block_n = max(16, min(64, 16384 // (numbers * dtype.itemsize)))
     block_m = max(16, _power(folded))
-    return Tiles(block_m, block_n, 8 if block_m >= 128 else 4, 2 if dtype.itemsize > 2 else 5)
+    return Tiles(block_m, block_n, 8 if block_m >= 128 else 4, 2)
 
 
 def prefill_tiles(group: int, key_dim: int, value_dim: int, dtype: torch.dtype) -> Tiles:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
-from typing import Any
+from itertools import accumulate, chain
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,11 +20,31 @@ def row_bucket(rows: int) -> int:
     return -(-rows // 8) * 8 if rows > 4 else 1 << (rows - 1).bit_length()
 
 
+class Form(NamedTuple):
+    """The shape of a pass, which decides what is launched."""
+
+    decoding: int
+    """Rows that take one token each."""
+    tokens: int
+    """Those of the other rows, padding included."""
+    rows: int
+    """The other rows."""
+    wanted: int
+    """Logits."""
+
+    @property
+    def size(self) -> int:
+        return self.decoding + self.tokens
+
+    def holds(self, other: Form) -> bool:
+        """Whether a pass of another form is one of this form with less padding."""
+        return all(mine >= theirs for mine, theirs in zip(self, other, strict=True))
+
+
 @dataclass(slots=True)
 class PagedPass:
-    """A packed pass of `size` tokens: those of rows that take one token each, those of the others, and padding.
-
-    In passes of the first kind alone padding has rows of its own, of length 0.
+    """A packed pass of `size` tokens: those of rows that take one token each, those of the others, and padding behind
+    each of both. Rows of padding are of length 0.
     """
 
     spans: list[Span[Any]]
@@ -56,53 +76,63 @@ class PagedPass:
         return self.input_ids.shape[1]
 
     @property
-    def num_rows(self) -> int | None:
-        """Of passes that only decode, with logits for every row; None of others."""
-        only_decodes = self.num_decoding == len(self.lengths) == self.size == len(self.wanted)
-        return self.size if only_decodes else None
+    def form(self) -> Form:
+        rows = self.num_decoding
+        return Form(rows, self.size - rows, len(self.lengths) - rows, len(self.wanted))
+
+    @property
+    def ends(self) -> list[int]:
+        decoding = sum(span.count == 1 for span in self.spans)
+        others = accumulate((span.count for span in self.spans[decoding:]), initial=self.num_decoding)
+        return [*range(1, decoding + 1), *list(others)[1:]]
 
     def inputs(self) -> Iterator[torch.Tensor]:
-        """The tensors that differ between passes of as many rows."""
-        yield from (self.input_ids, self.position_ids, self.wanted, self.slots, self.tables, self.lengths)
+        """The tensors that differ between passes of a form."""
+        yield from (self.input_ids, self.position_ids, self.wanted, self.slots, self.tables, self.lengths, self.starts)
 
-    def first(self, rows: int, width: int | None = None) -> PagedPass:
-        """Of a pass that only decodes the part with the first rows, and of their tables the first `width` blocks, on
-        the same memory."""
+    def part(self, form: Form, width: int | None = None) -> PagedPass:
+        """A pass of a smaller form, with tables of `width` blocks, on the same memory."""
+        rows = form.decoding + form.rows
         return replace(
             self,
-            input_ids=self.input_ids[:, :rows],
-            position_ids=self.position_ids[:, :rows],
-            wanted=self.wanted[:rows],
-            num_wanted=rows,
-            slots=self.slots[:rows],
+            input_ids=self.input_ids[:, : form.size],
+            position_ids=self.position_ids[:, : form.size],
+            wanted=self.wanted[: form.wanted],
+            num_wanted=form.wanted,
+            slots=self.slots[: form.size],
             tables=self.tables[:rows, :width],
             lengths=self.lengths[:rows],
-            num_decoding=rows,
+            starts=self.starts[: form.rows + 1],
+            num_decoding=form.decoding,
         )
 
     def fill(self, other: PagedPass) -> None:
-        """Take the inputs of another pass of as many rows. What is left of wider tables is not read."""
+        """Take the inputs of another pass of this form. What is left of wider tables is not read."""
         for mine, theirs in zip(self.inputs(), other.inputs(), strict=True):
             (mine[:, : theirs.shape[1]] if mine is self.tables else mine).copy_(theirs, non_blocking=True)
 
 
-def blank(rows: int, width: int, device: torch.device, batch_invariant: bool) -> PagedPass:
-    """A pass that only decodes, of rows that hold nothing, with tables for sequences of up to `width` blocks."""
+def blank(forms: Collection[Form], width: int, device: torch.device, batch_invariant: bool) -> PagedPass:
+    """A pass of rows that hold nothing, on whose memory there is room for passes of all forms, with tables for
+    sequences of up to `width` blocks."""
+    size, rows, others, wanted = (
+        max(numbers) for numbers in zip(*((f.size, f.decoding + f.rows, f.rows, f.wanted) for f in forms), strict=True)
+    )
 
     def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
         return torch.zeros(*shape, dtype=dtype, device=device)
 
     return PagedPass(
         spans=[],
-        input_ids=zeros(1, rows),
-        position_ids=zeros(1, rows),
-        wanted=zeros(rows),
-        num_wanted=rows,
-        slots=zeros(rows) - 1,
+        input_ids=zeros(1, size),
+        position_ids=zeros(1, size),
+        wanted=zeros(wanted),
+        num_wanted=wanted,
+        slots=zeros(size) - 1,
         tables=zeros(rows, width, dtype=torch.int32),
         lengths=zeros(rows, dtype=torch.int32),
-        starts=zeros(1, dtype=torch.int32),
-        num_decoding=rows,
+        starts=zeros(others + 1, dtype=torch.int32),
+        num_decoding=size,
         batch_invariant=batch_invariant,
     )
 
@@ -113,53 +143,76 @@ def lay_out(
     size: int | None,
     num_logits: int | None,
     batch_invariant: bool,
+    forms: Iterable[Form] = (),
 ) -> PagedPass:
-    """Spans of sequences with block tables as one pass of at least `size` tokens: of a row bucket where all take one
-    token each, and of exactly `size` otherwise."""
+    """Spans of sequences with block tables as one pass: of a row bucket where all take one token each, of the first of
+    the `forms` that holds it where there is one, and else of exactly `size` tokens."""
     decoding = [span for span in spans if span.count == 1]
     others = [span for span in spans if span.count > 1]
     ordered = decoding + others
-    num_tokens = sum(span.count for span in spans)
-    size = size or num_tokens
-    rows = len(ordered)
-    num_decoding = len(decoding)
-    if not others:
-        is_full = num_logits == size
-        size = rows = num_decoding = row_bucket(max(size, rows))
-        num_logits = rows if is_full else num_logits
-    firsts = list(accumulate((span.count for span in ordered), initial=0))
-    ends = {id(span): end for span, end in zip(ordered, firsts[1:], strict=True)}
+    counts = np.fromiter((span.count for span in ordered), np.int64, len(ordered))
+    starts = np.fromiter((span.start for span in ordered), np.int64, len(ordered))
+    form = _form(decoding, others, int(counts.sum()), size, num_logits, forms)
+    behind = np.arange(len(ordered)) >= len(decoding)
+    rows = np.arange(len(ordered)) + behind * (form.decoding - len(decoding))
+    firsts = counts.cumsum() - counts + behind * (form.decoding - len(decoding))
+    row_of = np.repeat(np.arange(len(ordered)), counts)
+    inside = np.arange(len(row_of)) - np.repeat(counts.cumsum() - counts, counts)
+    places = firsts[row_of] + inside
+
+    held = [span.slot.blocks for span in ordered]
+    widths = np.fromiter(map(len, held), np.int64, len(held))
+    tables = np.zeros((form.decoding + form.rows, 1 << (int(widths.max()) - 1).bit_length()), dtype=np.int32)
+    blocks = np.fromiter(chain.from_iterable(held), np.int32, int(widths.sum()))
+    tables[np.repeat(rows, widths), np.arange(len(blocks)) - np.repeat(widths.cumsum() - widths, widths)] = blocks
+    lengths = np.zeros(form.decoding + form.rows, dtype=np.int32)
+    lengths[rows] = starts + counts
+    known = np.fromiter(chain.from_iterable(span.ids for span in ordered), np.int64, len(row_of))
+    ids, slots, positions = np.full(form.size, known[0]), np.full(form.size, -1), np.zeros(form.size, np.int64)
+    ids[places], positions[places] = known, starts[row_of] + inside
+    slots[places] = (
+        tables[rows[row_of], positions[places] // BLOCK_SIZE].astype(np.int64) * BLOCK_SIZE
+        + positions[places] % BLOCK_SIZE
+    )
+    offsets = np.full(form.rows + 1, form.tokens if not others else int(counts[len(decoding) :].sum()), np.int32)
+    offsets[: len(others)] = firsts[len(decoding) :] - form.decoding
+    ends = {id(span): end for span, end in zip(ordered, (firsts + counts).tolist(), strict=True)}
     wanted = [place for span in spans for place in range(ends[id(span)] - span.num_logits, ends[id(span)])]
-    table_width = max(len(span.slot.blocks) for span in ordered)
-    tables = np.zeros((rows, 1 << (table_width - 1).bit_length()), dtype=np.int32)
-    lengths = np.zeros(rows, dtype=np.int32)
-    slots = np.full(size, -1, dtype=np.int64)
-    positions = np.zeros(size, dtype=np.int64)
-    ids: list[int] = []
-    for row, (span, first) in enumerate(zip(ordered, firsts, strict=False)):
-        blocks = span.slot.blocks
-        ids += span.ids
-        tables[row, : len(blocks)] = blocks
-        lengths[row] = span.end
-        places = np.arange(span.start, span.end)
-        positions[first : first + span.count] = places
-        slots[first : first + span.count] = tables[row, places // BLOCK_SIZE] * BLOCK_SIZE + places % BLOCK_SIZE
-    ids += [ids[0]] * (size - num_tokens)
-    starts = np.asarray(firsts[len(decoding) :], dtype=np.int32) - len(decoding) if others else np.zeros(1, np.int32)
 
-    def tensor(values: Any) -> torch.Tensor:
-        return staged(values, device)
-
+    all_wanted = np.zeros(form.wanted, np.int64)
+    all_wanted[: len(wanted)] = wanted
+    packed = staged(np.concatenate((ids, positions, slots, all_wanted)), device)
+    narrow = staged(np.concatenate((tables.ravel(), lengths, offsets)), device)
+    input_ids, position_ids, new_slots, places_wanted = packed.split([form.size] * 3 + [form.wanted])
+    seen, ends_seen, begins = narrow.split([tables.size, len(lengths), len(offsets)])
     return PagedPass(
         ordered,
-        tensor(ids)[None],
-        tensor(positions)[None],
-        tensor(np.asarray(wanted + [0] * ((num_logits or len(wanted)) - len(wanted)), dtype=np.int64)),
+        input_ids[None],
+        position_ids[None],
+        places_wanted,
         len(wanted),
-        tensor(slots),
-        tensor(tables),
-        tensor(lengths),
-        tensor(starts),
-        num_decoding,
+        new_slots,
+        seen.view(tables.shape),
+        ends_seen,
+        begins,
+        form.decoding,
         batch_invariant,
     )
+
+
+def _form(
+    decoding: Sequence[Span[Any]],
+    others: Sequence[Span[Any]],
+    num_tokens: int,
+    size: int | None,
+    num_logits: int | None,
+    forms: Iterable[Form],
+) -> Form:
+    size = size or num_tokens
+    wanted = max(num_logits or 0, sum(span.num_logits for span in (*decoding, *others)))
+    if not others:
+        rows = row_bucket(max(size, len(decoding)))
+        return Form(rows, 0, 0, rows if num_logits == size else wanted)
+    least = Form(len(decoding), num_tokens - len(decoding), len(others), wanted)
+    exact = least._replace(tokens=size - len(decoding))
+    return next((form for form in forms if form.rows and form.holds(least)), exact)

@@ -26,6 +26,8 @@ class BlockTable:
     """So many of them another sequence may take over."""
     promised: int = 0
     """So many tokens will be reusable, if the sequence goes on."""
+    writable: int = 0
+    """Up to so many tokens blocks are known to be there and to be the sequence's alone."""
     chain: list[CachedBlock] = field(default_factory=list)
     """What its first blocks, all full, are found by."""
 
@@ -100,12 +102,13 @@ class BlockTables:
         return BlockTable(tokens, blocks, count, count, chain=list(found.full))
 
     def grow(self, slot: BlockTable, room: int) -> bool:
-        if room <= slot.computed:
+        if room <= max(slot.computed, slot.writable):
             return True
         written = range(slot.computed // BLOCK_SIZE, min(_blocks(room), len(slot.blocks)))
         shared = [place for place in written if self.pool.references(slot.blocks[place]) > 1]
         new = max(0, _blocks(room) - len(slot.blocks))
         if not (new or shared) and not any(self._is_found(slot, place) for place in written):
+            slot.writable = len(slot.blocks) * BLOCK_SIZE if written and written[-1] == len(slot.blocks) - 1 else 0
             return True
         spare = self._spare(self._num_active - 1)
         if new + len(shared) > spare:
@@ -138,10 +141,13 @@ class BlockTables:
                 self.pool.give_back(slot.blocks[place])
                 slot.blocks[place] = found.number
             slot.chain.append(found)
+            slot.writable = 0
         if reusable == slot.promised:
             self._cache_tail(slot)
 
     def cut(self, slot: BlockTable, count: int) -> None:
+        if count < slot.computed:
+            slot.writable = 0
         slot.computed = min(slot.computed, count)
         slot.reusable = min(slot.reusable, count)
         del slot.chain[slot.reusable // BLOCK_SIZE :]
@@ -164,6 +170,7 @@ class BlockTables:
         first = len(slot.chain) * BLOCK_SIZE
         tail = slot.tokens[first : slot.reusable]
         if slot.chain and tail and len(tail) < BLOCK_SIZE and self.pool.references(slot.blocks[len(slot.chain)]) == 1:
+            slot.writable = 0
             self.pool.cache(slot.blocks[len(slot.chain)], slot.chain[-1], tail)
 
     def _is_found(self, slot: BlockTable, place: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from batchchat.engines.continuous.acceleration import Acceleration
 from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.paged.backends import Backend, choose
-from batchchat.engines.continuous.paged.batch import PagedPass, blank, lay_out
+from batchchat.engines.continuous.paged.batch import Form, PagedPass, blank, lay_out
 from batchchat.engines.continuous.paged.block_table import BlockTables
 from batchchat.engines.continuous.paged.contract import PagedAttention
 from batchchat.engines.continuous.paged.pages import Pages
@@ -29,6 +29,7 @@ class PagedCache(BlockTables):
         super().__init__(budget, granularity)
         self._longest = min(budget, longest or budget)
         self.pages = Pages(self.pool.num_blocks)
+        self.forms: Sequence[Form] = ()
         self.backends: dict[int, Backend] = {}
         """Per layer who attends over its pages."""
 
@@ -46,7 +47,7 @@ class PagedCache(BlockTables):
     ) -> PagedPass:
         self.pages.copy(self.copies)
         self.copies.clear()
-        return lay_out(spans, device, size, num_logits, batch_invariant)
+        return lay_out(spans, device, size, num_logits, batch_invariant, self.forms)
 
     def attended_by(self) -> AttentionFacts:
         chosen = self.backends.values()
@@ -57,8 +58,8 @@ class PagedCache(BlockTables):
     def gathers(self) -> bool:
         return any(backend.gathers for backend in self.backends.values())
 
-    def blank(self, rows: int, device: torch.device, batch_invariant: bool) -> PagedPass:
-        return blank(rows, -(-self._longest // BLOCK_SIZE) + 1, device, batch_invariant)
+    def blank(self, forms: Collection[Form], device: torch.device, batch_invariant: bool) -> PagedPass:
+        return blank(forms, -(-self._longest // BLOCK_SIZE) + 1, device, batch_invariant)
 
     def attend(
         self,

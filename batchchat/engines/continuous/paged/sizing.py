@@ -14,6 +14,7 @@ from batchchat.engines.continuous.admission import probe
 from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.graphs import Record
 from batchchat.engines.continuous.model_runner import ModelRunner
+from batchchat.engines.continuous.paged.batch import Form
 from batchchat.engines.continuous.paged.paged_cache import PagedCache
 from batchchat.engines.continuous.prefix_index import BLOCK_SIZE
 from batchchat.engines.memory import free_bytes, is_out_of_memory, release_memory, unused_bytes
@@ -90,16 +91,16 @@ def _filled(model: Any, places: int) -> tuple[PagedCache, list[Span[probe.ProbeP
 
 def try_recording(
     model: Any,
-    sizes: Collection[int],
+    forms: Collection[Form],
     record: Record,
     batch_invariant: bool = False,
     free: Callable[[torch.device], int] = unused_bytes,
 ) -> int:
-    """Bytes that recordings of so many rows take together: two are made, of which the second stands for all others,
+    """Bytes that recordings of such passes take together: two are made, of which the second stands for all others,
     which share the memory of the largest. 0 where none can be made."""
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     runner = ModelRunner(model, PagedCache(budget=BLOCK_SIZE, longest=longest))
-    ordered = sorted(sizes, reverse=True)
+    ordered = sorted(forms, key=lambda form: form.size, reverse=True)
     left = [free(runner.device)]
 
     def measured(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
