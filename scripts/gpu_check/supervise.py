@@ -30,6 +30,9 @@ _PRELOADED = (
     "batchchat.benchmarks.contenders",
 )
 """Imported once, by a process from which those of the parts are forked: each then begins at once."""
+_LOST = 255
+"""What multiprocessing says of a process whose end nobody saw, as the one that forked it is gone."""
+_ORPHANED = "with the process that it was forked from"
 _TRIAL_SECONDS = 120
 _MOST_WORKERS = 8
 _CORES_EACH = 2
@@ -84,6 +87,8 @@ class Supervisor:
         else:
             began = time.monotonic()
             ended, why = self._computed(part, min(part.limit, left))
+            if why == _ORPHANED and (left := self._deadline - time.monotonic()) >= part.least:
+                ended, why = self._computed(part, min(part.limit, left))
             outcome = Outcome(part.name, ended, round(time.monotonic() - began, 1), why)
         record(self._results, part.name, outcome)
         self._say(f"{part.name}: {outcome.ended}, {outcome.seconds:.0f} s{outcome.why and f' ({outcome.why})'}")
@@ -102,6 +107,8 @@ class Supervisor:
                 return "out of time", f"it was ended after {limit:.0f} s"
             if code == 0:
                 return "done", ""
+            if code == _LOST:
+                return "killed", _ORPHANED
             if code < 0:
                 return "killed", f"by {signal.Signals(-code).name}"
             known = read(self._results).get(part.name)

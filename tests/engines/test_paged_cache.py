@@ -18,7 +18,7 @@ from batchchat.chats import Completion
 from batchchat.engines.continuous.model_runner import ModelRunner
 from batchchat.engines.continuous.paged import attention
 from batchchat.engines.continuous.paged.backends import BACKENDS
-from batchchat.engines.continuous.paged.batch import row_bucket
+from batchchat.engines.continuous.paged.batch import Form, row_bucket
 from batchchat.engines.continuous.paged.block_pool import CachedBlock
 from batchchat.engines.continuous.paged.block_table import BlockTable, BlockTables
 from batchchat.engines.continuous.paged.sizing import Trial, page_tokens, try_largest, try_recording
@@ -405,11 +405,17 @@ def test_a_trial_pass_tells_its_memory_from_that_of_the_pages() -> None:
     assert trial.pass_bytes == 10**6 - 7 * trial.block_bytes
 
 
+def forms(*rows: int) -> list[Form]:
+    return [Form(number, 0, 0, number) for number in rows]
+
+
 def test_recordings_are_counted_before_the_pages_are_sized() -> None:
     """Two are made, with the memory of the largest, and the second stands for the others."""
     left = iter([1000, 700, 680, 1000, 700])
-    assert try_recording(llama(layers=1), (1, 2, 4, 8, 16), Replays(), free=lambda device: next(left)) == 300 + 4 * 20
-    assert try_recording(llama(layers=1), (16,), Replays(), free=lambda device: next(left)) == 300
+    assert (
+        try_recording(llama(layers=1), forms(1, 2, 4, 8, 16), Replays(), free=lambda device: next(left)) == 300 + 4 * 20
+    )
+    assert try_recording(llama(layers=1), forms(16), Replays(), free=lambda device: next(left)) == 300
     device = torch.device("cuda")
     trial = Trial(pass_bytes=0, block_bytes=1000, recorded_bytes=50_000)
     assert page_tokens(trial, device, lambda device: 10**6) == 900 * BLOCK_SIZE
@@ -419,7 +425,7 @@ def test_recordings_are_counted_before_the_pages_are_sized() -> None:
     def refused(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    assert try_recording(llama(layers=1), (1, 2), refused, free=lambda device: 1000) == 0
+    assert try_recording(llama(layers=1), forms(1, 2), refused, free=lambda device: 1000) == 0
 
 
 def test_a_trial_pass_that_does_not_fit_is_said_in_a_sentence() -> None:
