@@ -119,8 +119,8 @@ class EngineSection(OpenSection):
     )
     cuda_graphs: bool = Field(
         default=True,
-        description="On a GPU the continuous engine records steps when it starts, those that only decode and those with "
-        "few tokens of prompts, and replays them; false computes every step anew.",
+        description="On a GPU the continuous engine records steps when it starts, those that only decode and those "
+        "with few tokens of prompts, and replays them; false computes every step anew.",
         json_schema_extra=MAY_CHANGE,
     )
     look_ahead: int = Field(
