@@ -20,17 +20,9 @@ def merge(
     """Join the shards of one job: one result in the order of the input, scores and gates of the whole, one report."""
 
     from batchchat.cli.logs import log_to_stderr
-    from batchchat.cli.publishing import publish_report
-    from batchchat.cli.summary import print_report
+    from batchchat.cli.publishing import conclude
     from batchchat.job.merging import merge as merge_shards
-    from batchchat.reporting.terminal import Terminal, print_json
 
     log_to_stderr(quiet)
     result = merge_shards(runs, output, quiet)
-    if json_:
-        print_json(result.report.as_dict())
-    else:
-        print_report(Terminal(), result.report)
-    publish_report(result.report, junit)
-    if result.exit_code:
-        raise typer.Exit(result.exit_code)
+    conclude(result.report, result.exit_code, json_, junit)

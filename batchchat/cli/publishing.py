@@ -16,6 +16,22 @@ SUMMARY_PAGE = "GITHUB_STEP_SUMMARY"
 """The environment variable that names the file of a build's summary page."""
 
 
+def conclude(report: AnyReport, exit_code: int, json_: bool, junit: Path | None) -> None:
+    """Print a report, as JSON or as tables, publish it, and end with the code where it is not 0."""
+    import typer
+
+    from batchchat.cli.summary import print_report
+    from batchchat.reporting.terminal import Terminal, print_json
+
+    if json_:
+        print_json(report.as_dict())
+    else:
+        print_report(Terminal(), report)
+    publish_report(report, junit)
+    if exit_code:
+        raise typer.Exit(exit_code)
+
+
 def publish_report(report: AnyReport, junit: Path | None) -> bool:
     """The same of a run's gates, and its report on the summary page."""
     from batchchat.reporting.writers.markdown import render_summary

@@ -27,9 +27,8 @@ def score(
     failed."""
     from batchchat.cli.interrupts import Terminated, terminable
     from batchchat.cli.logs import log_to_stderr
-    from batchchat.cli.publishing import publish_report
-    from batchchat.cli.summary import print_report
-    from batchchat.reporting.terminal import Terminal, complain, print_json
+    from batchchat.cli.publishing import conclude
+    from batchchat.reporting.terminal import complain
 
     recipe, overrides = recipe_and_overrides_of(recipe_and_overrides or [])
     log_to_stderr(quiet)
@@ -42,13 +41,7 @@ def score(
         again = shlex.join(["batchchat", *sys.argv[1:]])
         complain(f"stopped; a judge's finished grades are kept. Go on with: {again}")
         raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
-    if json_:
-        print_json(result.report.as_dict())
-    else:
-        print_report(Terminal(), result.report)
-    publish_report(result.report, junit)
-    if result.exit_code:
-        raise typer.Exit(result.exit_code)
+    conclude(result.report, result.exit_code, json_, junit)
 
 
 def recipe_and_overrides_of(arguments: list[str]) -> tuple[str | None, list[str]]:
