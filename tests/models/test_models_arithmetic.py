@@ -9,10 +9,14 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from batchchat.engines import EngineContext
+from batchchat.engines.loading import load
 from batchchat.models.arithmetic import computing_dtype
 from batchchat.models.loading import load_model
+from batchchat.recipe import Recipe
 from batchchat.recipe.model import ModelSection
 from tests.support.published import LLAMA_8B
+from tests.support.zoo import Clock
 
 AVX2 = {"architecture": "x86_64", "avx2": True, "avx512_bf16": False, "amx_bf16": False}
 AVX512_BF16 = {**AVX2, "avx512_bf16": True}
@@ -67,3 +71,16 @@ def test_a_model_is_loaded_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for features, wanted in ((AVX2, torch.float32), (AMX, torch.bfloat16)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features)
         assert load_model(ModelSection()).dtype == wanted
+
+
+def test_a_run_goes_on_in_the_numbers_that_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that would choose others."""
+    kept: dict[str, Any] = {}
+    for features in (AVX2, AMX):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features)
+        recipe = Recipe.model_validate({"source": {"path": "-"}})
+        assert load(EngineContext(recipe, None, Clock(), kept=kept)).dtype == torch.float32
+    assert kept == {"dtype": "float32"}
+    named = Recipe.model_validate({"source": {"path": "-"}, "model": {"dtype": "bfloat16"}})
+    assert load(EngineContext(named, None, Clock(), kept=kept)).dtype == torch.bfloat16
+    assert kept == {"dtype": "float32"}
