@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.cuda import gathered, paged
 from batchchat.engines.cuda.backend import LayerKind, PagedAttention, candidates, choose
 from tests.support.pages import BACKENDS, CPU, Rows, needs_interpreter, plain, rows_of
@@ -26,10 +27,9 @@ FEATURES: dict[str, dict[str, Any]] = {
 
 def decoded(backend: PagedAttention, rows: Rows, query: torch.Tensor, **features: Any) -> torch.Tensor:
     """Of `query` `[rows, count, heads, dim]`."""
-    flat = query.flatten(0, 1)
-    return backend.decode(flat, rows.keys, rows.values, rows.tables, rows.lengths, 0.3, **features).view(
-        *query.shape[:3], -1
-    )
+    invariant = features.pop("batch_invariant", False)
+    found = backend.decode(query.flatten(0, 1), rows.seen, AttentionSpec(0.3, **features), batch_invariant=invariant)
+    return found.view(*query.shape[:3], -1)
 
 
 def check_decode(
@@ -58,7 +58,7 @@ def check_prefill(
     key_dim = rows.keys.shape[3]
     random = torch.Generator().manual_seed(1)
     query = torch.randn(sum(counts) + padding, heads, key_dim, generator=random).to(rows.keys.dtype)
-    found = backend.prefill(query, rows.keys, rows.values, rows.tables, rows.lengths, starts, 0.3, **features)
+    found = backend.prefill(query, rows.seen, starts, AttentionSpec(0.3, **features))
     parts = [plain(q, *kv, 0.3, **features) for q, kv in zip(query.split([*counts, padding]), rows.dense, strict=False)]
     wanted = torch.cat([*parts, parts[0].new_zeros(padding, heads, rows.values.shape[3])])
     torch.testing.assert_close(found.double(), wanted, atol=tolerance, rtol=tolerance)
@@ -179,9 +179,7 @@ def test_strict_bits_of_prompts_do_not_depend_on_the_company(backend: PagedAtten
         some, own = rows.at(*places), [counts[place] for place in places]
         starts = torch.tensor([0, *own], dtype=torch.int32).cumsum(0, dtype=torch.int32)
         chosen = torch.cat([parts[place] for place in places])
-        found = backend.prefill(
-            chosen, some.keys, some.values, some.tables, some.lengths, starts, 0.3, batch_invariant=True
-        )
+        found = backend.prefill(chosen, some.seen, starts, AttentionSpec(0.3), batch_invariant=True)
         return list(found.split(own))
 
     together = run([0, 1, 2, 3, 4])
@@ -206,9 +204,8 @@ def test_no_tokens() -> None:
     for backend in (paged, gathered):
         nothing = torch.empty(0, 4, 64)
         starts = torch.zeros(2, dtype=torch.int32)
-        arguments = (rows.keys, rows.values, rows.tables, rows.lengths)
-        assert backend.prefill(nothing, *arguments, starts, 0.3).shape == (0, 4, 64)
-        assert backend.decode(nothing, *arguments, 0.3).shape == (0, 4, 64)
+        assert backend.prefill(nothing, rows.seen, starts, AttentionSpec(0.3)).shape == (0, 4, 64)
+        assert backend.decode(nothing, rows.seen, AttentionSpec(0.3)).shape == (0, 4, 64)
 
 
 KIND = LayerKind(8, 2, 64, 64, 16, torch.float32, CPU)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from batchchat.engines.continuous.attention_spec import AttentionSpec
+from batchchat.engines.continuous.paged.contract import Seen
 from batchchat.engines.cuda import gathered, varlen
 from batchchat.engines.cuda.backend import LayerKind
 from tests.support.pages import CPU, plain, rows_of
@@ -47,7 +49,7 @@ def flash(
     assert max_q >= int(cu_seq_q.diff().max())
     assert max_k == block_table.shape[1] * key.shape[1]
     window = None if window_size[0] < 0 else window_size[0] + 1
-    out = gathered.prefill(query, key, value, block_table, seqused_k, cu_seq_q, scale, window)
+    out = gathered.prefill(query, Seen(key, value, block_table, seqused_k), cu_seq_q, AttentionSpec(scale, window))
     out[int(cu_seq_q[-1]) :] = torch.nan
     calls.append(num_splits)
     return out
@@ -107,13 +109,13 @@ def test_it_is_asked_for_the_same_attention(
     batch_invariant: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows, counts = rows_of([30, 0, 300], block_size=256), [30, 0, 4]
-    pages = (rows.keys, rows.values, rows.tables, rows.lengths)
+    spec = AttentionSpec(0.3, window)
     query = torch.randn(36, 4, 64)
     starts = torch.tensor([0, 30, 30, 34], dtype=torch.int32)
     calls.clear()
     with torch_with(flash, monkeypatch):
-        found = varlen.prefill(query, *pages, starts, 0.3, window, batch_invariant=batch_invariant)
-        few = varlen.decode(query[:6], *pages, 0.3, window, batch_invariant=batch_invariant)
+        found = varlen.prefill(query, rows.seen, starts, spec, batch_invariant=batch_invariant)
+        few = varlen.decode(query[:6], rows.seen, spec, batch_invariant=batch_invariant)
     parts = [plain(q, *kv, 0.3, window) for q, kv in zip(query.split([*counts, 2]), rows.dense, strict=False)]
     torch.testing.assert_close(found.double(), torch.cat([*parts, torch.zeros(2, 4, 64)]), atol=2e-5, rtol=2e-5)
     parts = [plain(q, *kv, 0.3, window) for q, kv in zip(query[:6].split(2), rows.dense, strict=True)]
@@ -130,8 +132,8 @@ def test_torch_takes_what_it_is_given() -> None:
 
     rows = rows_of([30, 300], block_size=256)
     with FakeTensorMode(allow_non_fake_inputs=False) as mode:
-        pages = [mode.from_tensor(part) for part in (rows.keys, rows.values, rows.tables, rows.lengths)]
+        seen = Seen(*(mode.from_tensor(part) for part in rows.seen))
         query = torch.empty(4, 8, 64)
         starts = torch.empty(3, dtype=torch.int32)
-        assert varlen.decode(query, *pages, 0.3, 20, batch_invariant=True).shape == (4, 8, 64)
-        assert varlen.prefill(query, *pages, starts, 0.3).shape == (4, 8, 64)
+        assert varlen.decode(query, seen, AttentionSpec(0.3, 20), batch_invariant=True).shape == (4, 8, 64)
+        assert varlen.prefill(query, seen, starts, AttentionSpec(0.3)).shape == (4, 8, 64)

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from batchchat.chats import Completion
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.model_runner import ModelRunner
 from batchchat.engines.continuous.paged import attention
 from batchchat.engines.continuous.paged.backends import BACKENDS
 from batchchat.engines.continuous.paged.batch import Form, row_bucket
 from batchchat.engines.continuous.paged.block_pool import CachedBlock
 from batchchat.engines.continuous.paged.block_table import BlockTable, BlockTables
+from batchchat.engines.continuous.paged.contract import Seen
 from batchchat.engines.continuous.paged.sizing import Trial, page_tokens, try_largest, try_recording
 from batchchat.engines.continuous.prefix_index import BLOCK_SIZE
 from batchchat.engines.continuous.speculative.drafters import LookUp
@@ -270,9 +272,9 @@ def test_attention_over_pages(kv_heads: int, window: int | None, softcap: float 
     query = torch.randn(sum(counts) + 2, heads, dim)
     starts = torch.tensor([0, *torch.tensor(counts).cumsum(0)], dtype=torch.int32)
     scores_of_sinks = torch.randn(heads) if sinks else None
-    more: tuple[Any, ...] = (0.3, window, softcap, scores_of_sinks)
-    seen = torch.tensor(lengths, dtype=torch.int32)
-    out = attention.prefill(query, keys, values, tables, seen, starts, *more)
+    spec = AttentionSpec(0.3, window, softcap, scores_of_sinks)
+    seen = Seen(keys, values, tables, torch.tensor(lengths, dtype=torch.int32))
+    out = attention.prefill(query, seen, starts, spec)
     for row, (key, value) in enumerate(dense):
         for number in range(counts[row] if lengths[row] else 0):
             place = int(starts[row]) + number
@@ -290,7 +292,7 @@ def test_attention_over_pages(kv_heads: int, window: int | None, softcap: float 
                 assert torch.allclose(out[place, head].double(), expected, atol=1e-5)
     assert not out[sum(counts) :].any()
     last = torch.tensor([int(end) - 1 if count else 0 for end, count in zip(starts[1:], counts, strict=True)])
-    decoded = attention.decode(query[last], keys, values, tables, seen, *more)
+    decoded = attention.decode(query[last], seen, spec)
     assert torch.allclose(decoded[:4], out[last[:4]], atol=1e-6)
     assert not decoded[4].any()
 

@@ -20,6 +20,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
+from batchchat.engines.continuous.attention_spec import AttentionSpec
+from batchchat.engines.continuous.paged.contract import Seen
 from batchchat.engines.continuous.paged.pages import new_pages
 from batchchat.engines.cuda import layers, paged
 
@@ -63,12 +65,12 @@ def attention(
     lengths = torch.full((rows,), 20, dtype=torch.int32)
     scores = torch.zeros(num_heads, dtype=dtype) if sinks else None
     query = torch.zeros(rows * count, num_heads, key_dim, dtype=dtype)
-    features = (0.1, window, softcap, scores)
+    seen, spec = Seen(keys, values, tables, lengths), AttentionSpec(0.1, window, softcap, scores)
     if "decode" in kinds:
-        paged.decode(query, keys, values, tables, lengths, *features, batch_invariant=batch_invariant)
+        paged.decode(query, seen, spec, batch_invariant=batch_invariant)
     if "prefill" in kinds:
         starts = torch.arange(rows + 1, dtype=torch.int32) * count
-        paged.prefill(query, keys, values, tables, lengths, starts, *features)
+        paged.prefill(query, seen, starts, spec)
     if "write" in kinds:
         key, value = (torch.zeros(len(query), kv_heads, dim, dtype=dtype) for dim in dims)
         slots = torch.zeros(len(query), dtype=torch.int64)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from batchchat.engines.continuous.paged.contract import Seen
 from batchchat.engines.continuous.paged.pages import new_pages
 from batchchat.engines.cuda import gathered, paged
 from batchchat.engines.cuda.kernels import why_not
@@ -27,6 +28,10 @@ class Rows:
     values: torch.Tensor
     tables: torch.Tensor
     lengths: torch.Tensor
+
+    @property
+    def seen(self) -> Seen:
+        return Seen(self.keys, self.values, self.tables, self.lengths)
 
     def at(self, *places: int) -> Rows:
         """Some of the rows, in another order."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from batchchat.engines.continuous.attention_spec import AttentionSpec
+from batchchat.engines.continuous.paged.contract import Seen
 from batchchat.engines.cuda.kernels import why_not
 
 if TYPE_CHECKING:
@@ -80,17 +82,13 @@ def rotate_and_write(
 
 def decode(
     query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    tables: torch.Tensor,
-    lengths: torch.Tensor,
-    scaling: float,
-    window: int | None = None,
-    softcap: float | None = None,
-    sinks: torch.Tensor | None = None,
+    seen: Seen,
+    spec: AttentionSpec,
     *,
     batch_invariant: bool = False,
 ) -> torch.Tensor:
+    keys, values, tables, lengths = seen
+    scaling, window, softcap, sinks = spec
     rows, (tokens, heads, key_dim) = tables.shape[0], query.shape
     if not tokens:
         return query.new_empty(0, heads, values.shape[3])
@@ -98,19 +96,7 @@ def decode(
     group = heads // kv_heads
     if count * group > most_folded(key_dim, value_dim, query.dtype) // 2:  # which then are worth a tile of their own
         starts = torch.arange(0, tokens + 1, count, dtype=torch.int32, device=query.device)
-        return prefill(
-            query,
-            keys,
-            values,
-            tables,
-            lengths,
-            starts,
-            scaling,
-            window,
-            softcap,
-            sinks,
-            batch_invariant=batch_invariant,
-        )
+        return prefill(query, seen, starts, spec, batch_invariant=batch_invariant)
     from batchchat.engines.cuda.kernels import decode as kernels
 
     query = _dense(query)
@@ -184,21 +170,17 @@ def decode(
 
 def prefill(
     query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    tables: torch.Tensor,
-    lengths: torch.Tensor,
+    seen: Seen,
     starts: torch.Tensor,
-    scaling: float,
-    window: int | None = None,
-    softcap: float | None = None,
-    sinks: torch.Tensor | None = None,
+    spec: AttentionSpec,
     *,
     batch_invariant: bool = False,  # a row's tiles are its own in any mode
 ) -> torch.Tensor:
     from batchchat.engines.cuda.kernels import prefill as kernels
 
     query = _dense(query)
+    keys, values, tables, lengths = seen
+    scaling, window, softcap, sinks = spec
     rows, (tokens, heads, key_dim) = tables.shape[0], query.shape
     kv_heads, value_dim = keys.shape[2], values.shape[3]
     group = heads // kv_heads

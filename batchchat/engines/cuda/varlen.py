@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from batchchat.engines.continuous.attention_spec import AttentionSpec
+from batchchat.engines.continuous.paged.contract import Seen
 from batchchat.engines.cuda import gathered
 
 if TYPE_CHECKING:
@@ -85,65 +87,44 @@ rotate_and_write = gathered.rotate_and_write
 
 def decode(
     query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    tables: torch.Tensor,
-    lengths: torch.Tensor,
-    scaling: float,
-    window: int | None = None,
-    softcap: float | None = None,
-    sinks: torch.Tensor | None = None,
+    seen: Seen,
+    spec: AttentionSpec,
     *,
     batch_invariant: bool = False,
 ) -> torch.Tensor:
-    rows, tokens = tables.shape[0], len(query)
+    rows, tokens = seen.tables.shape[0], len(query)
     if not tokens:
-        return query.new_empty(0, query.shape[1], values.shape[3])
+        return query.new_empty(0, query.shape[1], seen.values.shape[3])
     count = tokens // rows
     starts = torch.arange(0, tokens + 1, count, dtype=torch.int32, device=query.device)
-    return _attend(
-        query, keys, values, tables, lengths, starts, count, scaling, window, softcap, sinks, batch_invariant
-    )
+    return _attend(query, seen, starts, count, spec, batch_invariant)
 
 
 def prefill(
     query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    tables: torch.Tensor,
-    lengths: torch.Tensor,
+    seen: Seen,
     starts: torch.Tensor,
-    scaling: float,
-    window: int | None = None,
-    softcap: float | None = None,
-    sinks: torch.Tensor | None = None,
+    spec: AttentionSpec,
     *,
     batch_invariant: bool = False,
 ) -> torch.Tensor:
-    out = _attend(
-        query, keys, values, tables, lengths, starts, len(query), scaling, window, softcap, sinks, batch_invariant
-    )
+    out = _attend(query, seen, starts, len(query), spec, batch_invariant)
     padding = torch.arange(len(query), device=query.device) >= starts[-1]
     return out.masked_fill_(padding[:, None, None], 0)  # which torch leaves as it was
 
 
 def _attend(
     query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    tables: torch.Tensor,
-    lengths: torch.Tensor,
+    seen: Seen,
     starts: torch.Tensor,
     longest: int,
-    scaling: float,
-    window: int | None,
-    softcap: float | None,
-    sinks: torch.Tensor | None,
+    spec: AttentionSpec,
     batch_invariant: bool,
 ) -> torch.Tensor:
     """One call of torch's function, whose longest row of queries has at most `longest` tokens."""
-    assert softcap is None
-    assert sinks is None
+    keys, values, tables, lengths = seen
+    assert spec.softcap is None
+    assert spec.sinks is None
     function = varlen_attn()
     assert function is not None
     groups = {"enable_gqa": True} if query.shape[1] != keys.shape[2] else {}
@@ -155,8 +136,8 @@ def _attend(
         None,
         longest,
         tables.shape[1] * keys.shape[1],
-        scale=scaling,
-        window_size=(-1 if window is None else window - 1, 0),
+        scale=spec.scaling,
+        window_size=(-1 if spec.window is None else spec.window - 1, 0),
         seqused_k=lengths,
         block_table=tables,
         num_splits=1 if batch_invariant else None,

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
+from batchchat.engines.continuous.attention_spec import AttentionSpec
+from batchchat.engines.continuous.paged.contract import Seen
 from batchchat.engines.continuous.paged.pages import new_pages
 from batchchat.engines.cuda.backend import LayerKind, candidates
 from batchchat.reporting.limits import machine_limits
@@ -46,12 +48,13 @@ def _decoded(backend: object, kind: LayerKind, rows: int, length: int, strict: b
     )
     tables = torch.randperm(rows * blocks, device=kind.device).to(torch.int32).view(rows, blocks)
     lengths = torch.full((rows,), length, dtype=torch.int32, device=kind.device)
+    seen = Seen(keys, values, tables, lengths)
     query = torch.randn(rows, kind.heads, kind.key_dim, dtype=kind.dtype, device=kind.device)
     times = bench.pick(50, 1)
 
     def calls() -> None:
         for _ in range(times):
-            backend.decode(query, keys, values, tables, lengths, 0.1, batch_invariant=strict)  # type: ignore[attr-defined]
+            backend.decode(query, seen, AttentionSpec(0.1), batch_invariant=strict)  # type: ignore[attr-defined]
 
     calls()
     return min(seconds(calls) for _ in range(bench.pick(3, 1))) / times

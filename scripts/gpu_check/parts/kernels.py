@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from batchchat.engines.continuous.attention_spec import AttentionSpec
+from batchchat.engines.continuous.paged.contract import Seen
 from batchchat.engines.cuda import layers
 from batchchat.engines.cuda.backend import Candidate, LayerKind, candidates
 from batchchat.engines.cuda.kernels import why_not
@@ -87,9 +89,8 @@ def _attention(candidate: Candidate, case: _Case, dtype: torch.dtype, bench: Ben
 
 def _decode(candidate: Candidate, case: _Case, rows: Rows, strict: bool, bench: Bench) -> float:
     query = _queries(len(rows.dense) * case.count, case, rows)
-    found = candidate.backend.decode(
-        query.to(bench.device), *_moved(rows, bench), _SCALING, **case.features(bench.device), batch_invariant=strict
-    )
+    spec = AttentionSpec(_SCALING, **case.features(bench.device))
+    found = candidate.backend.decode(query.to(bench.device), _moved(rows, bench), spec, batch_invariant=strict)
     wanted = [
         plain(one, *pair, _SCALING, **case.features("cpu"))
         for one, pair in zip(query.split(case.count), rows.dense, strict=True)
@@ -102,10 +103,8 @@ def _prefill(candidate: Candidate, case: _Case, rows: Rows, bench: Bench) -> flo
     counts = [min(length, 40 + 7 * row) for row, length in enumerate(rows.lengths.tolist())]
     starts = torch.tensor([0, *counts], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     query = _queries(sum(counts) + 3, case, rows)
-    features = case.features(bench.device)
-    found = candidate.backend.prefill(
-        query.to(bench.device), *_moved(rows, bench), starts.to(bench.device), _SCALING, **features
-    )
+    spec = AttentionSpec(_SCALING, **case.features(bench.device))
+    found = candidate.backend.prefill(query.to(bench.device), _moved(rows, bench), starts.to(bench.device), spec)
     parts = zip(query.split([*counts, 3]), rows.dense, strict=False)
     wanted = [plain(one, *pair, _SCALING, **case.features("cpu")) for one, pair in parts]
     return _largest(found, torch.cat([*wanted, torch.zeros(3, *wanted[0].shape[1:], dtype=torch.float64)]))
@@ -136,8 +135,8 @@ def _queries(count: int, case: _Case, rows: Rows) -> torch.Tensor:
     return torch.randn(count, case.heads, case.dims[0], generator=random).to(rows.keys.dtype)
 
 
-def _moved(rows: Rows, bench: Bench) -> list[torch.Tensor]:
-    return [tensor.to(bench.device) for tensor in (rows.keys, rows.values, rows.tables, rows.lengths)]
+def _moved(rows: Rows, bench: Bench) -> Seen:
+    return Seen(*(tensor.to(bench.device) for tensor in rows.seen))
 
 
 def _largest(found: torch.Tensor, wanted: torch.Tensor) -> float:

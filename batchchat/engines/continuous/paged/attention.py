@@ -10,6 +10,9 @@ from itertools import pairwise
 
 import torch
 
+from batchchat.engines.continuous.attention_spec import AttentionSpec
+from batchchat.engines.continuous.paged.contract import Seen
+
 _QUERIES = 512
 """Tokens whose scores are held at once."""
 
@@ -29,17 +32,12 @@ def write(
 
 def decode(
     query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    tables: torch.Tensor,
-    lengths: torch.Tensor,
-    scaling: float,
-    window: int | None = None,
-    softcap: float | None = None,
-    sinks: torch.Tensor | None = None,
+    seen: Seen,
+    spec: AttentionSpec,
     *,
     batch_invariant: bool = False,
 ) -> torch.Tensor:
+    keys, values, tables, lengths = seen
     rows, (tokens, heads, _) = tables.shape[0], query.shape
     out = query.new_empty(tokens, heads, values.shape[3])
     if not tokens:
@@ -48,51 +46,38 @@ def decode(
     shared = out.view(rows, tokens // rows, *out.shape[1:])
     for row in range(rows) if batch_invariant else (slice(None),):  # a product's bits depend on its shape
         chosen = slice(row, row + 1) if isinstance(row, int) else row
-        shared[chosen] = _attend(
-            own[chosen], keys, values, tables[chosen], lengths[chosen], 0, scaling, window, softcap, sinks
-        )
+        shared[chosen] = _attend(own[chosen], Seen(keys, values, tables[chosen], lengths[chosen]), 0, spec)
     return out
 
 
 def prefill(
     query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    tables: torch.Tensor,
-    lengths: torch.Tensor,
+    seen: Seen,
     starts: torch.Tensor,
-    scaling: float,
-    window: int | None = None,
-    softcap: float | None = None,
-    sinks: torch.Tensor | None = None,
+    spec: AttentionSpec,
     *,
     batch_invariant: bool = False,  # rows are computed one by one in any mode
 ) -> torch.Tensor:
+    keys, values, tables, lengths = seen
     out = query.new_zeros(*query.shape[:2], values.shape[3])
     bounds = starts.tolist()
     for row, (begin, end) in enumerate(pairwise(bounds)):
-        table, length = tables[row : row + 1], lengths[row : row + 1]
+        own = Seen(keys, values, tables[row : row + 1], lengths[row : row + 1])
         for first in range(begin, end, _QUERIES):
             last = min(first + _QUERIES, end)
-            out[first:last] = _attend(
-                query[None, first:last], keys, values, table, length, end - last, scaling, window, softcap, sinks
-            )
+            out[first:last] = _attend(query[None, first:last], own, end - last, spec)
     return out
 
 
 def _attend(
     query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    tables: torch.Tensor,
-    lengths: torch.Tensor,
+    seen: Seen,
     behind: int,
-    scaling: float,
-    window: int | None,
-    softcap: float | None,
-    sinks: torch.Tensor | None,
+    spec: AttentionSpec,
 ) -> torch.Tensor:
     """`query` `[rows, count, heads, key_dim]`, of tokens that each row has `behind` more of, in single precision."""
+    keys, values, tables, lengths = seen
+    scaling, window, softcap, sinks = spec
     rows, count, heads, _ = query.shape
     block_size, kv_heads = keys.shape[1:3]
     if lengths.device.type == "cpu":
@@ -109,11 +94,11 @@ def _attend(
     if softcap is not None:
         scores = scores.div_(softcap).tanh_().mul_(softcap)
     positions = lengths[:, None] - (behind + count) + torch.arange(count, device=lengths.device)
-    seen = places <= positions[..., None]
+    is_seen = places <= positions[..., None]
     if window is not None:
-        seen &= places > positions[..., None] - window
+        is_seen &= places > positions[..., None] - window
     group = heads // kv_heads
-    unseen = ~seen[:, None, None].expand(-1, -1, group, -1, -1).flatten(2, 3)
+    unseen = ~is_seen[:, None, None].expand(-1, -1, group, -1, -1).flatten(2, 3)
     scores.masked_fill_(unseen, float("-inf"))
 
     peak = scores.amax(-1, keepdim=True) if scores.shape[-1] else scores.new_full((*scores.shape[:3], 1), float("-inf"))

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
+from batchchat.engines.continuous.attention_spec import AttentionSpec
+
+
+class Seen(NamedTuple):
+    """What rows see of a layer's pages."""
+
+    keys: torch.Tensor
+    """`[num_blocks, block_size, kv_heads, key_dim]`, as `new_pages` makes them."""
+    values: torch.Tensor
+    """`[num_blocks, block_size, kv_heads, value_dim]`"""
+    tables: torch.Tensor
+    """int32 `[rows, max_blocks]`: each row's blocks in order."""
+    lengths: torch.Tensor
+    """int32 `[rows]`: how many tokens of each are there, those of this pass included."""
+
 
 class PagedAttention(Protocol):
-    """Attention of a layer over `keys` `[num_blocks, block_size, kv_heads, key_dim]` and `values` alike, as `new_pages`
-    makes them; modules serve it.
+    """Attention of a layer over pages; modules serve it.
 
-    `tables` int32 `[rows, max_blocks]` names each row's blocks in order, and `lengths` int32 `[rows]` how many tokens
-    of each are there, those of this pass included. A row's first `ceil(length / block_size)` entries are read, and no
+    A row's first `ceil(length / block_size)` entries are read, and no
     place behind its length: what lies there, be it NaN, has no effect. A row of length 0 is padding, whose results are
     0. Only the shapes decide what is launched, so that one recording serves all tables and lengths of a shape.
 
-    Scores are scaled by `scaling`; a query sees the last `window` keys, its own included; `softcap` bends scores to
-    `softcap * tanh(score / softcap)`; `sinks` `[heads]` are scores that take part in the softmax and bring no value.
     """
 
     def write(
@@ -34,14 +45,8 @@ class PagedAttention(Protocol):
     def decode(
         self,
         query: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        tables: torch.Tensor,
-        lengths: torch.Tensor,
-        scaling: float,
-        window: int | None = None,
-        softcap: float | None = None,
-        sinks: torch.Tensor | None = None,
+        seen: Seen,
+        spec: AttentionSpec,
         *,
         batch_invariant: bool = False,
     ) -> torch.Tensor:
@@ -56,15 +61,9 @@ class PagedAttention(Protocol):
     def prefill(
         self,
         query: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        tables: torch.Tensor,
-        lengths: torch.Tensor,
+        seen: Seen,
         starts: torch.Tensor,
-        scaling: float,
-        window: int | None = None,
-        softcap: float | None = None,
-        sinks: torch.Tensor | None = None,
+        spec: AttentionSpec,
         *,
         batch_invariant: bool = False,
     ) -> torch.Tensor:

@@ -13,7 +13,7 @@ from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.paged.backends import Backend, choose
 from batchchat.engines.continuous.paged.batch import Form, PagedPass, blank, lay_out
 from batchchat.engines.continuous.paged.block_table import BlockTables
-from batchchat.engines.continuous.paged.contract import PagedAttention
+from batchchat.engines.continuous.paged.contract import PagedAttention, Seen
 from batchchat.engines.continuous.paged.pages import Pages
 from batchchat.engines.continuous.prefix_index import BLOCK_SIZE
 from batchchat.engines.facts import AttentionFacts
@@ -92,15 +92,12 @@ class PagedCache(BlockTables):
         are written: `[size, heads, value_dim]`."""
         attention, keys, values = self.backends[number].attention, self.pages.keys[number], self.pages.values[number]
         rows = work.num_decoding
-        scaling, bends, invariant = spec.scaling, spec[1:], work.batch_invariant
+        invariant = work.batch_invariant
         out = []
         if rows:
-            seen = work.tables[:rows], work.lengths[:rows]
-            out.append(
-                attention.decode(queries[:rows], keys, values, *seen, scaling, *bends, batch_invariant=invariant)
-            )
+            seen = Seen(keys, values, work.tables[:rows], work.lengths[:rows])
+            out.append(attention.decode(queries[:rows], seen, spec, batch_invariant=invariant))
         if rows < work.size:
-            seen = work.tables[rows:], work.lengths[rows:]
-            part, starts = queries[rows:], work.starts
-            out.append(attention.prefill(part, keys, values, *seen, starts, scaling, *bends, batch_invariant=invariant))
+            seen = Seen(keys, values, work.tables[rows:], work.lengths[rows:])
+            out.append(attention.prefill(queries[rows:], seen, work.starts, spec, batch_invariant=invariant))
         return out[0] if len(out) == 1 else torch.cat(out)

@@ -6,8 +6,9 @@ from typing import Protocol
 
 import torch
 
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.paged import attention as plain
-from batchchat.engines.continuous.paged.contract import PagedAttention
+from batchchat.engines.continuous.paged.contract import PagedAttention, Seen
 from batchchat.engines.continuous.paged.pages import new_pages
 
 _LENGTHS = (1, 37, 300)
@@ -93,14 +94,9 @@ def _compared(attention: PagedAttention, kind: Kind, window: int | None, invaria
     one = several[(starts[1:] - 1).long()]
 
     def both(who: PagedAttention) -> torch.Tensor:
-        scaling, bends = kind.key_dim**-0.5, (window, softcap, sinks)
-        decoded = who.decode(one, *theirs, tables, lengths, scaling, *bends, batch_invariant=invariant)
-        return torch.cat(
-            (
-                decoded,
-                who.prefill(several, *theirs, tables, lengths, starts, scaling, *bends, batch_invariant=invariant),
-            )
-        )
+        spec, seen = AttentionSpec(kind.key_dim**-0.5, window, softcap, sinks), Seen(*theirs, tables, lengths)
+        decoded = who.decode(one, seen, spec, batch_invariant=invariant)
+        return torch.cat((decoded, who.prefill(several, seen, starts, spec, batch_invariant=invariant)))
 
     limit = _TOLERANCE.get(kind.dtype, _TOLERANCE[torch.bfloat16])
     worst = float((both(attention).float() - both(plain).float()).abs().max())
