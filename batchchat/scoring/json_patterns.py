@@ -11,22 +11,24 @@ import regex
 
 from batchchat.scoring.extras import need
 
-_PURPOSE = "the scorer 'json' with json_schema"
 
-
-def schema_check(schema: Mapping[str, Any], seconds: float) -> Callable[[Any], Iterator[Any]]:
+def schema_check(
+    schema: Mapping[str, Any], seconds: float, purpose: str = "the scorer 'json' with json_schema", extra: str = "eval"
+) -> Callable[[Any], Iterator[Any]]:
     """A function from a value to its mistakes by the schema (jsonschema's errors).
 
     It raises TimeoutError where the patterns of one value take longer than `seconds` together.
+    `purpose` and `extra`: for what it is, and what brings the library.
     """
-    library = need("jsonschema", _PURPOSE)
+    library = need("jsonschema", purpose, extra)
     clock = _Clock(seconds)
     base = library.validators.validator_for(schema, default=library.Draft202012Validator)
     kind = library.validators.extend(
-        base, {name: check for name, check in _checks(clock).items() if name in base.VALIDATORS}
+        base,
+        {name: check for name, check in _checks(clock, library.ValidationError).items() if name in base.VALIDATORS},
     )
     # An empty registry: a `$ref` to the network is refused, never fetched.
-    validator = kind(schema, registry=need("referencing", _PURPOSE).Registry())
+    validator = kind(schema, registry=need("referencing", purpose, extra).Registry())
 
     def mistakes(value: Any) -> Iterator[Any]:
         clock.start()
@@ -55,9 +57,8 @@ class _Clock:
             ) from None
 
 
-def _checks(clock: _Clock) -> dict[str, Callable[..., Iterator[Any]]]:
+def _checks(clock: _Clock, error: Any) -> dict[str, Callable[..., Iterator[Any]]]:
     """The keywords of JSON schema that search for patterns."""
-    error = need("jsonschema", _PURPOSE).ValidationError
 
     def pattern(validator: Any, wanted: str, instance: Any, schema: Any) -> Iterator[Any]:
         if validator.is_type(instance, "string") and not clock.found(wanted, instance):
