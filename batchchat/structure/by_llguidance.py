@@ -33,7 +33,9 @@ class LLMatchers:
 
     def __init__(self, texts: TokenBytes, vocab_size: int):
         self._llguidance = _library()
-        self._tokenizer = self._llguidance.LLTokenizer(_Tokens(texts, vocab_size), n_vocab=vocab_size + 1)
+        tokens = _Tokens(texts, vocab_size)
+        self._tokenizer = self._llguidance.LLTokenizer(tokens, n_vocab=len(tokens.tokens))
+        self._num_words = -(-len(tokens.tokens) // _BITS)
         self._vocab_size = vocab_size
         self._executor = self._llguidance.LLExecutor()
         self._compiled = lru_cache(_COMPILED)(self._compile)
@@ -44,7 +46,7 @@ class LLMatchers:
     def allowed(self, matchers: Sequence[Matcher]) -> Any:
         pairs = [(matcher.state, place) for place, matcher in enumerate(matchers) if isinstance(matcher, LLMatcher)]
         assert len(pairs) == len(matchers), "matchers of another library"
-        masks = numpy.zeros((len(pairs), self._vocab_size // _BITS + 1), numpy.int32)  # with the bit of its end token
+        masks = numpy.zeros((len(pairs), self._num_words), numpy.int32)
         self._executor.unsafe_compute_mask_ptr(pairs, masks.ctypes.data, masks.strides[0], len(masks))
         return masks[:, : -(-self._vocab_size // _BITS)]
 
@@ -134,20 +136,28 @@ def _whole(pattern: str) -> str:
 
 
 class _Tokens:
-    """A vocabulary as the library asks for it. Its one end token lies beyond all ids: which tokens end an answer is
-    each request's own."""
+    """A vocabulary as the library asks for it. Beyond all ids lie its one end token, as which tokens end an answer is
+    each request's own, and the bytes that no token has, so that every text can be spelled."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
 
     def __init__(self, texts: TokenBytes, vocab_size: int):
-        self.tokens = [*texts.pieces[:vocab_size], *[b""] * (vocab_size - len(texts.pieces)), b""]
+        known = texts.pieces[:vocab_size]
+        bytes_ = {piece: token for token, piece in enumerate(known) if len(piece) == 1}
+        missing = [piece for piece in Bytes.pieces if piece not in bytes_]
+        self.tokens = [*known, *[b""] * (vocab_size - len(known)), b"", *missing]
         self.eos_token_id = vocab_size
         self.special_token_ids = [vocab_size]
         self._cut = texts.tokens
+        self._bytes = bytes_ | {piece: vocab_size + 1 + number for number, piece in enumerate(missing)}
 
     def __call__(self, text: str | bytes) -> list[int]:
-        return list(self._cut(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")))
+        spelled = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+        try:
+            return list(self._cut(spelled))
+        except ValueError:  # no token has one of its bytes
+            return [self._bytes[bytes([byte])] for byte in spelled]
 
 
 def _library() -> Any:
