@@ -13,15 +13,21 @@ from batchchat.scoring.extras import need
 
 
 def schema_check(
-    schema: Mapping[str, Any], seconds: float, purpose: str = "the scorer 'json' with json_schema", extra: str = "eval"
+    schema: Mapping[str, Any],
+    seconds: float,
+    purpose: str = "the scorer 'json' with json_schema",
+    extra: str = "eval",
+    *,
+    ecmascript: bool = False,
 ) -> Callable[[Any], Iterator[Any]]:
     """A function from a value to its mistakes by the schema (jsonschema's errors).
 
     It raises TimeoutError where the patterns of one value take longer than `seconds` together.
-    `purpose` and `extra`: for what it is, and what brings the library.
+    `purpose` and `extra`: for what it is, and what brings the library. `ecmascript`: the digits and letters of `\\d` and
+    `\\w` are those of ASCII, as in the language that JSON schema takes its patterns from.
     """
     library = need("jsonschema", purpose, extra)
-    clock = _Clock(seconds)
+    clock = _Clock(seconds, ecmascript)
     base = library.validators.validator_for(schema, default=library.Draft202012Validator)
     kind = library.validators.extend(
         base,
@@ -40,8 +46,9 @@ def schema_check(
 class _Clock:
     """The time that patterns may still take."""
 
-    def __init__(self, seconds: float):
+    def __init__(self, seconds: float, ecmascript: bool):
         self._seconds = seconds
+        self._ecmascript = ecmascript
         self._end = 0.0
 
     def start(self) -> None:
@@ -50,7 +57,10 @@ class _Clock:
     def found(self, pattern: str, text: str) -> bool:
         """Whether `pattern` occurs in `text`. Raises TimeoutError."""
         try:
-            return _compiled(pattern).search(text, timeout=max(self._end - time.monotonic(), 1e-3)) is not None
+            return (
+                _compiled(pattern, self._ecmascript).search(text, timeout=max(self._end - time.monotonic(), 1e-3))
+                is not None
+            )
         except TimeoutError:
             raise TimeoutError(
                 f"the patterns of the schema took longer than {self._seconds} s on this answer"
@@ -94,5 +104,12 @@ def _checks(clock: _Clock, error: Any) -> dict[str, Callable[..., Iterator[Any]]
 
 
 @lru_cache(maxsize=256)
-def _compiled(pattern: str) -> regex.Pattern[str]:
-    return regex.compile(pattern)
+def _compiled(pattern: str, ecmascript: bool) -> regex.Pattern[str]:
+    if not ecmascript:
+        return regex.compile(pattern)
+    ascii_only = _CLASS.sub(lambda found: _CLASSES.get(found[0], found[0]), pattern)
+    return regex.compile(ascii_only, regex.VERSION1 if ascii_only != pattern else 0)  # which has sets within sets
+
+
+_CLASS = regex.compile(r"\\.", regex.DOTALL)
+_CLASSES = {r"\d": "[0-9]", r"\D": "[^0-9]", r"\w": "[0-9A-Za-z_]", r"\W": "[^0-9A-Za-z_]"}

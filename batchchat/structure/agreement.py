@@ -65,4 +65,4 @@ def _json_mistake(structure: Structure, text: str) -> str | None:
 
 @lru_cache(maxsize=256)
 def _check(schema: str) -> Callable[[Any], Any]:
-    return schema_check(json.loads(schema), _SECONDS, "generation.structured", "structured")
+    return schema_check(json.loads(schema), _SECONDS, "generation.structured", "structured", ecmascript=True)

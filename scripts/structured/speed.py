@@ -26,41 +26,13 @@ from batchchat.prompts import TokenizerCodec
 from batchchat.schedule import Feed
 
 _END = "<end>"
-_SIGNS = ('":', '", "', '{"', '"}', '",', '": "', '": ', "},", "\n\n", "\n  ", "  ", "...", '"]', "[]", "true", "null")
-_SYLLABLES = [
-    "a",
-    "e",
-    "i",
-    "o",
-    "u",
-    "st",
-    "tr",
-    "en",
-    "on",
-    "er",
-    "al",
-    "in",
-    "re",
-    "th",
-    "ou",
-    "ch",
-    "ing",
-    "ly",
-    "ment",
-    "un",
-    "pre",
-    "co",
-    "ed",
-    "s",
-    "t",
-    "l",
-    "m",
-    "n",
-    "p",
-    "r",
-    "k",
-    "d",
-]
+_SIGNS = (
+    '":', '", "', '{"', '"}', '",', '": "', '": ', "},", "\n\n", "\n  ", "  ", "...", '"]', "[]", "true", "null",
+)  # fmt: skip
+_SYLLABLES = (
+    "a", "e", "i", "o", "u", "st", "tr", "en", "on", "er", "al", "in", "re", "th", "ou", "ch", "ing", "ly", "ment",
+    "un", "pre", "co", "ed", "s", "t", "l", "m", "n", "p", "r", "k", "d",
+)  # fmt: skip
 
 
 def schema() -> dict[str, Any]:
