@@ -23,8 +23,8 @@ def schema_check(
     """A function from a value to its mistakes by the schema (jsonschema's errors).
 
     It raises TimeoutError where the patterns of one value take longer than `seconds` together.
-    `purpose` and `extra`: for what it is, and what brings the library. `ecmascript`: the digits and letters of `\\d` and
-    `\\w` are those of ASCII, as in the language that JSON schema takes its patterns from.
+    `purpose` and `extra`: for what it is, and what brings the library. `ecmascript`: `\\d` and `\\w` are those
+    of ASCII, as in the language that JSON schema takes its patterns from.
     """
     library = need("jsonschema", purpose, extra)
     clock = _Clock(seconds, ecmascript)

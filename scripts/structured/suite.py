@@ -1,5 +1,5 @@
-"""Schemas of the JSON Schema test suite, as the source distribution of jsonschema carries it, on the built-in model: how
-many can be kept, and whether what is written is valid.
+"""Schemas of the JSON Schema test suite, as the source distribution of jsonschema carries it, on the built-in model:
+how many can be kept, and whether what is written is valid.
 
     python -m scripts.structured.suite --schemas 300
 
