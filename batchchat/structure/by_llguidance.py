@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy
-
 from batchchat.chats import Structure
 from batchchat.errors import BadRow
 from batchchat.scoring.extras import need
@@ -44,6 +42,8 @@ class LLMatchers:
         return LLMatcher(self._compiled(structure).deep_copy())
 
     def allowed(self, matchers: Sequence[Matcher]) -> Any:
+        import numpy
+
         pairs = [(matcher.state, place) for place, matcher in enumerate(matchers) if isinstance(matcher, LLMatcher)]
         assert len(pairs) == len(matchers), "matchers of another library"
         masks = numpy.zeros((len(pairs), self._num_words), numpy.int32)
