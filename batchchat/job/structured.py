@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from batchchat.chats import Message, Settings
+from batchchat.chats import Message, Request, Settings
 from batchchat.errors import UsageError
 from batchchat.prompts import Codec
 from batchchat.recipe import Recipe
@@ -46,11 +46,15 @@ class Structured:
         if (reason := self.refusal(settings)) is not None:
             raise UsageError(reason)
 
-    def found(self, settings: Settings, message: Message, finish_reason: str) -> Agreement | None:
-        """Whether an answer has its form; None where it needs none, as where it calls a tool instead."""
-        if settings.structured is None or message.tool_calls:
+    def found(self, request: Request, message: Message, finish_reason: str) -> Agreement | None:
+        """Whether an answer has its form, with the beginning of the turn that it continues; None where it needs none,
+        as where it calls a tool instead."""
+        structure = request.settings.structured
+        if structure is None or message.tool_calls:
             return None
-        return agreement(settings.structured, message.content or "", cut=finish_reason == "length")
+        last = request.messages[-1] if request.messages else None
+        begun = last.content or "" if last is not None and last.role == "assistant" else ""
+        return agreement(structure, begun + (message.content or ""), cut=finish_reason == "length")
 
 
 def facts(found: Agreement | None, note: str | None) -> Mapping[str, Any]:

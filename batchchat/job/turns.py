@@ -92,7 +92,7 @@ class OpenChats:
         finish = completion.finish_reason
         if finish == "stop" and message.tool_calls:
             finish = "tool_calls"
-        found = self._structured.found(opened.settings, message, finish)
+        found = self._structured.found(request, message, finish)
         if found is not None and found.reason is not None:
             where = f"row {request.index}, turn {request.turn}"
             self._meters.event(f"structure: {found.state}", f"{where}: {found.reason}")

@@ -108,16 +108,17 @@ class _ConstrainedRow:
         self.matchers = matchers
         self.matcher: Matcher = matchers.matcher(structure)
         self.failure: str | None = None
-        self.reasoning = Reasoning(texts, request.prompt_ids)
+        last = request.messages[-1] if request.messages else None
+        begun = last.content if last is not None and last.role == "assistant" else None
+        self.reasoning = Reasoning(texts, request.prompt_ids, begun=bool(begun))
         self.ends = _mask([token for token in request.settings.stop_token_ids if token < vocab_size], vocab_size)
         self._texts = texts
         self._vocab_size = vocab_size
         self._stop_ids = frozenset(request.settings.stop_token_ids)
         self._mask: Mask = None
         self._coming: tuple[Future[Any], int] | None = None
-        last = request.messages[-1] if request.messages else None
-        if last is not None and last.role == "assistant" and last.content:
-            self._continue((last.content).encode("utf-8", "surrogatepass"))
+        if begun and self.reasoning.state == "over":
+            self._continue(begun.encode("utf-8", "surrogatepass"))
 
     def take(self, token: int) -> None:
         """The next token. An end token is no part of the answer."""

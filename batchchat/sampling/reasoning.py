@@ -35,14 +35,15 @@ class Reasoning:
     """The reasoning of one answer. `may open`: it has not begun, and the first token decides; `open`: it goes on;
     `closed`: line breaks may follow; `over`: all else is the answer."""
 
-    def __init__(self, texts: NamedTexts, prompt_ids: Sequence[int]):
+    def __init__(self, texts: NamedTexts, prompt_ids: Sequence[int], begun: bool = False):
+        """`begun`: the prompt ends within the answer."""
         self._texts = texts
         self._tail = b""
         self._breaks = 0
         self.state: State = "over"
         if texts.thinks:
             end = b"".join(map(texts.named, prompt_ids[-8:])).rstrip()
-            self.state = "open" if end.endswith(_OPEN) else "over" if end.endswith(_CLOSE) else "may open"
+            self.state = "open" if end.endswith(_OPEN) else "over" if begun or end.endswith(_CLOSE) else "may open"
 
     @property
     def further(self) -> Sequence[int]:

@@ -166,6 +166,20 @@ def test_a_row_may_have_its_own_form_and_a_bad_one_costs_its_row(
     assert "structure: cut off" in json.dumps(report)
 
 
+def test_a_continued_turn_is_looked_at_as_a_whole(tmp_path: Path, batchchat: Command, small_model: Path) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": begun}]}
+        for begun in ("yes, in", "perhaps")
+    ]
+    path = recipe(tmp_path, small_model, {"choice": ["yes, indeed", "no"]}, rows, "pipeline")
+    assert batchchat("run", path, "-q", "chat.prefill=true").code == 0
+    found = read_jsonl(tmp_path / "runs" / "test" / "outputs.jsonl")
+    assert [row["batchchat"]["turns"][0]["structure"] for row in found] == ["valid"] * 2
+    assert {row["batchchat"]["turns"][0]["raw"] for row in found} == {"deed"}
+    (one, other) = read_jsonl(tmp_path / "runs" / "test" / "errors.jsonl")
+    assert "does not begin as its form demands" in one["reason"] == other["reason"]
+
+
 def test_a_recipe_that_cannot_be_kept_is_refused_and_one_without_limits_warned_of(
     tmp_path: Path, batchchat: Command, small_model: Path
 ) -> None:
