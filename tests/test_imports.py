@@ -22,11 +22,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plugins": {"errors"},
     "chats": {"errors", "plugins"},
     "scoring": {"errors", "plugins", "chats"},
-    "recipe": {"credentials", "errors", "plugins", "scoring"},
+    "recipe": {"credentials", "errors", "plugins", "chats", "scoring"},
     "schedule": {"chats"},
     "sources": {*BASE, "hub"},
     "prompts": {*BASE},
-    "sampling": {"chats"},
+    "structure": {"errors", "plugins", "chats", "scoring"},
+    "sampling": {"errors", "chats", "structure"},
     "models": {*BASE, "prompts", "hub"},
     "evaluation": {*BASE, "scoring", "sources", "store", "reporting"},
     "engines": {*BASE, "schedule", "prompts", "models", "sampling"},
@@ -36,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reporting": {*BASE, "store", "scoring", "engines"},
     "results": {*BASE, "scoring", "sources", "store", "reporting", "evaluation"},
     "viewer": {*BASE, "scoring", "store", "reporting", "evaluation", "results"},
-    "job": {*BASE, *TOOLS, "scoring", "engines", "launch", "evaluation", "store", "reporting", "results"},
+    "job": {*BASE, *TOOLS, "scoring", "structure", "engines", "launch", "evaluation", "store", "reporting", "results"},
     "interactive": {*BASE, *TOOLS, "engines", "reporting", "job"},
     "cli": {
         *BASE,
@@ -58,7 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 LIGHT = {
     "errors", "chats", "recipe", "schedule", "store", "sources", "job", "reporting", "interactive", "cli",
-    "scoring", "evaluation", "plugins", "launch", "results", "viewer",
+    "scoring", "structure", "evaluation", "plugins", "launch", "results", "viewer",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "bitsandbytes", "pyarrow", "pandas"}
 

@@ -39,7 +39,7 @@ def test_the_lowest_versions_allowed_are_those_that_are_tested() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     sections = [project["build-system"]["requires"], project["project"]["dependencies"]]
     extras = project["project"]["optional-dependencies"]
-    sections += [extras[name] for name in ("cpu", "dev", "eval", "gguf", "gpu", "peft")]
+    sections += [extras[name] for name in ("cpu", "dev", "eval", "gguf", "gpu", "peft", "structured")]
     asked = [Requirement(text) for section in sections for text in section]
     lines = (ROOT / "constraints-floors.txt").read_text(encoding="utf-8").splitlines()
     tested = {

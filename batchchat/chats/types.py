@@ -122,6 +122,18 @@ class Chat:
 
 
 @dataclass(frozen=True, slots=True)
+class Structure:
+    """The form that an answer must have. `text` is the JSON schema as JSON, the regular expression that the whole
+    answer matches, the answers to choose from as a JSON list, the grammar in Lark's notation, or, of `json`, which is
+    any JSON object, nothing."""
+
+    kind: Literal["json_schema", "regex", "choice", "grammar", "json"]
+    text: str = ""
+    white_space: Literal["none", "capped", "free"] = "capped"
+    """Between the parts of JSON."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """How one request is generated, all values resolved. Everything but `flags` is applied row by row, so rows
     with different settings share a batch; rows share one only where `flags` are equal."""
@@ -149,6 +161,8 @@ class Settings:
     """Strings that end the answer; matched in the decoded answer, so also across token boundaries."""
     stop_token_ids: tuple[int, ...] = ()
     """Ids that end the answer: the model's end tokens and the recipe's own."""
+    structured: Structure | None = None
+    """The form that the answer must have, its reasoning apart."""
     logprobs: int | None = None
     """None: no log-probabilities. n: those of the chosen token and of the n most likely."""
     logprobs_of: Literal["raw", "processed"] = "raw"

@@ -78,3 +78,16 @@ class OpenAnswer:
                 break
             self._seen_from = later
         return False
+
+
+def no_token(request: Request, step: int) -> str:
+    """Why a row got no token at a step, where nothing more is known of it."""
+    if request.settings.structured is not None:
+        return (
+            f"no token is left for step {step} of the answer: all that its form allows is forbidden by bad_words, "
+            "logit_bias or min_new_tokens; change one of them"
+        )
+    return (
+        f"the model gave no usable logits for token {step} of the answer (NaN, infinite, or all banned); try "
+        "model.dtype=float32, or allow more tokens"
+    )

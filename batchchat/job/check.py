@@ -15,6 +15,7 @@ from batchchat.chats import Chat, Message, Request, Settings
 from batchchat.errors import BadRow
 from batchchat.evaluation import Evaluator
 from batchchat.job.reading import ChatReader
+from batchchat.job.structured import Structured
 from batchchat.job.turns import OpenChats, messages_before, min_known
 from batchchat.models import load_text_side, require_in_reach
 from batchchat.prompts import Codec, Finding, MessagesCodec, SettingsResolver, diagnose, row_samples
@@ -23,6 +24,7 @@ from batchchat.reporting.meters import Meters
 from batchchat.schedule.planner import PlannedBatch, plan_batches
 from batchchat.sources.from_recipe import open_recipe_source
 from batchchat.store import RunStore
+from batchchat.structure import unbounded
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResul
         text = load_text_side(recipe)
         counted = not isinstance(text.codec, MessagesCodec)
         resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
+        Structured(recipe, text.codec).require(resolver.resolve({}))
         if count:
             source.fingerprint()
         store = RunStore(Path(":memory:"))
@@ -101,6 +104,7 @@ def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResul
             batches=plan_batches(requests, recipe.engine.max_batch_rows, recipe.engine.batch_tokens) if counted else [],
             findings=[
                 *diagnose(text.codec, text.generation_defaults, recipe, chats),
+                *_endless(requests),
                 *_references(evaluator, held),
             ],
         )
@@ -117,6 +121,21 @@ def _references(evaluator: Evaluator, chats: Sequence[tuple[Chat, Mapping[str, A
             "name the right column with `reference:`, or a scorer that reads it",
         )
         for metric, bad in evaluator.bad_references(chats).items()
+    ]
+
+
+def _endless(requests: Sequence[Request]) -> list[Finding]:
+    """A finding for each form of these requests that lets an answer go on and on."""
+    forms = dict.fromkeys(request.settings.structured for request in requests)
+    return [
+        Finding(
+            "warning",
+            f"generation.structured has {', '.join(found)}, with which an answer can go on until max_new_tokens "
+            "cuts it off",
+            "give each a limit (maxItems, maxLength, additionalProperties: false)",
+        )
+        for form in forms
+        if form is not None and (found := unbounded(form))
     ]
 
 

@@ -22,6 +22,7 @@ from batchchat.job.finished import RunResult, finished_report, finished_run, say
 from batchchat.job.mending import mend, write_outputs
 from batchchat.job.reading import ChatReader, expect_rows
 from batchchat.job.references import check_references
+from batchchat.job.structured import Structured
 from batchchat.job.turns import OpenChats, min_known
 from batchchat.launch.base import Launcher
 from batchchat.launch.opening import find_launcher, open_engine
@@ -179,6 +180,7 @@ def _read_parts(recipe: Recipe, command: Sequence[str], quiet: bool, stack: Exit
         show_loading(not quiet and sys.stderr.isatty())
     text = load_text_side(recipe)
     resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
+    Structured(recipe, text.codec).require(resolver.resolve({}))
     launcher = find_launcher(recipe)
     if launcher is not None:
         stack.callback(launcher.close)

@@ -13,6 +13,8 @@ from typing import Any
 
 from batchchat.chats import Chat, Completion, Logprob, Message, Request, Settings, TextLogprob, Usage
 from batchchat.errors import BadRow
+from batchchat.job.structured import Structured
+from batchchat.job.structured import facts as structure_facts
 from batchchat.prompts import Codec, MessagesCodec, Prompt, SettingsResolver, fit, row_seed
 from batchchat.recipe import Recipe
 from batchchat.reporting.meters import Meters
@@ -42,6 +44,7 @@ class OpenChats:
         self._codec = codec
         self._has_token_ids = not isinstance(codec, MessagesCodec)
         self._resolver = resolver
+        self._structured = Structured(recipe, codec)
         self._generation = recipe.generation
         self._overflow = recipe.chat.overflow
         self._context_length = min_known(recipe.chat.max_context, codec.context_length)
@@ -52,8 +55,11 @@ class OpenChats:
         """The next request of each sample of a chat that is not answered yet; goes on where the store left off."""
         try:
             settings = self._resolver.resolve(chat.settings)
+            refused = self._structured.refusal(settings)
         except BadRow as error:
-            self._store.fail_row(row.index, str(error))
+            refused = str(error)
+        if refused is not None:
+            self._store.fail_row(row.index, refused)
             return
         written = self._store.turns(row.index)
         failed = self._store.errors(row.index)
@@ -86,13 +92,17 @@ class OpenChats:
         finish = completion.finish_reason
         if finish == "stop" and message.tool_calls:
             finish = "tool_calls"
+        found = self._structured.found(request, message, finish)
+        if found is not None and found.reason is not None:
+            where = f"row {request.index}, turn {request.turn}"
+            self._meters.event(f"structure: {found.state}", f"{where}: {found.reason}")
         record: dict[str, Any] = {
             "message": message.as_dict(),
             "seed": request.seed,
             "raw": completion.text,
             "token_ids": list(completion.token_ids),
             **_usage(completion.usage),
-            **({} if answer.note is None else {"note": answer.note}),
+            **structure_facts(found, answer.note),
             **_logprobs(completion, self._codec),
         }
         if prompt.cut:

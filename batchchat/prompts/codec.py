@@ -140,11 +140,14 @@ class TokenizerCodec:
 
     def token_texts(self) -> TokenTexts:
         if self._token_texts is None:
-            self._token_texts = token_texts(self.tokenizer, self.decode, self.special_ids)
+            self._token_texts = token_texts(
+                self.tokenizer, self.decode, self.special_ids, self.encode_text, self._thinks
+            )
         if self._token_texts is None:
             raise UsageError(
-                "generation.bad_words cannot be kept out: this model's tokenizer writes a token differently beside "
-                "others; leave them out, or forbid tokens with generation.suppress_tokens"
+                "generation.bad_words cannot be kept out, nor generation.structured kept: this model's tokenizer "
+                "writes a token differently beside others; leave them out, or forbid tokens with "
+                "generation.suppress_tokens"
             )
         return self._token_texts
 

@@ -95,6 +95,7 @@ class SettingsResolver:
             bad_texts=self._forbidden(generation.bad_words or ()),
             stop=spellings(generation.stop or ()),
             stop_token_ids=tuple(dict.fromkeys(stop_ids)),
+            structured=None if generation.structured is None else generation.structured.as_structure(),
             flags=freeze_flags(effective_flags(flags, sampled=temperature > 0)),
             **{name: value for name, value in values.items() if value is not None},
         )

@@ -1,12 +1,13 @@
-"""What each token adds to an answer's text, in bytes: by it a text is kept out of an answer however it is cut."""
+"""What each token adds to an answer's text, in bytes: by it a text is kept out of an answer, and an answer in its form,
+however it is cut."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache, cached_property
 from typing import Any
 
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
@@ -25,9 +26,18 @@ class TokenTexts:
     together. `names` are their own texts, by which they can be kept out whole.
     """
 
-    def __init__(self, pieces: Sequence[bytes], names: Mapping[int, bytes] | None = None):
+    def __init__(
+        self,
+        pieces: Sequence[bytes],
+        names: Mapping[int, bytes] | None = None,
+        encode: Callable[[str], Sequence[int]] | None = None,
+        thinks: bool = False,
+    ):
+        """`encode`: ids of a text as the tokenizer cuts it. `thinks`: the model reasons between think marks."""
         self.pieces = pieces
+        self.thinks = thinks
         self._names = names or {}
+        self._encode = encode
         self._ordered = sorted((piece, number) for number, piece in enumerate(pieces) if piece)
         self.holding: Callable[[bytes], Sequence[int]] = cache(self._holding)
         """Ids of the tokens in which a text stands whole."""
@@ -43,6 +53,38 @@ class TokenTexts:
         """The bytes of some tokens in a row; ids beyond the vocabulary have none."""
         return b"".join(self.pieces[number] for number in ids if number < len(self.pieces))
 
+    def named(self, token: int) -> bytes:
+        """A token's bytes; of a special one those of its name. An id beyond the vocabulary has none."""
+        if token in self._names:
+            return self._names[token]
+        return self.pieces[token] if token < len(self.pieces) else b""
+
+    def tokens(self, text: bytes) -> Sequence[int]:
+        """Ids whose bytes, in a row, are a text: cut as the tokenizer does where that gives the same bytes, else the
+        longest pieces first. Raises ValueError for a text with bytes that no token has."""
+        try:
+            found = () if self._encode is None else self._encode(text.decode("utf-8"))
+        except UnicodeDecodeError:  # the text ends within a character
+            found = ()
+        return found if found and self.joined(found) == text else tuple(self._cut(text))
+
+    def _cut(self, text: bytes) -> Iterator[int]:
+        by_piece, longest = self._by_piece
+        place = 0
+        while place < len(text):
+            sizes = range(min(longest, len(text) - place), 0, -1)
+            size = next((size for size in sizes if text[place : place + size] in by_piece), None)
+            if size is None:
+                raise ValueError(f"no token is written with the byte {text[place]:#04x}")
+            yield by_piece[text[place : place + size]]
+            place += size
+
+    @cached_property
+    def _by_piece(self) -> tuple[Mapping[bytes, int], int]:
+        """Ids of the pieces, the lowest of equal ones, and the longest piece's size."""
+        by_piece = {piece: number for number, piece in reversed(list(enumerate(self.pieces))) if piece}
+        return by_piece, max(map(len, by_piece), default=0)
+
     def _holding(self, text: bytes) -> Sequence[int]:
         whole = [number for number, piece in enumerate(self.pieces) if text in piece]
         return [*whole, *(number for number, name in self._names.items() if text in name)]
@@ -57,7 +99,13 @@ class TokenTexts:
         return found
 
 
-def token_texts(tokenizer: Any, decode: Callable[[Sequence[int]], str], silent: Collection[int]) -> TokenTexts | None:
+def token_texts(
+    tokenizer: Any,
+    decode: Callable[[Sequence[int]], str],
+    silent: Collection[int],
+    encode: Callable[[str], Sequence[int]],
+    thinks: bool = False,
+) -> TokenTexts | None:
     """The texts of a tokenizer's tokens as `decode` writes them behind another one; `silent` ones, special tokens, have
     none. None where the text of a row of tokens is not the texts of its tokens in a row."""
     anchor = list(tokenizer("a", add_special_tokens=False)["input_ids"])
@@ -70,7 +118,8 @@ def token_texts(tokenizer: Any, decode: Callable[[Sequence[int]], str], silent: 
             return None
         added = text[len(before) :]
         pieces.append(_raw(name) if _INCOMPLETE in added else added.encode("utf-8", "surrogatepass"))
-    found = TokenTexts(pieces, {number: decode([number]).encode("utf-8", "surrogatepass") for number in silent})
+    names_of_silent = {number: decode([number]).encode("utf-8", "surrogatepass") for number in silent}
+    found = TokenTexts(pieces, names_of_silent, encode, thinks)
     for probe in _PROBES:
         ids = [number for number in tokenizer(probe, add_special_tokens=False)["input_ids"] if number not in silent]
         if (before.encode() + found.joined(ids)).decode("utf-8", "replace") != decode([*anchor, *ids]):

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from batchchat.recipe.flags import GenerationFlags, freeze_flags
 from batchchat.recipe.section import Section, Texts, TokenBias, TokenIds
+from batchchat.recipe.structured import StructuredSection
 
 
 class RowSettings(Section):
@@ -85,6 +86,13 @@ class RowSettings(Section):
         description="Texts that the answer must not hold anywhere, however they are cut into tokens: inside words too, "
         "and with or without a space before them.",
         examples=[["As an AI"]],
+    )
+    structured: StructuredSection | None = Field(
+        default=None,
+        description="The form that each answer must have, the reasoning before it apart: one of json_schema, regex, "
+        "choice (a list of answers), grammar (in Lark's notation) and json (true: any object), and beside JSON "
+        "white_space (none, capped or free). A server is asked for it.",
+        examples=[{"choice": ["yes", "no"]}],
     )
     logprobs: int | None = Field(
         default=None,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 
@@ -34,6 +34,8 @@ class Told:
     failed: list[bool]
     logprobs: list[Logprob | None] | None = None
     """None where no row asked."""
+    reasons: Mapping[int, str] = field(default_factory=dict)
+    """Why rows failed, where that is known: their form allows no token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Choice:
     ids: torch.Tensor
     failed: torch.Tensor
     tops: Tops | None = None
+    reasons: Mapping[int, str] = field(default_factory=dict)
+    """Rows whose form allows no token, and why."""
 
     @property
     def logprobs(self) -> list[Logprob | None] | None:
@@ -69,7 +73,7 @@ class Choice:
         rows = len(self.ids)
         ids = [int(number) for number in numbers[:rows]]
         logprobs = None if self.tops is None else _logprobs(self.tops, ids, numbers[rows:])
-        return Told(ids, [number < 0 for number in ids], logprobs)
+        return Told(ids, [number < 0 for number in ids], logprobs, self.reasons)
 
 
 def _logprobs(tops: Tops, ids: list[int], numbers: list[float]) -> list[Logprob | None]:

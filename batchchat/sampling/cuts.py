@@ -68,9 +68,10 @@ def _keep(order: torch.Tensor, mass: torch.Tensor, cuts: Cuts) -> tuple[torch.Te
     summed = weights.cumsum(dim=-1)
     n = order.shape[-1]
     last = order.gather(1, cuts.top_k.clamp(min=1, max=n) - 1)
-    num_by_k = torch.where(cuts.top_k > 0, (order >= last).sum(dim=-1, keepdim=True), n)
+    possible = order > -torch.inf  # what is banned is never kept: it would only make the cut look wide
+    num_by_k = torch.where(cuts.top_k > 0, ((order >= last) & possible).sum(dim=-1, keepdim=True), n)
     mass = torch.where(cuts.top_k > 0, summed.gather(1, num_by_k - 1), mass)
-    keeps = (torch.arange(n, device=order.device) < num_by_k) & (order >= cuts.min_p.log())
+    keeps = (torch.arange(n, device=order.device) < num_by_k) & (order >= cuts.min_p.log()) & possible
     # The token that reaches top-p stays: a place is out when those before it have reached it.
     keeps &= (cuts.top_p >= 1) | (summed - weights < cuts.top_p * mass)
     return summed, keeps.sum(dim=-1, keepdim=True).clamp(min=1), num_by_k

@@ -1,8 +1,9 @@
 """The row-wise sampler of every local engine: what a row gets depends on its own logits, settings, seed and step.
 
 Rows are independent requests that share a forward pass. Each step, `choose` takes one token per row: biases, penalties
-and bans, then the highest score (temperature 0), or temperature, top-k, top-p and min-p in this order (as transformers
-applies them) and one uniform number against the cumulated probabilities. Ties go to the lower token id everywhere.
+and bans, what the row's form allows, then the highest score (temperature 0), or temperature, top-k, top-p and min-p in
+this order (as transformers applies them) and one uniform number against the cumulated probabilities. Ties go to the
+lower token id everywhere.
 Work that no row asks for is not done: a greedy batch costs one maximum.
 
 The draw is in float64, where the last bit of a sum, which may depend on how a device splits it, decides nothing that
@@ -18,6 +19,7 @@ import torch
 
 from batchchat.chats import Request
 from batchchat.sampling.choice import Choice, Tops
+from batchchat.sampling.constraints import RowConstraints
 from batchchat.sampling.cuts import Cuts, draw_cut, masked, place
 from batchchat.sampling.penalties import RowPenalties, Texts
 from batchchat.sampling.randomness import signed, uniform
@@ -47,13 +49,15 @@ class SamplerRows:
         warps: Warps | None = None,
         texts: Callable[[], Texts] | None = None,
     ):
-        """`texts` says what each token adds to an answer's text; needed, and asked, only for `Settings.bad_texts`."""
+        """`texts` says what each token adds to an answer's text; needed, and asked, only for `Settings.bad_texts` and
+        `Settings.structured`."""
         self._device = torch.device(device)
         self._warps = warps or Warps()
         self._requests: list[Request] = []
         self._steps: list[int] = []
         self._step = torch.zeros(0, dtype=torch.int64, device=self._device)
         self._penalties = RowPenalties(vocab_size, self._device, texts)
+        self._constraints = RowConstraints(vocab_size, self._device, texts)
         self._arrange()
 
     @classmethod
@@ -75,13 +79,14 @@ class SamplerRows:
 
     def refusal(self, request: Request) -> str | None:
         """Why `extend` would raise ValueError for a request, in one sentence; None if it takes it."""
-        return self._penalties.refusal(request.settings)
+        return self._penalties.refusal(request.settings) or self._constraints.refusal(request)
 
     def extend(self, requests: Sequence[Request]) -> None:
         """Add rows at the end, at their first token."""
         self._requests += requests
         self._steps += [0] * len(requests)
         self._penalties.extend(requests)
+        self._constraints.extend(requests)
         self._arrange()
 
     def select(self, rows: Sequence[int]) -> None:
@@ -89,6 +94,7 @@ class SamplerRows:
         self._requests = [self._requests[row] for row in rows]
         self._steps = [self._steps[row] for row in rows]
         self._penalties.select(rows)
+        self._constraints.select(rows)
         self._arrange()
 
     def choose(
@@ -97,21 +103,25 @@ class SamplerRows:
         """The next token of each row. `logits` [rows, vocabulary], any float type; not changed. `raw`: the model's own,
         where `logits` were changed before. `token_ids` [rows, length]: for warps that read them."""
         logits = self._floats(logits)
-        scores = self._penalties.apply(logits)
+        scores = self._constraints.apply(self._penalties.apply(logits))
         best, ids = scores.max(dim=-1)
         weights = None
         if self._sampled.numel():
             weights = self._weights(scores, token_ids)
             ids[self._sampled] = self._draw(weights, 0)
         failed = ~torch.isfinite(best)
-        if not self._wants_logprobs:
-            return Choice(ids, failed)
-        return Choice(ids, failed, self._tops(logits if raw is None else self._floats(raw), scores, weights, ids))
+        tops = None
+        if self._wants_logprobs:
+            tops = self._tops(logits if raw is None else self._floats(raw), scores, weights, ids)
+        return Choice(ids, failed, tops, self._constraints.failures)
 
     def guess(self, logits: torch.Tensor, ahead: int) -> torch.Tensor:
         """The token that each row would take `ahead` steps from now on these logits of another model: chosen with the
-        number of that step, on the penalties of this one. Ids [rows]; no row moves."""
+        number of that step, on the penalties of this one. Ids [rows]; no row moves, so what a form allows after a guess
+        is not asked."""
         scores = self._penalties.apply(self._floats(logits))
+        if ahead == 0:
+            scores = self._constraints.apply(scores)
         ids = scores.argmax(dim=-1)
         if self._sampled.numel():
             ids[self._sampled] = self._draw(self._weights(scores, None), ahead)
@@ -121,6 +131,7 @@ class SamplerRows:
         """The tokens [rows] that the rows really took; moves every row to its next step, or only those in `rows`."""
         self._penalties.append(ids, rows)
         taking = set(range(len(self._steps)) if rows is None else rows)
+        self._constraints.append(ids, sorted(taking))
         self._steps = [step + (row in taking) for row, step in enumerate(self._steps)]
         if len(taking) == len(self._steps):
             self._step = self._step + 1

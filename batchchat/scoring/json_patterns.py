@@ -11,22 +11,30 @@ import regex
 
 from batchchat.scoring.extras import need
 
-_PURPOSE = "the scorer 'json' with json_schema"
 
-
-def schema_check(schema: Mapping[str, Any], seconds: float) -> Callable[[Any], Iterator[Any]]:
+def schema_check(
+    schema: Mapping[str, Any],
+    seconds: float,
+    purpose: str = "the scorer 'json' with json_schema",
+    extra: str = "eval",
+    *,
+    ecmascript: bool = False,
+) -> Callable[[Any], Iterator[Any]]:
     """A function from a value to its mistakes by the schema (jsonschema's errors).
 
     It raises TimeoutError where the patterns of one value take longer than `seconds` together.
+    `purpose` and `extra`: for what it is, and what brings the library. `ecmascript`: `\\d` and `\\w` are those
+    of ASCII, as in the language that JSON schema takes its patterns from.
     """
-    library = need("jsonschema", _PURPOSE)
-    clock = _Clock(seconds)
+    library = need("jsonschema", purpose, extra)
+    clock = _Clock(seconds, ecmascript)
     base = library.validators.validator_for(schema, default=library.Draft202012Validator)
     kind = library.validators.extend(
-        base, {name: check for name, check in _checks(clock).items() if name in base.VALIDATORS}
+        base,
+        {name: check for name, check in _checks(clock, library.ValidationError).items() if name in base.VALIDATORS},
     )
     # An empty registry: a `$ref` to the network is refused, never fetched.
-    validator = kind(schema, registry=need("referencing", _PURPOSE).Registry())
+    validator = kind(schema, registry=need("referencing", purpose, extra).Registry())
 
     def mistakes(value: Any) -> Iterator[Any]:
         clock.start()
@@ -38,8 +46,9 @@ def schema_check(schema: Mapping[str, Any], seconds: float) -> Callable[[Any], I
 class _Clock:
     """The time that patterns may still take."""
 
-    def __init__(self, seconds: float):
+    def __init__(self, seconds: float, ecmascript: bool):
         self._seconds = seconds
+        self._ecmascript = ecmascript
         self._end = 0.0
 
     def start(self) -> None:
@@ -48,16 +57,18 @@ class _Clock:
     def found(self, pattern: str, text: str) -> bool:
         """Whether `pattern` occurs in `text`. Raises TimeoutError."""
         try:
-            return _compiled(pattern).search(text, timeout=max(self._end - time.monotonic(), 1e-3)) is not None
+            return (
+                _compiled(pattern, self._ecmascript).search(text, timeout=max(self._end - time.monotonic(), 1e-3))
+                is not None
+            )
         except TimeoutError:
             raise TimeoutError(
                 f"the patterns of the schema took longer than {self._seconds} s on this answer"
             ) from None
 
 
-def _checks(clock: _Clock) -> dict[str, Callable[..., Iterator[Any]]]:
+def _checks(clock: _Clock, error: Any) -> dict[str, Callable[..., Iterator[Any]]]:
     """The keywords of JSON schema that search for patterns."""
-    error = need("jsonschema", _PURPOSE).ValidationError
 
     def pattern(validator: Any, wanted: str, instance: Any, schema: Any) -> Iterator[Any]:
         if validator.is_type(instance, "string") and not clock.found(wanted, instance):
@@ -93,5 +104,12 @@ def _checks(clock: _Clock) -> dict[str, Callable[..., Iterator[Any]]]:
 
 
 @lru_cache(maxsize=256)
-def _compiled(pattern: str) -> regex.Pattern[str]:
-    return regex.compile(pattern)
+def _compiled(pattern: str, ecmascript: bool) -> regex.Pattern[str]:
+    if not ecmascript:
+        return regex.compile(pattern)
+    ascii_only = _CLASS.sub(lambda found: _CLASSES.get(found[0], found[0]), pattern)
+    return regex.compile(ascii_only, regex.VERSION1 if ascii_only != pattern else 0)  # which has sets within sets
+
+
+_CLASS = regex.compile(r"\\.", regex.DOTALL)
+_CLASSES = {r"\d": "[0-9]", r"\D": "[^0-9]", r"\w": "[0-9A-Za-z_]", r"\W": "[^0-9A-Za-z_]"}

@@ -61,6 +61,7 @@ def facts_type() -> Any:
         ("token_ids", pa.list_(whole)),
         ("cached_tokens", whole),
         ("reasoning_tokens", whole),
+        ("structure", pa.string()),
         ("note", pa.string()),
         ("logprobs", pa.list_(pa.struct([*chosen, ("top", pa.list_(pa.struct(chosen)))]))),
         ("cut", pa.struct([("messages", whole), ("prompt_tokens", whole), ("new_tokens", whole)])),

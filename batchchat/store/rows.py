@@ -49,7 +49,14 @@ class Turn(Record):
     token_ids: tuple[TokenId, ...] = Field(description="The answer as the model wrote it.")
     cached_tokens: Tokens | None = Field(default=None, description="Of the prompt, those in a server's cache.")
     reasoning_tokens: Tokens | None = Field(default=None, description="Of the answer, those of its reasoning.")
-    note: str | None = Field(default=None, description="What could not be read from the raw text.")
+    structure: Literal["valid", "cut off", "invalid"] | None = Field(
+        default=None,
+        description="With `generation.structured`: whether the answer has its form, or was cut off by max_new_tokens "
+        "before it was whole.",
+    )
+    note: str | None = Field(
+        default=None, description="What could not be read from the raw text, or is wrong with the answer's form."
+    )
     logprobs: tuple[TokenLogprobs, ...] | None = Field(
         default=None, description="One for each token; with `generation.logprobs`."
     )

@@ -54,6 +54,13 @@ PARTS: tuple[Part, ...] = (
     _part("zoo-float32", "Architectures in float32", "The same.", "zoo:float32", 120),
     _part("graphs", "Recorded steps", "The same answers with `engine.cuda_graphs` on and off.", "graphs:run", 90),
     _part(
+        "forms",
+        "Answers in a form",
+        "Two of three rows must be JSON of a schema: those are, and all are the same among other rows.",
+        "forms:run",
+        60,
+    ),
+    _part(
         "quantized",
         "Quantized weights",
         "A model saved, loaded in 8 and 4 bits by bitsandbytes, and run.",

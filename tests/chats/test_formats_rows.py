@@ -414,12 +414,16 @@ def test_openai_parameters_become_settings() -> None:
     assert (chat.id, chat.tools) == ("r1", (TOOL,))
     assert read(line(tools=[TOOL], tool_choice="none")).tools is None
     assert read(line(logprobs=True, max_tokens=4)).settings == {"logprobs": 0, "max_new_tokens": 4}
+    assert read(line(response_format={"type": "json_object"})).settings == {"structured": {"json": True}}
+    schema = {"type": "object", "properties": {"a": {"const": None}}}
+    form = {"type": "json_schema", "json_schema": {"name": "n", "strict": True, "schema": schema}}
+    assert read(line(response_format=form)).settings == {"structured": {"json_schema": schema}}
 
 
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ({"response_format": {"type": "json_object"}}, r"body\.response_format = .* is not supported; only"),
+        ({"response_format": {"type": "xml"}}, r"body\.response_format = .* is not supported; only"),
         ({"tool_choice": "required"}, r"body\.tool_choice"),
         ({"audio": {}}, r"body\.audio = \{\} changes the answer"),
         ({"temprature": 1}, r"body\.temprature"),

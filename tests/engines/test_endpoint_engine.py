@@ -162,6 +162,33 @@ def test_parameters_of_a_batch_line_reach_the_server(tmp_path: Path, batchchat: 
     assert len(row["response"]["body"]["choices"]) == 2
 
 
+def test_forms_are_asked_of_the_server_and_looked_at(tmp_path: Path, batchchat: Command) -> None:
+    schema = {"type": "object", "properties": {"a": {"const": None}}, "not": {"required": ["b"]}}
+    described = {"name": "answer", "schema": schema, "strict": True}
+    forms: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"json_schema": schema}, {"response_format": {"type": "json_schema", "json_schema": described}}),
+        ({"json": True}, {"response_format": {"type": "json_object"}}),
+        ({"choice": ["yes", "no"]}, {"structured_outputs": {"choice": ["yes", "no"]}}),
+        ({"regex": "[0-9]"}, {"structured_outputs": {"regex": "[0-9]"}}),
+    ]
+
+    async def answer(asked: Asked) -> Said:
+        return as_json(completion('{"a": null}'))
+
+    rows = [{**row, "generation": {"structured": form}} for row, (form, _) in zip(questions(4), forms, strict=True)]
+    with ChatServer(answer) as server:
+        path = recipe(tmp_path, server, rows)
+        assert batchchat("run", path, "-q").code == 0
+    for asked in server.asked:
+        number = int(asked.body["messages"][0]["content"].removeprefix("question "))
+        names = ("response_format", "structured_outputs")
+        assert {name: asked.body[name] for name in names if name in asked.body} == forms[number][1]
+    found = read_jsonl(path.parent / "runs" / "test" / "outputs.jsonl")
+    turns = [row["batchchat"]["turns"][0] for row in found]
+    assert [turn["structure"] for turn in turns] == ["valid", "valid", "invalid", "invalid"]
+    assert "none of the choices" in turns[2]["note"]
+
+
 # --- bad servers -----------------------------------------------------------------------------------------------------
 
 

@@ -49,7 +49,7 @@ def test_lines_of_a_local_model(tmp_path: Path, batchchat: Command, small_model:
         line("two", n=2, max_completion_tokens=4, temperature=1.0, seed=-5),
         line("logprobs", logprobs=True, top_logprobs=2, max_tokens=3),
         line("plain", max_tokens=3, top_p=0, user="me", prompt_cache_key="k"),
-        line("refused", response_format={"type": "json_object"}),
+        line("refused", response_format={"type": "xml"}),
         {**line("other"), "url": "/v1/embeddings"},
         line("plain", text="again"),
         "{not json",

@@ -301,6 +301,10 @@ def _read_parameters(body: Row, server: bool) -> tuple[dict[str, Any], dict[str,
             settings[setting] = value
         elif name == "logit_bias":
             settings[name] = _read_bias(value)
+        elif name == "response_format" and (structured := _read_format(value)) is not None:
+            settings["structured"] = structured
+            if server:  # which may know more of it: its name, say
+                further[name] = value
         elif value in _NEUTRAL.get(name, ()):
             continue
         elif server:
@@ -316,6 +320,18 @@ def _read_parameters(body: Row, server: bool) -> tuple[dict[str, Any], dict[str,
     elif body.get("top_logprobs"):
         raise BadRow("body.top_logprobs needs logprobs: true")
     return settings, further
+
+
+def _read_format(value: Any) -> dict[str, Any] | None:
+    """A response format as `generation.structured` has it; None for any other than JSON."""
+    if not isinstance(value, Mapping):
+        return None
+    if value.get("type") == "json_object":
+        return {"json": True}
+    described = value.get("json_schema")
+    if value.get("type") != "json_schema" or not isinstance(described, Mapping):
+        return None
+    return {"json_schema": described.get("schema", {})}
 
 
 def _read_bias(value: Any) -> dict[int, Any]:

@@ -14,6 +14,7 @@ from itertools import accumulate
 import torch
 
 from batchchat.chats import Request
+from batchchat.engines.answer import no_token
 from batchchat.engines.base import TokenListener
 from batchchat.engines.continuous.base import PackedPass
 from batchchat.engines.continuous.sequence import SequenceState
@@ -107,7 +108,7 @@ class Writing:
             taking.append(sequence)
             if told.failed[row]:
                 step = len(sequence.answer.token_ids) + 1
-                reason = f"the model's logits for token {step} of the answer are not numbers; try model.dtype=float32"
+                reason = told.reasons.get(row) or no_token(sequence.request, step)
                 sequence.drop_unread()
                 sequence.answer.fail(reason)
             else:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from batchchat.chats import Message, Request, Settings
+from batchchat.chats import Message, Request, Settings, Structure
 from batchchat.chats.formats.calls import with_argument_text
 from batchchat.engines.endpoint.options import EndpointOptions
 from batchchat.engines.endpoint.tokens import token_body
@@ -82,10 +82,26 @@ def _settings(settings: Settings) -> Iterator[tuple[str, Any]]:
     ):
         if value != off:
             yield name, value
+    if settings.structured is not None:
+        yield _form(settings.structured)
     if settings.logprobs is not None:
         yield "logprobs", True
         if settings.logprobs:
             yield "top_logprobs", settings.logprobs
+
+
+def _form(structure: Structure) -> tuple[str, Any]:
+    """OpenAI's `response_format` for JSON; what other servers have for all else."""
+    match structure.kind:
+        case "json":
+            return "response_format", {"type": "json_object"}
+        case "json_schema":
+            described = {"name": "answer", "schema": json.loads(structure.text), "strict": True}
+            return "response_format", {"type": "json_schema", "json_schema": described}
+        case "choice":
+            return "structured_outputs", {"choice": json.loads(structure.text)}
+        case "regex" | "grammar":
+            return "structured_outputs", {structure.kind: structure.text}
 
 
 def _limit_name(url: str) -> str:

@@ -34,7 +34,7 @@ _COMPUTING = frozenset(
         "disable_compile",
     )
 )
-_ROW_ONLY = ("presence_penalty", "frequency_penalty", "logprobs")
+_ROW_ONLY = ("presence_penalty", "frequency_penalty", "logprobs", "structured")
 """Settings that only our sampler knows."""
 
 

@@ -9,11 +9,11 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, TextGenerationPipeline
 
 from batchchat.chats import Request
-from batchchat.engines.answer import OpenAnswer
+from batchchat.engines.answer import OpenAnswer, no_token
 from batchchat.engines.base import TokenListener
 from batchchat.engines.pipeline import flags, processors
 from batchchat.prompts.token_texts import TokenTexts
-from batchchat.sampling import SamplerRows
+from batchchat.sampling import SamplerRows, Told
 
 
 class RenderedPipeline(TextGenerationPipeline):
@@ -69,7 +69,7 @@ class RowWiseChoice(LogitsProcessor):
         told = choice.read()
         for row, answer in enumerate(self._rows):
             if not answer.done:
-                self._take(answer, told.ids[row], told.failed[row], told.logprobs[row] if told.logprobs else None)
+                self._take(answer, row, told)
         return scores.fill_(-torch.inf).scatter_(1, choice.ids[:, None], 0.0)
 
     def _begin(self, prompts: torch.Tensor, scores: torch.Tensor) -> SamplerRows:
@@ -82,16 +82,13 @@ class RowWiseChoice(LogitsProcessor):
             requests = [flags.without_processed(request) for request in requests]
         return SamplerRows.from_requests(requests, scores.shape[-1], scores.device, warps, self._texts)
 
-    def _take(self, answer: OpenAnswer, token: int, failed: bool, logprob: Any) -> None:
-        if failed:
-            answer.fail(
-                f"the model gave no usable logits for token {len(answer.token_ids) + 1} (NaN, infinite, or all "
-                "banned); try model.dtype=float32, or allow more tokens"
-            )
+    def _take(self, answer: OpenAnswer, row: int, told: Told) -> None:
+        if told.failed[row]:
+            answer.fail(told.reasons.get(row) or no_token(answer.request, len(answer.token_ids) + 1))
         else:
-            answer.add(token, logprob)
+            answer.add(told.ids[row], told.logprobs[row] if told.logprobs else None)
             if self._on_token is not None:
-                self._on_token(answer.request, token)
+                self._on_token(answer.request, told.ids[row])
         if answer.done:
             answer.finished_at = self._now()
 

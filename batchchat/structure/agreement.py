@@ -1,0 +1,68 @@
+"""Whether an answer has its form, found from its text alone: whoever wrote it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+from batchchat.chats import Structure
+from batchchat.scoring.json_patterns import schema_check
+from batchchat.structure.by_llguidance import byte_matchers
+
+_SECONDS = 2.0
+"""For the patterns of a schema on one answer."""
+
+
+class Agreement(NamedTuple):
+    """What was found. `reason` is None for `valid`."""
+
+    state: Literal["valid", "cut off", "invalid"]
+    reason: str | None = None
+
+
+def agreement(structure: Structure, text: str, *, cut: bool) -> Agreement:
+    """`cut`: the answer ended at its limit of tokens. Raises EnvironmentFault without the library that checks."""
+    mistake = _mistake(structure, text)
+    if mistake is None:
+        return Agreement("valid")
+    if cut:
+        return Agreement("cut off", f"the answer was cut off by max_new_tokens before its form was whole ({mistake})")
+    return Agreement("invalid", f"the answer does not have the form that was asked for: {mistake}")
+
+
+def _mistake(structure: Structure, text: str) -> str | None:
+    match structure.kind:
+        case "json_schema" | "json":
+            return _json_mistake(structure, text)
+        case "choice":
+            return None if text in json.loads(structure.text) else "it is none of the choices"
+        case "regex" | "grammar":
+            matcher = byte_matchers().matcher(structure)
+            if matcher.take(text.encode("utf-8", "surrogatepass")) and matcher.may_end:
+                return None
+            return f"the {structure.kind} does not match it"
+
+
+def _json_mistake(structure: Structure, text: str) -> str | None:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        return f"it is not JSON: {error}"
+    except RecursionError:
+        return "its JSON is nested too deeply"
+    if structure.kind == "json":
+        return None if isinstance(value, dict) else "it is not a JSON object"
+    try:
+        mistake = next(iter(_check(structure.text)(value)), None)
+    except Exception as error:  # the schema may refer to what is not there, and its patterns take too long
+        return (
+            f"it could not be checked against the schema ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        )
+    return None if mistake is None else f"{mistake.json_path}: {mistake.message[:200]}"
+
+
+@lru_cache(maxsize=256)
+def _check(schema: str) -> Callable[[Any], Any]:
+    return schema_check(json.loads(schema), _SECONDS, "generation.structured", "structured", ecmascript=True)
