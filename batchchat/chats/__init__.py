@@ -17,6 +17,7 @@ from batchchat.chats.types import (
     TextLogprob,
     Timings,
     Usage,
+    Writer,
 )
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "TextLogprob",
     "Timings",
     "Usage",
+    "Writer",
 ]

@@ -37,6 +37,14 @@ class ByteCodec:
             return tuple(ids[:-1])
         return (*ids, *b"assistant\n")
 
+    def render_query(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Byte ids of the chat, open for a user's turn."""
+        said = self.render(messages)[: -len(b"assistant\n")] if messages else ()
+        return (*said, *b"user\n")
+
+    def query_ends(self) -> tuple[tuple[int, ...], str | None]:
+        return self.eos_token_ids, None
+
     def render_text(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None, *, prefill: bool = False
     ) -> str:

@@ -10,7 +10,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from batchchat.credentials import without_credentials
 from batchchat.errors import BatchchatError
 from batchchat.store.damage import damaged, fault
 from batchchat.store.tables import checksum, open_reader, open_writer
+from batchchat.store.totals import Totals, UserTotals
 
 _WHOLE_ROW = -1
 
@@ -77,22 +78,6 @@ class TurnRecord:
     started: float
     finished: float
     record: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Counts over the whole run, all sessions together."""
-
-    rows: int
-    rows_done: int
-    rows_failed: int
-    samples_answered: int
-    samples_failed: int
-    turns: int
-    prompt_tokens: int
-    completion_tokens: int
-    finish_reasons: dict[str, int] = field(default_factory=dict)
-    sessions: list[dict[str, Any]] = field(default_factory=list)
 
 
 class RunStore:
@@ -342,6 +327,20 @@ class RunStore:
                 )
             ],
         )
+
+    def user_totals(self) -> UserTotals:
+        """Counts of the turns that a simulated user wrote, and how its chats ended, over all sessions."""
+        of_user = "json_extract(record, '$.message.role') = 'user'"
+        turns, prompt, completion = self._first(
+            "SELECT count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) "
+            f"FROM turns WHERE {of_user}"
+        )
+        kinds = "SELECT json_extract(record, '$.{}'), count(*) FROM turns GROUP BY 1 ORDER BY 1"
+        faults, ended = (
+            {kind: count for kind, count in self._select(kinds.format(name)) if kind is not None}
+            for name in ("fault", "ends")
+        )
+        return UserTotals(turns, prompt, completion, faults, ended)
 
     def close(self) -> None:
         """Commit and close; the write-ahead file is folded in."""

@@ -38,9 +38,17 @@ class TurnSeconds(Record):
     working: Seconds = Field(description="From then to its end.")
 
 
+Fault = Literal["empty", "cut", "repeats", "role_flip", "leak"]
+"""What is wrong with a simulated user's turn."""
+
+
 class Turn(Record):
     """A turn that was written."""
 
+    role: Literal["user"] | None = Field(default=None, description="`user` for a turn of a simulated user.")
+    fault: Fault | None = Field(
+        default=None, description="Why a simulated user's turn was not used; it was written anew, or the chat ended."
+    )
     finish_reason: Literal["stop", "length", "stop_string", "tool_calls"] = Field(description="Why it ended.")
     prompt_tokens: Tokens = Field(description="Tokens of the prompt, without padding.")
     completion_tokens: Tokens = Field(description="Tokens of the answer, its end token included.")
@@ -64,7 +72,14 @@ class OutputFacts(Record):
     id: str = Field(description="The chat's id, or `row-N`.")
     index: Place = Field(description="The chat's place in the input.")
     sample: Place = Field(description="Which of the chat's independent answers.")
-    turns: tuple[Turn, ...] = Field(description="The turns that were written, in order.")
+    turns: tuple[Turn, ...] = Field(
+        description="The turns that were written, in order, those of a simulated user that were not used included."
+    )
+    ended: Literal["turn_cap", "stop_mark", "empty_answer"] | Fault | None = Field(
+        default=None,
+        description="Of a simulated chat, why it ended: it had all its turns, the user ended it, the model said "
+        "nothing, or the fault of the user's last turn.",
+    )
     previous: JsonValue = Field(default=None, description="The `batchchat` column that the input's row had.")
 
 
