@@ -52,6 +52,8 @@ class SimulatedUser:
         self._told = set[tuple[str, ...]]()
         self.ends: tuple[tuple[int, ...], str | None] = codec.query_ends() if self._is_magpie else ((), None)
         """Token ids that end a turn besides the model's own, and a text that does."""
+        for name, text in (("goal", section.goal), ("persona", section.persona)):
+            parse_template(text or "", f"simulate.{name}")
         if not self._is_magpie:
             for literal in (*(literal for literal, _ in parse_template(instructions, _SETTING)), *_PATIENCE.values()):
                 self._told |= self._runs(literal)
