@@ -20,7 +20,7 @@ from pathlib import Path
 
 from batchchat.plugins.builtin import builtin_sample
 
-SAMPLES = {"simulate": "goals", "magpie": None, "evolve": "alpaca", "questions": "documents"}
+SAMPLES = {"magpie": None, "evolve": "alpaca", "questions": "documents", "simulate": "goals"}
 """Recipes with the sample that each is written for; None where rows come from nothing."""
 KILLS = 2
 

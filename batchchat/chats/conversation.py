@@ -14,8 +14,9 @@ class Conversation:
 
     Scripted turns are answered in their order; then a simulated user goes on, where the chat has one, until
     `chat.simulated` user turns were answered. Written turns come as records, in the order in which they were written:
-    `message`, and where they apply `fault` (a user's turn that is not used and written anew) and `ends` (why the chat
-    ends here: a user's last turn has no answer and is no part of it).
+    `message` (results of tools, where these are run, are turns, too), and where they apply `fault` (a user's turn that
+    is not used and written anew) and `ends` (why the chat ends here: a user's last turn has no answer and is no part
+    of it).
     """
 
     def __init__(self, chat: Chat, written: Iterable[Mapping[str, Any]] = ()):
@@ -27,6 +28,11 @@ class Conversation:
         """Of the user's turn that is written now."""
         self.ended: str | None = None
         """Why a simulated chat ended; None while it goes on."""
+        self.rounds = 0
+        """Answers in a row that called tools which were run."""
+        self._calls: list[Mapping[str, Any]] = []
+        """Calls of the last answer that have no result yet."""
+        self._results: list[Message] = []
         self._made: set[int] = set()
         self._asked = 1
         """How many segments of the chat as it came were reached."""
@@ -38,9 +44,16 @@ class Conversation:
         """Who writes the next turn; None where nothing is left to write."""
         if self.ended is not None:
             return None
+        if self._calls:
+            return "tool"
         if len(self.segments) > len(self.answers):
             return "assistant" if not self.chat.simulated or _asks(self.segments[-1]) else "user"
         return "user" if self.chat.simulated else None
+
+    @property
+    def next_call(self) -> Mapping[str, Any]:
+        """The call that is run now."""
+        return self._calls[0]
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -54,8 +67,8 @@ class Conversation:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it is written to its end, with an answer at least."""
-        return self.writer is None and bool(self.answers)
+        """Whether it is written to its end, with an answer to each turn of the row, and one at least."""
+        return self.writer is None and bool(self.answers) and self.is_last_scripted
 
     @property
     def is_last_scripted(self) -> bool:
@@ -68,8 +81,10 @@ class Conversation:
         self.num_written += 1
         if message.role == "user":
             self._add_asked(message, record)
+        elif message.role == "tool":
+            self._add_result(message)
         else:
-            self._add_answer(message)
+            self._add_answer(message, "ends" in record)
         self.ended = record.get("ends", self.ended)
 
     def as_chat(self) -> Chat:
@@ -92,12 +107,25 @@ class Conversation:
             self.segments.append((message,))
         self._made.add(len(self.segments) - 1)
 
-    def _add_answer(self, message: Message) -> None:
+    def _add_result(self, message: Message) -> None:
+        del self._calls[0]
+        self._results.append(message)
+        if not self._calls:
+            self.segments.append(tuple(self._results))
+            self._results = []
+            self._made.add(len(self.segments) - 1)
+
+    def _add_answer(self, message: Message, ends: bool) -> None:
         self.answers.append(message)
+        if self.chat.runs_tools and message.tool_calls and not ends:
+            self._calls = list(message.tool_calls)
+            self.rounds += 1
+            return
+        self.rounds = 0
         if self._asked < len(self.chat.segments):
             self.segments.append(self.chat.segments[self._asked])
             self._asked += 1
-        elif self.chat.simulated and sum(map(_asks, self.segments)) >= self.chat.simulated:
+        elif self.chat.simulated and sum(map(_has_user, self.segments)) >= self.chat.simulated:
             self.ended = "turn_cap"
 
 
@@ -108,6 +136,8 @@ def message_from(data: Mapping[str, Any]) -> Message:
         content=data["content"],
         reasoning=data.get("reasoning_content"),
         tool_calls=tuple(data.get("tool_calls", ())),
+        tool_call_id=data.get("tool_call_id"),
+        name=data.get("name"),
     )
 
 
@@ -121,6 +151,10 @@ def answers_in_place(chat: Chat, answers: Sequence[Message]) -> list[list[Messag
         else:
             places.append([answer])
     return places
+
+
+def _has_user(segment: Sequence[Message]) -> bool:
+    return any(message.role == "user" for message in segment)
 
 
 def _asks(segment: Sequence[Message]) -> bool:

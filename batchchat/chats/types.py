@@ -11,10 +11,10 @@ from batchchat.chats.json_text import read_exact
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "developer", "user", "assistant", "tool")
 
-Writer = Literal["assistant", "user"]
-"""Whose turn a request asks for: a model may play the user, too."""
+Writer = Literal["assistant", "user", "tool"]
+"""Whose turn a request asks for: a model may play the user, and tools may run."""
 
-FinishReason = Literal["stop", "length", "stop_string", "tool_calls", "error"]
+FinishReason = Literal["stop", "length", "stop_string", "tool_calls", "tool_result", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,8 @@ class Chat:
     references: tuple[str | None, ...] = ()
     reference: Any = None
     simulated: int = 0
+    runs_tools: bool = False
+    """Whether calls in its answers are run, and their results answered."""
     made: frozenset[int] = frozenset()
 
     @property

@@ -1,4 +1,4 @@
-"""Two engines that drain one feed side by side: the model's, and that of the model which plays the user."""
+"""Engines that drain one feed side by side: the model's, that of the model which plays the user, and tools."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class _Lane:
 
 
 class EnginesTogether:
-    """Each request goes to the engine of who writes it (`Request.writer`); both compute at the same time.
+    """Each request goes to the engine of who writes it (`Request.writer`), the model's where there is none; all of them
+    compute at the same time.
 
     An engine has at most `rooms[writer]` requests at once, so that what is ready stays in the run's feed. Only the
     thread that calls `run` looks at that feed.
@@ -100,13 +101,13 @@ class EnginesTogether:
         """The facts of the model's engine; see `describe_user`."""
         return self._engines["assistant"].describe()
 
-    def describe_user(self) -> AnyEngineFacts:
-        """Those of the engine that plays the user."""
-        return self._engines["user"].describe()
+    def describe_user(self) -> AnyEngineFacts | None:
+        """Those of the engine that plays the user; None where the model's does."""
+        return self._engines["user"].describe() if "user" in self._engines else None
 
     @property
     def spent(self) -> float | None:
-        """What both cost so far; None where no prices are known."""
+        """What they cost so far; None where no prices are known."""
         known = [engine.spent for engine in self._engines.values() if isinstance(engine, PaidEngine)]
         costs = [cost for cost in known if cost is not None]
         return sum(costs) if costs else None
@@ -131,10 +132,11 @@ class EnginesTogether:
             chosen: list[Request] = []
             rest: list[Request] = []
             for request in ready:
-                fits = room[request.writer] > 0
-                room[request.writer] -= fits
+                lane = request.writer if request.writer in room else "assistant"
+                fits = room[lane] > 0
+                room[lane] -= fits
                 (chosen if fits else rest).append(request)
             return chosen, rest
 
         for request in feed.choose(pick):
-            lanes[request.writer].give(request)
+            lanes[request.writer if request.writer in lanes else "assistant"].give(request)

@@ -160,8 +160,8 @@ class FileAnswers:
                 index, RowError(item.number, item.place, str(error), raw, own if isinstance(own, str) else None)
             )
         turns = facts.get("turns")
-        if isinstance(turns, list):  # a simulated user's are no answers
-            turns = [turn for turn in turns if isinstance(turn, Mapping) and turn.get("role") != "user"]
+        if isinstance(turns, list):  # those of others are no answers
+            turns = [turn for turn in turns if isinstance(turn, Mapping) and "role" not in turn]
         reasons: Sequence[str | None] = [None] * len(answers)
         if isinstance(turns, list) and len(turns) == len(answers):
             reasons = [turn.get("finish_reason") for turn in turns]

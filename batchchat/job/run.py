@@ -15,6 +15,7 @@ from batchchat.chats import Request, Writer
 from batchchat.engines import Budget, Engine, EngineContext, FollowingEngine, PaidEngine, build_engine
 from batchchat.engines.facts import AnyEngineFacts, EngineFacts
 from batchchat.engines.together import EnginesTogether
+from batchchat.engines.tools.engine import ToolEngine
 from batchchat.errors import UsageError
 from batchchat.evaluation import Evaluator, evaluate_run, is_evaluated
 from batchchat.job.finished import RunResult, finished_report, finished_run, say_finished, wanted_export, what_it_reads
@@ -272,8 +273,8 @@ def _generate(job: _Job) -> tuple[AnyEngineFacts, AnyEngineFacts | None]:
     look_ahead = _look_ahead(recipe, job.parts.launcher)
     with meters.phase("load"):
         engine: Engine = job.make_engine(_context(job, recipe, job.parts.sides.assistant, ""))
-        if recipe.user is not None:
-            engine = _with_user(engine, recipe.user, job, look_ahead)
+        if recipe.user is not None or recipe.tools is not None:
+            engine = _with_others(engine, job, look_ahead)
 
     def hand_out(count: int) -> None:
         with meters.phase("store"):
@@ -297,17 +298,23 @@ def _context(job: _Job, recipe: Recipe, side: Side, suffix: str) -> EngineContex
     return EngineContext(recipe, side.codec, job.meters, budget=budget, kept=kept)
 
 
-def _with_user(engine: Engine, user: Recipe, job: _Job, look_ahead: int) -> EnginesTogether:
-    """The model's engine and that of the model which plays the user, side by side."""
-    parts = job.parts
-    assert parts.sides.user is not None, "a recipe with a user has its side"
+def _with_others(engine: Engine, job: _Job, look_ahead: int) -> EnginesTogether:
+    """The model's engine beside those of the other sides: of the model that plays the user, and of tools."""
+    recipe, parts, user = job.recipe, job.parts, job.recipe.user
+    engines: dict[Writer, Engine] = {"assistant": engine}
+    rooms: dict[Writer, int] = {"assistant": look_ahead}
     try:
-        other = open_engine(_context(job, user, parts.sides.user, ".user"), parts.user_launcher)
+        if user is not None and parts.sides.user is not None:
+            engines["user"] = open_engine(_context(job, user, parts.sides.user, ".user"), parts.user_launcher)
+            rooms["user"] = _look_ahead(user, parts.user_launcher)
+        if recipe.tools is not None and parts.sides.tools is not None:
+            engines["tool"] = ToolEngine(recipe.tools, parts.sides.tools, job.meters)
+            rooms["tool"] = look_ahead
     except BaseException:
-        engine.close()
+        for opened in engines.values():
+            opened.close()
         raise
-    rooms: dict[Writer, int] = {"assistant": look_ahead, "user": _look_ahead(user, parts.user_launcher)}
-    return EnginesTogether({"assistant": engine, "user": other}, rooms)
+    return EnginesTogether(engines, rooms)
 
 
 def _look_ahead(recipe: Recipe, launcher: Launcher | None) -> int:

@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from batchchat.engines.tools.offered import Offered, offered_tools
 from batchchat.models import TextSide, load_text_side, require_in_reach
 from batchchat.models.identity import model_identity
 from batchchat.prompts import Codec, MessagesCodec, SettingsResolver
@@ -47,15 +48,18 @@ class Sides:
     player: SimulatedUser | None = None
     user_text: TextSide | None = None
     """Of a model of the user's own."""
+    tools: Offered | None = None
+    """Tools that are run."""
 
 
 def open_sides(recipe: Recipe) -> Sides:
     """What the recipe's models need before a weight is read. Raises UsageError where they cannot be used."""
     text = load_text_side(recipe)
     assistant = _side(recipe, text, recipe.generation)
+    tools = None if recipe.tools is None else offered_tools(recipe.tools)
     simulate = recipe.simulate
     if simulate is None:
-        return Sides(text, assistant)
+        return Sides(text, assistant, tools=tools)
     own = recipe.user
     if own is not None and own.reads_model:
         require_in_reach(own.model)
@@ -65,7 +69,7 @@ def open_sides(recipe: Recipe) -> Sides:
     player = SimulatedUser(simulate, instructions, user.codec)
     if simulate.method == "magpie" and simulate.turns > MOST_QUERIES:
         log.warning("%s", many_queries(simulate.turns))
-    return Sides(text, assistant, user, player, user_text)
+    return Sides(text, assistant, user, player, user_text, tools)
 
 
 def many_queries(turns: int) -> str:
@@ -82,6 +86,8 @@ def side_facts(recipe: Recipe, sides: Sides) -> dict[str, Any]:
     if recipe.source.prompt_files:
         files = {name: _hash(read_template_file(name, "source.prompt_files")) for name in recipe.source.prompt_files}
         facts["prompt_files"] = files
+    if sides.tools is not None:
+        facts["tools_sha256"] = _hash(json.dumps(sides.tools.schemas, sort_keys=True))
     if recipe.simulate is not None:
         instructions = read_template_file(recipe.simulate.instructions, "simulate.instructions")
         own = recipe.user

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from batchchat.chats import Chat, Completion, Logprob, Request, Settings, TextLogprob, Usage, Writer
+from batchchat.chats import Chat, Completion, Logprob, Message, Request, Settings, TextLogprob, Usage, Writer
 from batchchat.chats.conversation import Conversation
 from batchchat.errors import BadRow
 from batchchat.job.sides import Sides
@@ -44,6 +44,8 @@ class OpenChats:
     def __init__(self, recipe: Recipe, store: RunStore, sides: Sides, meters: Meters):
         self._store = store
         self._assistant, self._user, self._player = sides.assistant, sides.user, sides.player
+        self._tools = sides.tools
+        self._max_rounds = 0 if recipe.tools is None else recipe.tools.max_rounds
         self._retries = 0 if recipe.simulate is None else recipe.simulate.retries
         self._meters = meters
         self._open: dict[int, _OpenChat] = {}
@@ -74,7 +76,7 @@ class OpenChats:
         if completion.finish_reason == "error":
             self._fail(opened, request.sample, request.turn, completion.error or "the engine gave no reason")
             return None
-        side = self._assistant if request.writer == "assistant" else self._user
+        side = self._user if request.writer == "user" else self._assistant
         assert side is not None, "no user's turn was asked for without a user"
         if completion.usage is None and not side.has_token_ids:
             reason = "the engine works without token ids and did not say in `usage` how many tokens it took"
@@ -86,9 +88,8 @@ class OpenChats:
         record: dict[str, Any] = {
             **read,
             **({} if told.ended is None else {"ends": told.ended}),
-            "seed": request.seed,
-            "raw": completion.text,
-            "token_ids": list(completion.token_ids),
+            **({} if request.writer == "tool" else {"seed": request.seed, "raw": completion.text}),
+            **({} if request.writer == "tool" else {"token_ids": list(completion.token_ids)}),
             **_usage(completion.usage),
             **_logprobs(completion, side.codec),
         }
@@ -106,6 +107,8 @@ class OpenChats:
     def _opened(self, row: StoredRow, chat: Chat) -> _OpenChat:
         settings: dict[Writer, Settings] = {"assistant": self._assistant.resolver.resolve(chat.settings)}
         seeds: dict[Writer, int] = {"assistant": row_seed(self._assistant.generation, chat.settings)}
+        if self._tools is not None and not chat.tools:
+            chat = replace(chat, tools=self._tools.schemas)
         if self._user is None or self._player is None:
             return _OpenChat(chat, settings, seeds, {})
         settings["user"] = self._player.settings(self._user.resolver.resolve({}))
@@ -126,6 +129,10 @@ class OpenChats:
                 if told.num_faults >= self._retries:
                     read["ends"] = turn.fault
             return finish, read
+        if completion.request.writer == "tool":
+            assert completion.message is not None, "a result is a message"
+            failed = {} if completion.note is None else {"note": completion.note}
+            return finish, {"message": completion.message.as_dict(), **failed}
         answer = self._assistant.codec.parse(completion)
         message = answer.message
         if finish == "stop" and message.tool_calls:
@@ -133,6 +140,8 @@ class OpenChats:
         read = {"message": message.as_dict(), **({} if answer.note is None else {"note": answer.note})}
         if told.chat.simulated and told.is_last_scripted and not (message.content or "").strip():
             read["ends"] = "empty_answer"
+        if message.tool_calls and self._tools is not None and told.rounds >= self._max_rounds:
+            read["ends"] = "call_cap"
         return finish, read
 
     def _next(self, opened: _OpenChat, sample: int) -> Request | None:
@@ -145,6 +154,8 @@ class OpenChats:
             else:
                 self._fail(opened, sample, turn - 1, _no_chat(told))
             return None
+        if writer == "tool":
+            return self._call(opened, sample)
         try:
             prompt = opened.first if turn == 0 and opened.first is not None else self._prompt(opened, told, writer)
         except BadRow as error:
@@ -169,6 +180,14 @@ class OpenChats:
             parameters=chat.parameters if writer == "assistant" else {},
             writer=writer,
         )
+
+    def _call(self, opened: _OpenChat, sample: int) -> Request:
+        """The request to run the next call of the last answer."""
+        chat, told = opened.chat, opened.told[sample]
+        message = Message("assistant", None, tool_calls=(told.next_call,))
+        settings = opened.settings["assistant"]
+        opened.prompts[sample, told.num_written] = Prompt((), (message,), 0)
+        return Request(chat.id, chat.index, sample, told.num_written, (), settings, 0, (message,), writer="tool")
 
     def _prompt(self, opened: _OpenChat, told: Conversation, writer: Writer) -> Prompt:
         """The prompt of the next turn."""
@@ -206,7 +225,12 @@ class OpenChats:
 
 
 def _no_chat(told: Conversation) -> str:
-    """Why a simulated chat ended before there was an answer."""
+    """Why a chat ended before it was answered."""
+    if told.ended == "call_cap":
+        return (
+            f"the model called tools {told.rounds + 1} times in a row and did not answer a turn before the last; raise "
+            "tools.max_rounds"
+        )
     if told.ended == "stop_mark":
         return "the simulated user ended the chat before it asked anything; change simulate.goal or its instructions"
     tries = f"{told.num_faults} time{'s' if told.num_faults > 1 else ''}"

@@ -75,7 +75,9 @@ class ByteCodec:
         return [(text, special) for text, special in out if text]
 
     def parse(self, completion: Completion) -> ParsedAnswer:
-        """The assistant turn that a completion holds: all of its text."""
+        """The assistant turn that a completion holds: the message that its engine made of it, else all of its text."""
+        if completion.message is not None:
+            return ParsedAnswer(completion.message, completion.note)
         return plain_answer(completion, lambda text: text)
 
     def _encode(self, text: str) -> bytes:

@@ -34,6 +34,7 @@ from batchchat.recipe.section import MAY_CHANGE, Section, Text
 from batchchat.recipe.simulation import PromptSection, SimulationOptions
 from batchchat.recipe.sink import SinkSection
 from batchchat.recipe.source import SourceSection
+from batchchat.recipe.tools import ToolsSection
 
 FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -277,6 +278,9 @@ class Recipe(Section):
         default=None,
         description="A model plays the user: rows of `source.format: blank` begin with its turn, others go on with it.",
     )
+    tools: ToolsSection | None = Field(
+        default=None, description="Tools that are really run; without, calls in an answer are its end."
+    )
     sink: SerializeAsAny[SinkSection] = SinkSection()
     max_error_rate: float = Field(
         default=0.0,
@@ -338,6 +342,16 @@ class Recipe(Section):
         if simulate.model is not None and (model.parallel != "none" or simulate.model.parallel != "none"):
             raise ValueError("has a model of its own, which cannot be beside one that is split (model.parallel)")
         return simulate
+
+    @field_validator("tools")
+    @classmethod
+    def _fit_chats(cls, tools: ToolsSection | None, info: ValidationInfo) -> ToolsSection | None:
+        chat = info.data.get("chat")
+        if tools is not None and chat is not None and chat.prefill:
+            raise ValueError("are run behind an answer, and chat.prefill goes on within one; leave one of them out")
+        if tools is not None and not (tools.run or tools.mcp):
+            raise ValueError("has neither run nor mcp, so there is nothing to run; name functions or servers")
+        return tools
 
     @property
     def user(self) -> Recipe | None:

@@ -144,7 +144,7 @@ def _file_turns(answered: Answered) -> tuple[Mapping[str, Any], ...]:
     turns = ours.get("turns") if isinstance(ours, Mapping) else None
     if isinstance(turns, list):
         known = [turn if isinstance(turn, Mapping) else {} for turn in turns]
-        known = [turn for turn in known if turn.get("role") != "user"]  # a simulated user's are no answers
+        known = [turn for turn in known if "role" not in turn]  # those of others are no answers
         if len(known) == len(answered.answers):
             return tuple(known)
     return tuple({} for _ in answered.answers)

@@ -29,6 +29,7 @@ def read_options(recipe: Recipe) -> ReadOptions:
         prompt_templates=tuple(read_template_file(name, "source.prompt_files") for name in recipe.source.prompt_files),
         server=recipe.engine.needs.server,
         own=recipe.source.options_of(recipe.source.format),
+        runs_tools=recipe.tools is not None,
         **_simulated(recipe),
     )
 

@@ -30,6 +30,8 @@ _WHOLE_ROW = -1
 _VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 """What differs between reasons of one kind."""
 
+_BY_MODELS = "finish_reason <> 'tool_result'"
+"""Turns that a model wrote, and no tool."""
 
 LAST = 2**62
 """Beyond every place in an input."""
@@ -285,15 +287,15 @@ class RunStore:
 
     def latencies(self, percentiles: tuple[float, ...]) -> dict[float, float] | None:
         """Seconds from entering the engine to the end of the answer, by percentile; None before the first turn."""
-        count = self._one("SELECT count(*) FROM turns")
+        count = self._one(f"SELECT count(*) FROM turns WHERE {_BY_MODELS}")
         if not count:
             return None
-        query = "SELECT finished - queued FROM turns ORDER BY 1 LIMIT 1 OFFSET ?"
+        query = f"SELECT finished - queued FROM turns WHERE {_BY_MODELS} ORDER BY 1 LIMIT 1 OFFSET ?"
         return {p: self._one(query, (min(count - 1, int(p / 100 * count)),)) for p in percentiles}
 
     def lengths(self) -> tuple[dict[int, int], dict[int, int]]:
         """By number of tokens, how many prompts and how many answers have that length."""
-        query = "SELECT {}, count(*) FROM turns GROUP BY 1"
+        query = f"SELECT {{}}, count(*) FROM turns WHERE {_BY_MODELS} GROUP BY 1"
         prompts = self._db.execute(query.format("prompt_tokens")).fetchall()
         answers = self._db.execute(query.format("completion_tokens")).fetchall()
         return dict(prompts), dict(answers)

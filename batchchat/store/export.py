@@ -128,7 +128,8 @@ def turn_facts(turn: TurnRecord, chat: Chat, timings: bool) -> dict[str, Any]:
         "completion_tokens": turn.completion_tokens,
         **_said_apart(turn.record),
     }
-    reference = chat.references[turn.turn] if turn.turn < len(chat.references) else None
+    alone = not (chat.simulated or chat.runs_tools)  # then turns are answers to those of the row, one by one
+    reference = chat.references[turn.turn] if alone and turn.turn < len(chat.references) else None
     if reference is not None:
         facts["reference"] = reference
     if timings:
@@ -142,7 +143,8 @@ def turn_facts(turn: TurnRecord, chat: Chat, timings: bool) -> dict[str, Any]:
 def _said_apart(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a turn's record says besides its message, which stands in the row; of a simulated user's, whose it is."""
     facts = {name: value for name, value in record.items() if name not in ("message", "ends")}
-    return {"role": "user", **facts} if record["message"]["role"] == "user" else facts
+    role = record["message"]["role"]
+    return facts if role == "assistant" else {"role": role, **facts}
 
 
 def _error_rows(store: RunStore, row: StoredRow, options: ReadOptions) -> Iterator[dict[str, Any]]:

@@ -42,6 +42,8 @@ class ReadOptions:
     """Whether a server answers, which follows parameters that no setting stands for."""
     own: Any = None
     """The options of the format itself (`source.NAME`), where it has some."""
+    runs_tools: bool = False
+    """Whether calls in answers are run."""
     simulated: int = 0
     """The most user turns of a chat that a simulated user goes on with; 0 where there is none."""
     systems: tuple[tuple[str | None, float], ...] = ()

@@ -134,6 +134,7 @@ def build_chat(
         tail=tail,
         prefill=found.prefill,
         simulated=options.simulated,
+        runs_tools=options.runs_tools,
         **parts,
     )
 
