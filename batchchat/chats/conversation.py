@@ -117,7 +117,9 @@ class Conversation:
 
     def _add_answer(self, message: Message, ends: bool) -> None:
         self.answers.append(message)
-        if self.chat.runs_tools and message.tool_calls and not ends:
+        if ends:
+            return
+        if self.chat.runs_tools and message.tool_calls:
             self._calls = list(message.tool_calls)
             self.rounds += 1
             return

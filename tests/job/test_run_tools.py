@@ -103,7 +103,7 @@ def rows_of(recipe: Path) -> list[Any]:
 
 
 def test_calls_run_until_the_model_answers(tmp_path: Path, batchchat: Command) -> None:
-    recipe = job(tmp_path, ["hello", "hello"], "adds_twice", ["add"])
+    recipe = job(tmp_path, ["hello", "hello"], "adds_twice", ["add"], processes=1)
     ended = batchchat("run", recipe)
     assert ended.code == 0, ended.err
     for row in rows_of(recipe):
@@ -149,7 +149,7 @@ def test_what_a_tool_does_wrong_is_told_to_the_model_and_costs_its_row_at_most(
 
 
 def test_a_model_that_never_answers_is_stopped(tmp_path: Path, batchchat: Command) -> None:
-    recipe = job(tmp_path, ["hello"], "never_answers", ["add"], max_rounds=2)
+    recipe = job(tmp_path, ["hello"], "never_answers", ["add"], max_rounds=2, processes=1)
     assert batchchat("run", recipe).code == 0
     (row,) = rows_of(recipe)
     assert [message["role"] for message in row["messages"]] == ["user", *["assistant", "tool"] * 2, "assistant"]
