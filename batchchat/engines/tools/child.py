@@ -106,6 +106,7 @@ async def serve(limit: int, replies: int) -> None:
     """Answer calls from standard input until it closes; `replies` is the descriptor that answers are written to."""
     child = Child(limit)
     loop = asyncio.get_running_loop()
+    _write(replies, "{}\n")  # it is ready
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         reply = await child.reply(json.loads(line))
         _write(replies, json.dumps(reply) + "\n")

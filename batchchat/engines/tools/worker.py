@@ -26,7 +26,6 @@ class Worker:
     def __init__(self, limit: int):
         self._limit = limit
         self._process: subprocess.Popen[bytes] | None = None
-        self._fresh = True
         self._closed = False
 
     def ask(self, call: Mapping[str, Any], seconds: float) -> dict[str, Any]:
@@ -37,7 +36,7 @@ class Worker:
             self._start()
         process = self._process
         assert process is not None, "it was started"
-        allowed = seconds + (_FOR_SERVERS if "server" in call else 0.0) + (_START_SECONDS if self._fresh else 0.0)
+        allowed = seconds + (_FOR_SERVERS if "server" in call else 0.0)
         try:
             assert process.stdin is not None, "its input is a pipe"
             process.stdin.write(json.dumps({**call, "seconds": seconds}).encode("utf-8") + b"\n")
@@ -51,7 +50,6 @@ class Worker:
         if not line.endswith(b"\n"):
             self.end()
             return {"error": "the tool ended the process that ran it"}
-        self._fresh = False
         reply: dict[str, Any] = json.loads(line)
         return reply
 
@@ -86,7 +84,6 @@ class Worker:
     def _start(self) -> None:
         self.end()
         here = os.pathsep.join(path or str(Path.cwd()) for path in (*sys.path, ""))
-        self._fresh = True
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "batchchat.engines.tools.child", str(self._limit)],
             stdin=subprocess.PIPE,
@@ -95,6 +92,7 @@ class Worker:
             env={**os.environ, "PYTHONPATH": here},
             start_new_session=True,
         )
+        self._line(self._process, _START_SECONDS)  # its first one says that it is ready: that is no call's time
 
     @staticmethod
     def _line(process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
