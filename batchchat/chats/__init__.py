@@ -18,6 +18,7 @@ from batchchat.chats.types import (
     TextLogprob,
     Timings,
     Usage,
+    Writer,
 )
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "TextLogprob",
     "Timings",
     "Usage",
+    "Writer",
 ]

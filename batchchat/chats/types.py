@@ -11,7 +11,10 @@ from batchchat.chats.json_text import read_exact
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "developer", "user", "assistant", "tool")
 
-FinishReason = Literal["stop", "length", "stop_string", "tool_calls", "error"]
+Writer = Literal["assistant", "user", "tool"]
+"""Whose turn a request asks for: a model may play the user, and tools may run."""
+
+FinishReason = Literal["stop", "length", "stop_string", "tool_calls", "tool_result", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,10 @@ class Chat:
     settings (names of the recipe's `generation` section), which win over the recipe's, `parameters` those that only
     a server understands. `references[k]` is the
     assistant turn that stood where answer `k` goes, if any; `reference` the row's reference answer, if any.
+
+    Where a simulated user goes on, `simulated` is the most user turns that the chat may have, and 0 else; a first
+    segment without a user's turn is one that the simulated user begins. Segments whose numbers are in `made` were not
+    in the row: they came while the chat was written.
     """
 
     id: str
@@ -115,6 +122,10 @@ class Chat:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     references: tuple[str | None, ...] = ()
     reference: Any = None
+    simulated: int = 0
+    runs_tools: bool = False
+    """Whether calls in its answers are run, and their results answered."""
+    made: frozenset[int] = frozenset()
 
     @property
     def num_turns(self) -> int:
@@ -187,6 +198,8 @@ class Request:
     tools: tuple[Mapping[str, Any], ...] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Further parameters of the chat's own, as a server's API names them; for engines that take them."""
+    writer: Writer = "assistant"
+    """Whose turn is asked for. A user's turn is the answer to its own messages, in which the roles are changed over."""
 
     @property
     def key(self) -> tuple[int, int, int]:

@@ -7,12 +7,14 @@ can be tried on millions of rows, and killed at any moment, without a weight bei
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from batchchat.chats import Completion, FinishReason, Request, Timings
+from batchchat.chats import Completion, FinishReason, Message, Request, Timings
+from batchchat.chats.formats.messages import read_message
+from batchchat.chats.formats.segments import answer_text
 from batchchat.engines.base import EngineContext, EngineMeter
 from batchchat.engines.facts import ScriptedFacts
 from batchchat.plugins.functions import load_function
@@ -37,7 +39,8 @@ class ScriptedOptions(Section):
     function: Annotated[str, Field(pattern=FUNCTION_NAME, max_length=500)] | None = Field(
         default=None,
         description="A function of your own, `module:function`, that takes the place of `answer`; it gets the messages "
-        "(mappings with role and content) and returns a text.",
+        "(mappings with role and content) and returns a text, or a message as a mapping, with tool_calls where it has "
+        "some.",
         examples=["my_answers:polite"],
     )
     batch_seconds: float = Field(
@@ -51,8 +54,8 @@ class ScriptedEngine:
 
     `answer`: "echo" gives back the last message of the prompt, "counting" counts up to a number that the request's
     seed chooses, so that answers differ in length and between samples, "text" gives `text` to every request; `function`
-    takes their place with what it makes of the messages as mappings. `batch_seconds` is how long a batch takes.
-    Every `fail_every`-th request by its key fails (0: none).
+    takes their place with what it makes of the messages as mappings: a text, or a message. `batch_seconds` is how long
+    a batch takes. Every `fail_every`-th request by its key fails (0: none).
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class ScriptedEngine:
         batch_seconds: float = 0.0,
         fail_every: int = 0,
         text: str = "",
-        function: Callable[[list[dict[str, Any]]], str] | None = None,
+        function: Callable[[list[dict[str, Any]]], str | Mapping[str, Any]] | None = None,
     ):
         self._codec = codec
         self._meter = meter
@@ -102,17 +105,22 @@ class ScriptedEngine:
         if self._fail_every and (request.index + 1) % self._fail_every == 0:
             reason = f"the scripted engine fails every {self._fail_every}th row (engine.scripted.fail_every)"
             return Completion(request, (), "", "error", timings, error=reason)
+        message: Message | None = None
         try:
-            ids = self._codec.encode_text(self._text(request))
+            text = self._text(request)
+            if isinstance(text, Mapping):
+                message = read_message({"role": "assistant", "content": None, **text}, "the answer")
+                text = answer_text(message)
+            ids = self._codec.encode_text(text)
         except Exception as failure:  # a function of the user's own may raise anything; it costs this request
             reason = f"engine.scripted.function failed: {type(failure).__name__}: {failure}"
             return Completion(request, (), "", "error", timings, error=reason)
         finish: FinishReason = "stop"
         if len(ids) > request.settings.max_new_tokens:
             ids, finish = ids[: request.settings.max_new_tokens], "length"
-        return Completion(request, ids, self._codec.decode(ids), finish, timings)
+        return Completion(request, ids, self._codec.decode(ids), finish, timings, message=message)
 
-    def _text(self, request: Request) -> str:
+    def _text(self, request: Request) -> str | Mapping[str, Any]:
         if self._function is not None:
             return self._function([message.as_dict() for message in request.messages])
         if self._answer == "text":

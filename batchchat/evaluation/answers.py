@@ -22,7 +22,7 @@ from batchchat.sources import open_source
 from batchchat.sources.from_recipe import read_options
 from batchchat.store import RunStore, StoredRow
 from batchchat.store.damage import damaged
-from batchchat.store.export import message_from
+from batchchat.store.export import answer_turns, conversation_of
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,16 @@ class RunAnswers:
         chat = row.chat(self._options)
         written, failed = self._store.turns(row.index), self._store.errors(row.index)
         for sample in range(row.samples):
-            turns = written.get(sample, [])
-            if len(turns) != chat.num_turns and not failed.keys() & {None, sample}:
+            told = conversation_of(chat, written.get(sample, []))
+            if not told.is_complete and not failed.keys() & {None, sample}:
                 raise damaged(self._store.path, f"answers of row {row.index} are gone")
-            answers = [message_from(turn.record["message"]) for turn in turns]
-            if chat.prefill and len(answers) == chat.num_turns:
+            turns, answers = answer_turns(written.get(sample, [])), list(told.answers)
+            if chat.prefill and told.is_complete:
                 answers[-1] = joined(chat.segments[-1][-1], answers[-1])
             reasons = tuple(turn.finish_reason for turn in turns)
             sure = tuple(confidence(turn.record.get("logprobs")) for turn in turns)
-            yield Answered(chat.id, row.index, sample, data, chat, tuple(answers), reasons, confidences=sure)
+            as_told = told.as_chat()
+            yield Answered(chat.id, row.index, sample, data, as_told, tuple(answers), reasons, confidences=sure)
 
 
 class FileAnswers:
@@ -159,6 +160,8 @@ class FileAnswers:
                 index, RowError(item.number, item.place, str(error), raw, own if isinstance(own, str) else None)
             )
         turns = facts.get("turns")
+        if isinstance(turns, list):  # those of others are no answers
+            turns = [turn for turn in turns if isinstance(turn, Mapping) and "role" not in turn]
         reasons: Sequence[str | None] = [None] * len(answers)
         if isinstance(turns, list) and len(turns) == len(answers):
             reasons = [turn.get("finish_reason") for turn in turns]

@@ -11,14 +11,16 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from batchchat.chats import Chat, Message, Request, Settings
+from batchchat.chats import Chat, Request, Settings
+from batchchat.chats.conversation import Conversation
 from batchchat.errors import BadRow
 from batchchat.evaluation import Evaluator
 from batchchat.job.reading import ChatReader
+from batchchat.job.sides import MOST_QUERIES, Sides, many_queries, open_sides
 from batchchat.job.structured import Structured
-from batchchat.job.turns import OpenChats, messages_before, min_known
-from batchchat.models import load_text_side, require_in_reach
-from batchchat.prompts import Codec, Finding, MessagesCodec, SettingsResolver, diagnose, row_samples
+from batchchat.job.turns import OpenChats, min_known
+from batchchat.models import require_in_reach
+from batchchat.prompts import Codec, Finding, MessagesCodec, diagnose, row_samples
 from batchchat.recipe import Recipe
 from batchchat.reporting.meters import Meters
 from batchchat.schedule.planner import PlannedBatch, plan_batches
@@ -69,15 +71,15 @@ def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResul
     if recipe.reads_model:
         require_in_reach(recipe.model)
     with open_recipe_source(recipe) as source:
-        text = load_text_side(recipe)
-        counted = not isinstance(text.codec, MessagesCodec)
-        resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
+        sides = open_sides(recipe)
+        text, resolver = sides.text, sides.assistant.resolver
+        counted = sides.assistant.has_token_ids
         Structured(recipe, text.codec).require(resolver.resolve({}))
         if count:
             source.fingerprint()
         store = RunStore(Path(":memory:"))
         reader = ChatReader(source, head, store, lambda chat: row_samples(recipe.generation, chat.settings))
-        open_chats = OpenChats(recipe, store, text.codec, resolver, Meters())
+        open_chats = OpenChats(recipe, store, sides, Meters())
         chats: list[Chat] = []
         held: list[tuple[Chat, Mapping[str, Any]]] = []
         requests: list[Request] = []
@@ -100,11 +102,12 @@ def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResul
             ],
             settings=resolver.resolve({}),
             prompt_tokens=_statistics([len(request.prompt_ids) for request in requests]) if counted else {},
-            tokens=_job_tokens(text.codec, chats, requests, store.num_rows(), _total(source.count(), recipe)),
+            tokens=_job_tokens(sides, chats, requests, store.num_rows(), _total(source.count(), recipe)),
             batches=plan_batches(requests, recipe.engine.max_batch_rows, recipe.engine.batch_tokens) if counted else [],
             findings=[
-                *diagnose(text.codec, text.generation_defaults, recipe, chats),
+                *diagnose(text.codec, text.generation_defaults, recipe, [_begun(chat) for chat in chats]),
                 *_endless(requests),
+                *_simulation(recipe),
                 *_references(evaluator, held),
             ],
         )
@@ -139,6 +142,21 @@ def _endless(requests: Sequence[Request]) -> list[Finding]:
     ]
 
 
+def _begun(chat: Chat) -> Chat:
+    """The chat as its first answer finds it: a simulated user may begin it."""
+    told = Conversation(chat)
+    if told.writer == "user":
+        told.add({"message": {"role": "user", "content": "hello"}})
+    return told.as_chat()
+
+
+def _simulation(recipe: Recipe) -> list[Finding]:
+    simulate = recipe.simulate
+    if simulate is None or simulate.method != "magpie" or simulate.turns <= MOST_QUERIES:
+        return []
+    return [Finding("warning", many_queries(simulate.turns), f"set simulate.turns={MOST_QUERIES} or lower")]
+
+
 def _prompt_text(codec: Codec, request: Request) -> str:
     """The prompt's token ids as text; the messages, for an engine that takes those."""
     if isinstance(codec, MessagesCodec):
@@ -153,22 +171,28 @@ def _total(rows: int | None, recipe: Recipe) -> int | None:
 
 
 def _job_tokens(
-    codec: Codec, chats: Sequence[Chat], requests: Sequence[Request], rows: int, total: int | None
+    sides: Sides, chats: Sequence[Chat], requests: Sequence[Request], rows: int, total: int | None
 ) -> JobTokens:
-    """`requests` are the first ones of the chats' samples; later turns are measured with empty answers before them.
-    Without a tokenizer prompts have no length that could be known."""
+    """`requests` are the first ones of the chats' samples; later turns are measured with empty turns before them, those
+    of a simulated user without what it is told. Without a tokenizer prompts have no length that could be known."""
     by_index = {chat.index: chat for chat in chats}
+    codec = sides.assistant.codec
     lengths: list[tuple[int, int]] = []
     for request in requests:
-        chat, answer = by_index[request.index], request.settings.max_new_tokens
-        lengths.append((len(request.prompt_ids), answer))
-        for turn in range(request.turn + 1, chat.num_turns):
-            earlier = [Message("assistant", "")] * turn
-            try:
-                ids = codec.render(messages_before(chat, earlier), chat.tools)
-            except BadRow:  # the template refuses this turn; it costs no tokens, and the run says why
-                break
-            lengths.append((len(ids) + turn * answer, answer))
+        chat = by_index[request.index]
+        limits = {"assistant": sides.assistant.resolver.resolve(chat.settings).max_new_tokens}
+        if sides.user is not None:
+            limits["user"] = sides.user.resolver.resolve({}).max_new_tokens
+        told, length, written = Conversation(chat), len(request.prompt_ids), 0
+        while (writer := told.writer) is not None:
+            if told.num_written:
+                try:
+                    length = len(codec.render(told.messages, chat.tools))
+                except BadRow:  # the template refuses this turn; it costs no tokens, and the run says why
+                    break
+            lengths.append((length + written, limits[writer]))
+            written += limits[writer]
+            told.add({"message": {"role": writer, "content": ""}})
     scale = None if total is None or not rows else total / rows
     sums = [len(lengths), sum(prompt for prompt, _ in lengths), sum(answer for _, answer in lengths)]
     turns, prompt, answers = (None if scale is None else round(count * scale) for count in sums)

@@ -17,7 +17,7 @@ from batchchat.recipe import Recipe
 from batchchat.reporting.keeping import kept_report
 from batchchat.reporting.report import Report
 from batchchat.results.saved import SavedResults
-from batchchat.sources.from_recipe import recipe_files
+from batchchat.sources.from_recipe import recipe_files, template_files
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.manifest import is_kept, open_store
 
@@ -96,10 +96,12 @@ def what_it_reads(recipe: Recipe) -> dict[str, Any] | None:
     """The recipe's digest, and size and time of change of every file that input and model are read from; None where
     that is not all of them. Read before the files are, so that a change meanwhile is seen as one."""
     try:
-        found = [recipe_files(recipe), model_files(recipe.model) if recipe.reads_model else []]
+        models = [one.model for one in (recipe, recipe.user) if one is not None and one.reads_model]
+        found = [recipe_files(recipe), *map(model_files, models)]
     except UsageError:
         return None  # said by whoever opens the file
-    template = [] if recipe.chat.template is None else [Path(recipe.chat.template)]
+    template = [Path(one.chat.template) for one in (recipe, recipe.user) if one is not None and one.chat.template]
+    template += template_files(recipe)
     files: dict[str, list[int]] = {}
     for group in (*found, template):
         if group is None:

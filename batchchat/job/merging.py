@@ -80,7 +80,7 @@ def merge(runs: Sequence[Path], output: Path, quiet: bool = True) -> RunResult:
         store.commit()
         report = build_report(
             recipe, manifest, store, meters, watcher, first.report.engine.model_copy(update={"work": None}), directory,
-            result_files(directory, recipe), None, [_facts(shard) for shard in shards],
+            result_files(directory, recipe), None, shards=[_facts(shard) for shard in shards],
         )  # fmt: skip
         report = report.model_copy(update={"about": first.report.about})
         keep_report(report, store, directory)

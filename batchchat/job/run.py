@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,22 +11,24 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from batchchat.chats import Request
+from batchchat.chats import Request, Writer
 from batchchat.engines import Budget, Engine, EngineContext, FollowingEngine, PaidEngine, build_engine
 from batchchat.engines.facts import AnyEngineFacts, EngineFacts
+from batchchat.engines.together import EnginesTogether
+from batchchat.engines.tools.engine import ToolEngine
 from batchchat.errors import UsageError
 from batchchat.evaluation import Evaluator, evaluate_run, is_evaluated
 from batchchat.job.finished import RunResult, finished_report, finished_run, say_finished, wanted_export, what_it_reads
 from batchchat.job.mending import mend, write_outputs
 from batchchat.job.reading import ChatReader, expect_rows
 from batchchat.job.references import check_references
+from batchchat.job.sides import Side, Sides, open_sides, side_facts
 from batchchat.job.structured import Structured
 from batchchat.job.turns import OpenChats, min_known
 from batchchat.launch.base import Launcher
 from batchchat.launch.opening import find_launcher, open_engine
-from batchchat.models import TextSide, group, load_text_side, require_in_reach, show_loading
-from batchchat.models.identity import model_identity
-from batchchat.prompts import SettingsResolver, row_samples
+from batchchat.models import group, load_text_side, require_in_reach, show_loading
+from batchchat.prompts import row_samples
 from batchchat.recipe import Recipe
 from batchchat.reporting.build import build_report
 from batchchat.reporting.keeping import keep_report
@@ -64,9 +64,9 @@ class _Parts:
 
     evaluator: Evaluator
     source: Source
-    text: TextSide
-    resolver: SettingsResolver
+    sides: Sides
     launcher: Launcher | None
+    user_launcher: Launcher | None
     manifest: Mapping[str, Any]
 
 
@@ -84,7 +84,6 @@ class _Job:
     watcher: Watcher
     progress: ProgressDisplay
     make_engine: MakeEngine
-    num_replicas: int
 
 
 def run(
@@ -158,7 +157,6 @@ def run(
                 watcher,
                 progress,
                 engine or partial(open_engine, launcher=launcher),
-                1 if launcher is None else len(launcher.places),
             )
             report = _answer_all(job)
         if recipe.source.shard is None:  # scores are of the whole: `merging`
@@ -178,14 +176,14 @@ def _read_parts(recipe: Recipe, command: Sequence[str], quiet: bool, stack: Exit
     expect_rows(source, recipe)
     if recipe.reads_model:  # what else can be wrong was said before a large library is read
         show_loading(not quiet and sys.stderr.isatty())
-    text = load_text_side(recipe)
-    resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
-    Structured(recipe, text.codec).require(resolver.resolve({}))
-    launcher = find_launcher(recipe)
-    if launcher is not None:
-        stack.callback(launcher.close)
-    manifest = make_manifest(recipe, inputs, _model_facts(recipe, text), command)
-    return _Parts(evaluator, source, text, resolver, launcher, manifest)
+    sides = open_sides(recipe)
+    Structured(recipe, sides.text.codec).require(sides.assistant.resolver.resolve({}))
+    launcher, user_launcher = (None if one is None else find_launcher(one) for one in (recipe, recipe.user))
+    for found in (launcher, user_launcher):
+        if found is not None:
+            stack.callback(found.close)
+    manifest = make_manifest(recipe, inputs, side_facts(recipe, sides), command)
+    return _Parts(evaluator, source, sides, launcher, user_launcher, manifest)
 
 
 def _begin(
@@ -215,7 +213,7 @@ def _reopen_failed(store: RunStore) -> None:
 def _answer_all(job: _Job) -> Report:
     """Answer what is open and export everything; returns the report."""
     recipe, store, directory = job.recipe, job.store, job.directory
-    engine_facts = _generate(job)
+    engine_facts, user_facts = _generate(job)
     with job.meters.phase("export"):
         write_outputs(job.exporting, store, directory, recipe)
         store.set_meta("exported", wanted_export(recipe))
@@ -224,9 +222,9 @@ def _answer_all(job: _Job) -> Report:
             store.set_meta("dtype", engine_facts.dtype)
     store.commit(job.meters.elapsed)
     files = result_files(directory, recipe)
-    settings = job.parts.resolver.resolve({})
+    settings = job.parts.sides.assistant.resolver.resolve({})
     report = build_report(
-        recipe, job.parts.manifest, store, job.meters, job.watcher, engine_facts, directory, files, settings
+        recipe, job.parts.manifest, store, job.meters, job.watcher, engine_facts, directory, files, settings, user_facts
     )
     keep_report(report, store, directory)
     store.commit()
@@ -245,14 +243,6 @@ def follow(recipe: Recipe) -> None:
     group.destroy()
 
 
-def _model_facts(recipe: Recipe, text: TextSide) -> dict[str, Any]:
-    """What decides the answers besides recipe and input: the model's files, its template, its own defaults."""
-    template = hashlib.sha256((text.codec.template or "").encode("utf-8")).hexdigest()
-    defaults = json.loads(json.dumps(dict(text.generation_defaults), default=str))
-    known = model_identity(recipe.model) if recipe.reads_model else {"name": recipe.model.name}
-    return {**known, "template_sha256": template, "generation_defaults": defaults}
-
-
 def result_files(directory: RunDirectory, recipe: Recipe) -> list[str]:
     """Names of what a finished run leaves, the results first."""
     others = (directory.errors, *directory.reports, directory.recipe, directory.manifest)
@@ -269,23 +259,24 @@ def _expected(rows: int | None, recipe: Recipe) -> int | None:
     return max(0, -(-(chosen - number) // count))
 
 
-def _generate(job: _Job) -> AnyEngineFacts:
-    """Answer what is open. The model is loaded only where something is."""
+def _generate(job: _Job) -> tuple[AnyEngineFacts, AnyEngineFacts | None]:
+    """Answer what is open. The model is loaded only where something is. Returns the facts of its engine, and of the one
+    that plays the user, where that is another."""
     recipe, store, meters = job.recipe, job.store, job.meters
-    open_chats = OpenChats(recipe, store, job.parts.text.codec, job.parts.resolver, meters)
+    open_chats = OpenChats(recipe, store, job.parts.sides, meters)
     requests = _requests(job.reader, open_chats, meters)
     first = next(requests, None)
     if recipe.model.parallel != "none":
         group.require_group()
         group.broadcast(first is not None)
     if first is None:
-        return EngineFacts(engine=recipe.engine.kind, note="nothing was left to generate, so no model was loaded")
+        nothing = "nothing was left to generate, so no model was loaded"
+        return EngineFacts(engine=recipe.engine.kind, note=nothing), None
+    look_ahead = _look_ahead(recipe, job.parts.launcher)
     with meters.phase("load"):
-        kept = Kept(store, "engine")
-        engine = job.make_engine(EngineContext(recipe, job.parts.text.codec, meters, budget=_budget(store), kept=kept))
-    look_ahead = recipe.engine.look_ahead or _BATCHES_AHEAD * recipe.engine.max_batch_rows
-    if job.num_replicas > 1:
-        look_ahead = max(look_ahead, min(_MOST_AHEAD, look_ahead * job.num_replicas))
+        engine: Engine = job.make_engine(_context(job, recipe, job.parts.sides.assistant, ""))
+        if recipe.user is not None or recipe.tools is not None:
+            engine = _with_others(engine, job, look_ahead)
 
     def hand_out(count: int) -> None:
         with meters.phase("store"):
@@ -296,18 +287,51 @@ def _generate(job: _Job) -> AnyEngineFacts:
         with meters.phase("generate"):
             _answer(engine, feed, open_chats, job)
         facts = engine.describe()
+        user_facts = engine.describe_user() if isinstance(engine, EnginesTogether) else None
     totals = store.totals()
     if totals.rows_done != totals.rows:
         raise RuntimeError(f"the engine returned with {totals.rows - totals.rows_done} rows unanswered")
-    return facts
+    return facts, user_facts
 
 
-def _budget(store: RunStore) -> Budget:
+def _context(job: _Job, recipe: Recipe, side: Side, suffix: str) -> EngineContext:
+    """What an engine is made from; `suffix` tells what it remembers from what another one does."""
+    budget, kept = _budget(job.store, f"budget{suffix}"), Kept(job.store, f"engine{suffix}")
+    return EngineContext(recipe, side.codec, job.meters, budget=budget, kept=kept)
+
+
+def _with_others(engine: Engine, job: _Job, look_ahead: int) -> EnginesTogether:
+    """The model's engine beside those of the other sides: of the model that plays the user, and of tools."""
+    recipe, parts, user = job.recipe, job.parts, job.recipe.user
+    engines: dict[Writer, Engine] = {"assistant": engine}
+    rooms: dict[Writer, int] = {"assistant": look_ahead}
+    try:
+        if user is not None and parts.sides.user is not None:
+            engines["user"] = open_engine(_context(job, user, parts.sides.user, ".user"), parts.user_launcher)
+            rooms["user"] = _look_ahead(user, parts.user_launcher)
+        if recipe.tools is not None and parts.sides.tools is not None:
+            engines["tool"] = ToolEngine(recipe.tools, parts.sides.tools, job.meters)
+            rooms["tool"] = look_ahead
+    except BaseException:
+        for opened in engines.values():
+            opened.close()
+        raise
+    return EnginesTogether(engines, rooms)
+
+
+def _look_ahead(recipe: Recipe, launcher: Launcher | None) -> int:
+    """How many requests are ready for an engine."""
+    found = recipe.engine.look_ahead or _BATCHES_AHEAD * recipe.engine.max_batch_rows
+    replicas = 1 if launcher is None else len(launcher.places)
+    return found if replicas == 1 else max(found, min(_MOST_AHEAD, found * replicas))
+
+
+def _budget(store: RunStore, key: str) -> Budget:
     """What fits into memory, as an earlier session of this run learned it on a machine like this one."""
     machine = machine_facts().as_dict()
-    known = store.meta("budget") or {}
+    known = store.meta(key) or {}
     tokens = known["tokens"] if known.get("machine") == machine else None
-    return Budget(tokens, lambda learned: store.set_meta("budget", {"tokens": learned, "machine": machine}))
+    return Budget(tokens, lambda learned: store.set_meta(key, {"tokens": learned, "machine": machine}))
 
 
 def _answer(engine: Engine, feed: Feed, open_chats: OpenChats, job: _Job) -> None:

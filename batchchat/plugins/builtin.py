@@ -1,4 +1,4 @@
-"""Recipes and samples that come along: `builtin:NAME`."""
+"""Recipes, templates of prompts, and samples that come along: `builtin:NAME`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,31 @@ from batchchat.errors import UsageError
 BUILTIN = "builtin:"
 """What a name begins with that means something that comes with batchchat."""
 
-Kind = Literal["recipe", "sample"]
+Kind = Literal["recipe", "template", "sample"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _FOLDERS: dict[Kind, tuple[Path, Path]] = {
     "recipe": (_PACKAGE / "_recipes", _PACKAGE.parent / "recipes"),
+    "template": (_PACKAGE / "_recipes" / "templates", _PACKAGE.parent / "recipes" / "templates"),
     "sample": (_PACKAGE / "_samples", _PACKAGE.parent / "data" / "samples"),
 }
 """Where they lie: inside an installed package, and in a checkout."""
+
+_SUFFIXES: dict[Kind, tuple[str, ...]] = {
+    "recipe": (".yaml",),
+    "template": (".txt",),
+    "sample": (".jsonl", ".json", ".parquet", ".gz", ".bz2", ".xz", ".zst"),
+}
 
 
 def builtin_recipe(name: str) -> Path:
     """The file of a recipe: `quickstart` or `quickstart.yaml`. Raises UsageError for an unknown name."""
     return _find("recipe", name)
+
+
+def builtin_template(name: str) -> Path:
+    """The text file of a template: `user` or `user.txt`. Raises UsageError for an unknown name."""
+    return _find("template", name)
 
 
 def builtin_sample(name: str) -> Path:
@@ -40,8 +52,7 @@ def _files(kind: Kind) -> list[Path]:
     folder = next((folder for folder in _FOLDERS[kind] if folder.is_dir()), None)
     if folder is None:
         return []
-    wanted = (".yaml",) if kind == "recipe" else (".jsonl", ".json", ".parquet", ".gz", ".bz2", ".xz", ".zst")
-    return sorted(path for path in folder.iterdir() if path.suffix in wanted)
+    return sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES[kind])
 
 
 def _find(kind: Kind, name: str) -> Path:

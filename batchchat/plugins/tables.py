@@ -42,6 +42,7 @@ FORMATS: Registry[Any] = Registry(
         "turns": f"{_FORMATS}.turns:TURNS",
         "alpaca": f"{_FORMATS}.alpaca:ALPACA",
         "prompt": f"{_FORMATS}.prompt:PROMPT",
+        "blank": f"{_FORMATS}.blank:BLANK",
     },
     "batchchat.chats.formats.options:Format",
 )
@@ -56,6 +57,7 @@ SOURCES: Registry[Any] = Registry(
         "json": f"{_SOURCES}.opening:JSON",
         "csv": f"{_SOURCES}.delimited:CSV",
         "parquet": f"{_SOURCES}.opening:PARQUET",
+        "blank": f"{_SOURCES}.blank:BLANK",
     },
     "batchchat.sources.records:Reader",
 )

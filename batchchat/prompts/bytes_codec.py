@@ -37,6 +37,14 @@ class ByteCodec:
             return tuple(ids[:-1])
         return (*ids, *b"assistant\n")
 
+    def render_query(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Byte ids of the chat, open for a user's turn."""
+        said = self.render(messages)[: -len(b"assistant\n")] if messages else ()
+        return (*said, *b"user\n")
+
+    def query_ends(self) -> tuple[tuple[int, ...], str | None]:
+        return self.eos_token_ids, None
+
     def render_text(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None, *, prefill: bool = False
     ) -> str:
@@ -67,7 +75,9 @@ class ByteCodec:
         return [(text, special) for text, special in out if text]
 
     def parse(self, completion: Completion) -> ParsedAnswer:
-        """The assistant turn that a completion holds: all of its text."""
+        """The assistant turn that a completion holds: the message that its engine made of it, else all of its text."""
+        if completion.message is not None:
+            return ParsedAnswer(completion.message, completion.note)
         return plain_answer(completion, lambda text: text)
 
     def _encode(self, text: str) -> bytes:

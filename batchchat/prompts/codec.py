@@ -21,6 +21,9 @@ from batchchat.prompts.token_texts import TokenTexts, token_texts
 
 Tools = Sequence[Mapping[str, Any]] | None
 
+_QUERY = "batchchat-query"
+"""Stands for a user's turn that is yet to be written: a text that templates leave as it is."""
+
 
 class Codec(Protocol):
     """What the run needs of a tokenizer and its template."""
@@ -45,6 +48,16 @@ class Codec(Protocol):
 
     def render(self, messages: Sequence[Message], tools: Tools = None, *, prefill: bool = False) -> tuple[int, ...]:
         """Prompt ids of a chat. With `prefill` its last turn, the assistant's, is left open to be continued."""
+        ...
+
+    def render_query(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Prompt ids of a chat (which may be empty) and of what the template writes before a user's turn behind it: the
+        model goes on with such a turn. Raises UsageError where that is nothing, or there are no token ids."""
+        ...
+
+    def query_ends(self) -> tuple[tuple[int, ...], str | None]:
+        """What ends a turn that a model writes behind `render_query`: the special tokens, and the text that the
+        template writes behind a user's turn, where that begins with none. Raises as `render_query`."""
         ...
 
     def render_text(self, messages: Sequence[Message], tools: Tools = None, *, prefill: bool = False) -> str:
@@ -127,6 +140,23 @@ class TokenizerCodec:
         marks = self._literal.marks_for((chat, schemas))
         marked_chat, marked_schemas = self._literal.mark(chat, marks), self._literal.mark(schemas, marks)
         return tuple(self._literal.encode_marked(self._apply(marked_chat, marked_schemas, prefill), marks))
+
+    def render_query(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        chat, _ = self._plain(messages, None)
+        if not self._literal.occurs_in(chat):
+            return tuple(self._literal.encode(self._around_query(chat)[0]))
+        marks = self._literal.marks_for(chat)
+        return tuple(self._literal.encode_marked(self._around_query(self._literal.mark(chat, marks))[0], marks))
+
+    def query_ends(self) -> tuple[tuple[int, ...], str | None]:
+        before, behind = self._around_query([])
+        if not before.replace(self.tokenizer.bos_token or "", "").strip():
+            raise UsageError(
+                "the model's chat template writes nothing before a user's turn, so the model cannot be asked to write "
+                "one; set simulate.method=goal, or give another template with chat.template=FILE"
+            )
+        piece, special = next(self._literal.split(behind.strip()), ("", True))
+        return tuple(sorted({*self.special_ids, *self.eos_token_ids})), None if special else piece.strip() or None
 
     def render_text(self, messages: Sequence[Message], tools: Tools = None, *, prefill: bool = False) -> str:
         return self._apply(*self._plain(messages, tools), prefill)
@@ -214,7 +244,24 @@ class TokenizerCodec:
                 chat = with_arguments(chat, forms.choose)
         return chat, schemas
 
-    def _apply(self, chat: list[dict[str, Any]], tools: list[dict[str, Any]] | None, prefill: bool) -> str:
+    def _around_query(self, chat: list[dict[str, Any]]) -> tuple[str, str]:
+        """What the template writes before and behind the text of a user's turn that follows the chat."""
+        text = self._apply([*chat, {"role": "user", "content": _QUERY}], None, prefill=False, open_answer=False)
+        before, found, behind = text.rpartition(_QUERY)
+        if not found:
+            raise UsageError(
+                "the model's chat template changes or drops the text of a user's turn, so none can be begun; set "
+                "simulate.method=goal, or give another template with chat.template=FILE"
+            )
+        return before, behind
+
+    def _apply(
+        self,
+        chat: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        prefill: bool,
+        open_answer: bool = True,
+    ) -> str:
         if self._given_template is None and not self.tokenizer.chat_template:
             raise UsageError(
                 "the model's tokenizer has no chat template, so chats cannot become prompts; give one with "
@@ -227,7 +274,7 @@ class TokenizerCodec:
                 chat,
                 tools=tools,
                 chat_template=self._given_template,
-                add_generation_prompt=not prefill,
+                add_generation_prompt=open_answer and not prefill,
                 continue_final_message=prefill,
                 tokenize=False,
                 **self.template_kwargs,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchchat.chats import Completion, Message
-from batchchat.errors import BadRow
+from batchchat.errors import BadRow, UsageError
 from batchchat.prompts.answers import ParsedAnswer, plain_answer
 from batchchat.prompts.token_texts import TokenTexts
 
@@ -26,6 +26,15 @@ class MessagesCodec:
         if not messages:
             raise BadRow("the chat has no messages; give it at least one user turn")
         return ()
+
+    def render_query(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        raise UsageError(
+            "an engine that takes messages cannot write a user's turn from the beginning that its template has for it; "
+            "set simulate.method=goal"
+        )
+
+    def query_ends(self) -> tuple[tuple[int, ...], str | None]:
+        return self.render_query(()), None
 
     def render_text(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None, *, prefill: bool = False

@@ -5,11 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from batchchat.chats import Message, Settings
 from batchchat.errors import BadRow
-from batchchat.prompts.codec import Codec
 
 Policy = Literal["error", "drop_oldest_turns", "truncate_left", "reduce_generation"]
 
@@ -28,8 +27,18 @@ class Prompt:
     cut: Mapping[str, int] = field(default_factory=dict)
 
 
+class Renders(Protocol):
+    """What makes prompts of messages: a codec, or what asks for a user's turn."""
+
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None, *, prefill: bool = False
+    ) -> tuple[int, ...]: ...
+
+    def pieces(self, ids: Sequence[int]) -> list[tuple[str, bool]]: ...
+
+
 def fit(
-    codec: Codec,
+    codec: Renders,
     messages: Sequence[Message],
     tools: Sequence[Mapping[str, Any]] | None,
     settings: Settings,
@@ -71,7 +80,7 @@ def _reduce_generation(whole: Prompt, context_length: int) -> Prompt:
     return Prompt(whole.ids, whole.messages, room, {"new_tokens": whole.max_new_tokens - room})
 
 
-def _truncate_left(whole: Prompt, context_length: int, codec: Codec) -> Prompt:
+def _truncate_left(whole: Prompt, context_length: int, codec: Renders) -> Prompt:
     room = context_length - whole.max_new_tokens
     opening = whole.ids[:1] if room > 1 and codec.pieces(whole.ids[:1])[0][1] else ()
     kept = opening + whole.ids[len(whole.ids) - room + len(opening) :]

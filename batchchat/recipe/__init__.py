@@ -1,5 +1,6 @@
 """The recipe: one strict YAML file that is the whole job."""
 
+from batchchat.recipe.chat import ChatSection
 from batchchat.recipe.flags import freeze_flags, thaw_flags
 from batchchat.recipe.generation import GenerationSection
 from batchchat.recipe.identity import recipe_difference
@@ -7,11 +8,11 @@ from batchchat.recipe.json_schema import recipe_json_schema
 from batchchat.recipe.loading import load_recipe, recipe_from_mapping
 from batchchat.recipe.mistakes import Mistake, RecipeError
 from batchchat.recipe.schema import (
-    ChatSection,
     EngineSection,
     JudgeSection,
     ModelSection,
     Recipe,
+    SimulateSection,
     SinkSection,
 )
 from batchchat.recipe.section import MAY_CHANGE, Section
@@ -28,6 +29,7 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "Section",
+    "SimulateSection",
     "SinkSection",
     "SourceSection",
     "freeze_flags",

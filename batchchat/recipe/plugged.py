@@ -22,6 +22,8 @@ def plugins_of(recipe: Recipe) -> list[dict[str, str]]:
 def _named(recipe: Recipe) -> Iterator[tuple[Registry[Any], str]]:
     yield ENGINES, recipe.engine.kind
     yield from ((ENGINES, judge.engine.kind) for judge in recipe.judges.values())
+    if recipe.user is not None:
+        yield ENGINES, recipe.user.engine.kind
     if recipe.source.format != "auto":
         yield FORMATS, recipe.source.format
     names = (path.partition(":")[0] for path in recipe.source.path if ":" in path)

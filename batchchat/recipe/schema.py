@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, SerializeAsAny, ValidationInfo, field_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 
 from batchchat.plugins.tables import ENGINES
+from batchchat.recipe.chat import ChatSection
 from batchchat.recipe.dumping import to_yaml
 from batchchat.recipe.evaluation import (
     JUDGE_NAME,
@@ -30,55 +31,12 @@ from batchchat.recipe.identity import identity, sha256_of
 from batchchat.recipe.model import NO_MODEL, ModelSection
 from batchchat.recipe.open_section import OneOf, OpenSection
 from batchchat.recipe.section import MAY_CHANGE, Section, Text
+from batchchat.recipe.simulation import PromptSection, SimulationOptions
 from batchchat.recipe.sink import SinkSection
 from batchchat.recipe.source import SourceSection
+from batchchat.recipe.tools import ToolsSection
 
 FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-
-
-class ChatSection(Section):
-    """Which turns are written, and how a chat becomes a prompt."""
-
-    turns: Literal["scripted", "last", "regenerate"] = Field(
-        default="scripted",
-        description="scripted answers every unanswered user turn in order, each with the earlier answers in its "
-        "context; last answers the final user turn only; regenerate drops the assistant turns, answers all, and keeps "
-        "the old ones as references.",
-    )
-    prefill: bool = Field(
-        default=False, description="Continue a chat that ends in an assistant turn, instead of refusing that row."
-    )
-    system: Text | None = Field(
-        default=None, description="System turn for chats that have none.", examples=["You are a helpful assistant."]
-    )
-    template: Text | None = Field(
-        default=None,
-        description="File with a chat template that replaces the model's own.",
-        examples=["template.jinja"],
-    )
-    template_kwargs: Mapping[str, JsonValue] = Field(
-        default={}, description="Further variables for the chat template.", examples=[{"enable_thinking": False}]
-    )
-    overflow: Literal["error", "drop_oldest_turns", "truncate_left", "reduce_generation"] = Field(
-        default="error",
-        description="A prompt that leaves no room for max_new_tokens: refuse that row, drop its oldest turns, cut its "
-        "first tokens, or write fewer new tokens. What was cut is counted in the row's record.",
-    )
-    max_context: int | None = Field(
-        default=None,
-        ge=1,
-        description="Tokens that prompt and answer may have together; null is the model's own limit.",
-        examples=[4096],
-    )
-
-    @field_validator("prefill")
-    @classmethod
-    def _agrees_with_turns(cls, prefill: bool, info: ValidationInfo) -> bool:
-        if prefill and info.data.get("turns") == "regenerate":
-            raise ValueError(
-                "continues the last assistant turn, but chat.turns: regenerate drops it; write chat.turns: scripted"
-            )
-        return prefill
 
 
 BATCH_TOKENS = 16384
@@ -249,6 +207,40 @@ class JudgeSection(JudgeOptions):
     _has_its_model = field_validator("engine")(engine_has_its_model)
 
 
+class SimulateSection(SimulationOptions):
+    """A model that plays the user. `generation` is set as for the run, and so is `engine`."""
+
+    model: ModelSection | None = Field(
+        default=None, description="The model that plays the user; null is the run's own, on the same engine."
+    )
+    chat: PromptSection | None = Field(default=None, description="Prompts of that model; null is as it has them.")
+    generation: GenerationSection = GenerationSection()
+    engine: SerializeAsAny[EngineSection] | None = Field(
+        default=None, description="Its engine; null is as by default, or the run's own where it has the run's model."
+    )
+
+    @field_validator("generation")
+    @classmethod
+    def _writes_once(cls, generation: GenerationSection) -> GenerationSection:
+        if generation.samples != 1:
+            raise ValueError(
+                f"asks for {generation.samples} samples, but a user says one thing; raise generation.samples of the run"
+            )
+        return generation
+
+    @field_validator("chat", "engine")
+    @classmethod
+    def _is_of_a_model(cls, section: Section | None, info: ValidationInfo) -> Section | None:
+        if section is not None and info.data.get("model") is None:
+            raise ValueError("is set, but simulate.model is not, so that the run's own model plays the user; set both")
+        return section
+
+    @field_validator("engine")
+    @classmethod
+    def _has_its_model(cls, engine: EngineSection | None, info: ValidationInfo) -> EngineSection | None:
+        return engine if engine is None else engine_has_its_model(engine, info)
+
+
 class Recipe(Section):
     """The whole job: which chats, which model, how the answers are written, and where they go."""
 
@@ -281,6 +273,13 @@ class Recipe(Section):
         description="Conditions on the metrics that must hold, or the command ends with exit code 4.",
         examples=[["errors <= 1%", "tokens_per_second >= 50"]],
         json_schema_extra=MAY_CHANGE,
+    )
+    simulate: SimulateSection | None = Field(
+        default=None,
+        description="A model plays the user: rows of `source.format: blank` begin with its turn, others go on with it.",
+    )
+    tools: ToolsSection | None = Field(
+        default=None, description="Tools that are really run; without, calls in an answer are its end."
     )
     sink: SerializeAsAny[SinkSection] = SinkSection()
     max_error_rate: float = Field(
@@ -329,6 +328,46 @@ class Recipe(Section):
             if wrong:
                 raise ValueError(f"hold a mistake: {'; '.join(wrong)}")
         return gates
+
+    @field_validator("simulate")
+    @classmethod
+    def _fits_chats_and_engine(cls, simulate: SimulateSection | None, info: ValidationInfo) -> SimulateSection | None:
+        chat, model = info.data.get("chat"), info.data.get("model")
+        if simulate is None or chat is None or model is None:
+            return simulate
+        if chat.prefill:
+            raise ValueError("goes on behind the last answer, and chat.prefill within it; leave one of them out")
+        if simulate.systems and chat.system is not None:
+            raise ValueError("has systems, and so has chat.system; leave one of them out")
+        if simulate.model is not None and (model.parallel != "none" or simulate.model.parallel != "none"):
+            raise ValueError("has a model of its own, which cannot be beside one that is split (model.parallel)")
+        return simulate
+
+    @field_validator("tools")
+    @classmethod
+    def _fit_chats(cls, tools: ToolsSection | None, info: ValidationInfo) -> ToolsSection | None:
+        chat = info.data.get("chat")
+        if tools is not None and chat is not None and chat.prefill:
+            raise ValueError("are run behind an answer, and chat.prefill goes on within one; leave one of them out")
+        if tools is not None and not (tools.run or tools.mcp):
+            raise ValueError("has neither run nor mcp, so there is nothing to run; name functions or servers")
+        return tools
+
+    @property
+    def user(self) -> Recipe | None:
+        """The recipe by which a simulated user's turns are written; None where the run's own model and engine do."""
+        simulate = self.simulate
+        if simulate is None or simulate.model is None:
+            return None
+        prompts = {} if simulate.chat is None else simulate.chat.model_dump(exclude_unset=True)
+        return Recipe(
+            name=self.name,
+            model=simulate.model,
+            source=self.source,
+            chat=ChatSection(**prompts, overflow=self.chat.overflow),
+            generation=simulate.generation,
+            engine=simulate.engine or EngineSection(),
+        )
 
     @property
     def reads_model(self) -> bool:

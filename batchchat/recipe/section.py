@@ -25,7 +25,8 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _texts(value: Any) -> Any:
+def as_texts(value: Any) -> Any:
+    """One text stands for a list of it."""
     return (value,) if isinstance(value, str) else _as_tuple(value)
 
 
@@ -42,7 +43,7 @@ def _whole_number_keys(value: Any) -> Any:
 Text = Annotated[str, Field(min_length=1)]
 """Text that says something: the empty text is a mistake wherever this is used."""
 
-Texts = Annotated[tuple[Text, ...], BeforeValidator(_texts, json_schema_input_type=Text | list[Text])]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(as_texts, json_schema_input_type=Text | list[Text])]
 """A list of texts, or one text alone."""
 
 TokenId = Annotated[int, Field(ge=0)]

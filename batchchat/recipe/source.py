@@ -60,6 +60,13 @@ class SourceSection(OpenSection):
         description="The user turn as a text with {column} placeholders; a brace itself is written twice.",
         examples=["Question: {question}\nAnswer:"],
     )
+    prompt_files: Texts = Field(
+        default=(),
+        description="Text files with such a template each, in place of prompt_template: rows get them by turns. "
+        "{prompt} is the column that plays this role. `builtin:NAME` comes along: evolve-deepen, evolve-broaden, "
+        "evolve-constrain, questions.",
+        examples=[["builtin:evolve-deepen", "mine.txt"]],
+    )
     split: Text | None = Field(
         default=None,
         description="Split of a data set, or of a folder whose files are named after splits.",
@@ -117,6 +124,17 @@ class SourceSection(OpenSection):
                 yield path.partition(":")[0]
         if data.get("format") != "auto":
             yield data.get("format")
+
+    @field_validator("prompt_files")
+    @classmethod
+    def _are_the_only_prompts(cls, files: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if files and info.data.get("format") not in (None, "auto", "prompt"):
+            raise ValueError(
+                f"make prompts from columns, but source.format is {info.data['format']}; write source.format: prompt"
+            )
+        if files and info.data.get("prompt_template") is not None:
+            raise ValueError("make the user turn, and so does source.prompt_template; leave one of them out")
+        return files
 
     @field_validator("prompt_template")
     @classmethod

@@ -23,6 +23,7 @@ from batchchat.reporting.report import (
     SampleCounts,
     Session,
     Shard,
+    Simulation,
     TokenCounts,
 )
 from batchchat.reporting.scores import Histogram
@@ -30,6 +31,7 @@ from batchchat.reporting.utilisation import utilisation
 from batchchat.reporting.watch import Watcher
 from batchchat.scoring.distributions import histogram
 from batchchat.store import RunDirectory, RunStore
+from batchchat.store.totals import Totals
 from batchchat.version import __version__
 
 _MOST_REASONS = 3
@@ -46,6 +48,7 @@ def build_report(
     directory: RunDirectory,
     files: Sequence[str],
     settings: Settings | None,
+    user_engine: AnyEngineFacts | None = None,
     shards: Sequence[Shard] = (),
 ) -> Report:
     """Everything that is known about a finished run, its scores apart. `manifest` is that of this process, `settings`
@@ -79,6 +82,7 @@ def build_report(
         samples=SampleCounts(answered=totals.samples_answered, failed=totals.samples_failed),
         turns=totals.turns,
         tokens=TokenCounts(prompt=totals.prompt_tokens, generated=totals.completion_tokens),
+        **_simulation(recipe, store, totals, user_engine),
         finish_reasons=totals.finish_reasons,
         latency_seconds=None if latency is None else {f"p{p:g}": round(s, 4) for p, s in latency.items()},
         lengths=_lengths(store),
@@ -100,6 +104,25 @@ def _failures(store: RunStore) -> dict[str, Any]:
     found = store.failures(_MOST_REASONS)
     failures = tuple(Failure(lines=count, reason=reason, first=str(place)) for count, reason, place in found)
     return {"failures": failures} if failures else {}
+
+
+def _simulation(recipe: Recipe, store: RunStore, totals: Totals, engine: AnyEngineFacts | None) -> dict[str, Any]:
+    """Both sides apart, where a model played the user."""
+    if recipe.simulate is None:
+        return {}
+    user = store.user_totals()
+    answers = totals.turns - user.turns
+    prompt, generated = totals.prompt_tokens - user.prompt_tokens, totals.completion_tokens - user.completion_tokens
+    found = Simulation(
+        user_turns=user.turns,
+        user_tokens=TokenCounts(prompt=user.prompt_tokens, generated=user.completion_tokens),
+        assistant_turns=answers,
+        assistant_tokens=TokenCounts(prompt=prompt, generated=generated),
+        faults=user.faults,
+        ended=user.ended,
+        engine=engine,
+    )
+    return {"simulation": found}
 
 
 def _lengths(store: RunStore) -> Lengths | None:

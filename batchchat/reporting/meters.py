@@ -7,6 +7,7 @@ Phases are exclusive: time spent reading a row while the engine asks for its nex
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ class Meters:
     def __init__(self) -> None:
         self._start = time.perf_counter()
         self._stack: list[str] = []
+        self._counting = threading.Lock()
+        """Two engines may count at once. Phases are those of one thread."""
         self._since = self._start
         self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self.batch_rows: Counter[int] = Counter()
@@ -60,12 +63,13 @@ class Meters:
 
     def batch(self, rows: int, prompt_tokens: int, generated_tokens: int, padded_tokens: int) -> None:
         """One computed batch: see `engines.base.EngineMeter`."""
-        self.batch_rows[rows] += 1
-        self._batches += 1
-        self._rows += rows
-        self.prompt_tokens += prompt_tokens
-        self.generated_tokens += generated_tokens
-        self.padded_tokens += padded_tokens
+        with self._counting:
+            self.batch_rows[rows] += 1
+            self._batches += 1
+            self._rows += rows
+            self.prompt_tokens += prompt_tokens
+            self.generated_tokens += generated_tokens
+            self.padded_tokens += padded_tokens
 
     def counts(self) -> dict[str, float]:
         """What was computed so far, as counters that only grow."""
@@ -78,9 +82,10 @@ class Meters:
 
     def event(self, name: str, detail: str) -> None:
         """Something that the report must mention. The first hundred are kept in words, all are counted."""
-        self.num_events[name] += 1
-        if len(self.events) < 100:
-            self.events.append({"event": name, "detail": detail})
+        with self._counting:
+            self.num_events[name] += 1
+            if len(self.events) < 100:
+                self.events.append({"event": name, "detail": detail})
 
     @property
     def elapsed(self) -> float:

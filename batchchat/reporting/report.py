@@ -88,6 +88,20 @@ class TokenCounts(Record):
     generated: Tokens = Field(description="Of all answers, their end tokens included.")
 
 
+class Simulation(Record):
+    """A model played the user: both sides of the chats."""
+
+    user_turns: Turns = Field(description="Written for the user, those that were not used included.")
+    user_tokens: TokenCounts = Field(description="Of them.")
+    assistant_turns: Turns = Field(description="Written as answers.")
+    assistant_tokens: TokenCounts = Field(description="Of them.")
+    faults: dict[str, Turns] = Field(description="By kind, how many user turns were not used.")
+    ended: dict[str, Samples] = Field(description="By reason, how many chats ended so.")
+    engine: AnyEngineFacts | None = Field(
+        default=None, description="The engine that played the user; null where the run's own did."
+    )
+
+
 class Session(Record):
     """What the last process did: what speed can be said of. Only `turns` where it generated nothing."""
 
@@ -234,6 +248,7 @@ class Report(Evaluation):
     samples: SampleCounts = Field(description="Independent answers to the rows.")
     turns: Turns = Field(description="Turns written.")
     tokens: TokenCounts = Field(description="Tokens without padding.")
+    simulation: Simulation | None = Field(default=None, description="Both sides, where a model played the user.")
     finish_reasons: dict[str, Turns] = Field(description="By reason, how many turns ended so.")
     latency_seconds: dict[str, Seconds] | None = Field(
         description="From entering the engine to the end of the answer, by percentile (`p50`); null without a turn."

@@ -5,7 +5,15 @@ from __future__ import annotations
 from batchchat.engines.facts import ContinuousFacts, DraftFacts, EndpointFacts, ReplicaFacts
 from batchchat.reporting.about import about_rows, provenance_rows
 from batchchat.reporting.escape import printable
-from batchchat.reporting.report import AnyReport, PhaseUse, Report, ScoreReport, Shard
+from batchchat.reporting.report import (
+    AnyReport,
+    PhaseUse,
+    Report,
+    ScoreReport,
+    Shard,
+    Simulation,
+    TokenCounts,
+)
 from batchchat.reporting.score_tables import Table, score_tables
 
 
@@ -18,6 +26,7 @@ def report_tables(report: AnyReport) -> list[Table]:
     tables = [
         ("Result", _result(report)),
         *([("Why rows failed", _failures(report))] if report.failures else []),
+        *([("Simulated chats", _simulation(report.simulation))] if report.simulation is not None else []),
         *score_tables(report),
         ("Throughput", _throughput(report)),
         ("Time by phase", _phases(report)),
@@ -61,6 +70,20 @@ def _result(report: Report) -> list[tuple[str, str]]:
     ]
     if samples.answered + samples.failed != rows.in_:
         lines.insert(3, ("samples answered", _count(samples.answered)))
+    return lines
+
+
+def _simulation(found: Simulation) -> list[tuple[str, str]]:
+    def side(turns: int, tokens: TokenCounts) -> str:
+        return f"{_count(turns)} turns, {_count(tokens.prompt)} prompt and {_count(tokens.generated)} generated tokens"
+
+    lines = [
+        ("user", side(found.user_turns, found.user_tokens)),
+        ("assistant", side(found.assistant_turns, found.assistant_tokens)),
+        ("chats ended by", ", ".join(f"{kind} {_count(n)}" for kind, n in found.ended.items()) or "–"),
+    ]
+    if found.faults:
+        lines.append(("user turns not used", ", ".join(f"{kind} {_count(n)}" for kind, n in found.faults.items())))
     return lines
 
 

@@ -17,7 +17,7 @@ from batchchat.results.sample import Sample
 from batchchat.results.scores import ScoreLines
 from batchchat.sources.from_recipe import read_options
 from batchchat.store import RunDirectory, RunStore, StoredRow
-from batchchat.store.export import message_from, turn_facts
+from batchchat.store.export import answer_turns, conversation_of, turn_facts
 
 
 class Results(Protocol):
@@ -86,15 +86,17 @@ class RunResults:
         data = row.data if chat is not None else {}
         written = self.store.turns(row.index)
         for sample in range(row.samples):
-            turns = written.get(sample, [])
-            answers = [message_from(turn.record["message"]) for turn in turns]
-            if chat is not None and chat.prefill and len(answers) == chat.num_turns:
+            told = None if chat is None else conversation_of(chat, written.get(sample, []))
+            turns = answer_turns(written.get(sample, []))
+            answers = [] if told is None else list(told.answers)
+            done = told is not None and told.is_complete
+            if chat is not None and chat.prefill and done:
                 answers[-1] = joined(chat.segments[-1][-1], answers[-1])
             reasons = tuple(turn.finish_reason for turn in turns)
             id_ = chat.id if chat is not None else _id(row)
-            answered = Answered(id_, row.index, sample, data, chat, tuple(answers), reasons)
+            as_told = None if told is None else told.as_chat()
+            answered = Answered(id_, row.index, sample, data, as_told, tuple(answers), reasons)
             _, reason = failed.get(sample, failed.get(None, (None, None)))
-            done = chat is not None and len(answers) == chat.num_turns
             yield Sample(
                 answered,
                 "failed" if reason is not None else "answered" if done else "open",
@@ -140,8 +142,11 @@ def _file_turns(answered: Answered) -> tuple[Mapping[str, Any], ...]:
     """The facts that a run's own outputs carry along; none for files of other tools."""
     ours = answered.columns.get("batchchat")
     turns = ours.get("turns") if isinstance(ours, Mapping) else None
-    if isinstance(turns, list) and len(turns) == len(answered.answers):
-        return tuple(turn if isinstance(turn, Mapping) else {} for turn in turns)
+    if isinstance(turns, list):
+        known = [turn if isinstance(turn, Mapping) else {} for turn in turns]
+        known = [turn for turn in known if "role" not in turn]  # those of others are no answers
+        if len(known) == len(answered.answers):
+            return tuple(known)
     return tuple({} for _ in answered.answers)
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from batchchat.chats.formats import ReadOptions
+from batchchat.chats.formats.options import parse_template
+from batchchat.errors import UsageError
+from batchchat.plugins.builtin import BUILTIN, builtin_template
 from batchchat.plugins.tables import SOURCES
 from batchchat.recipe import Recipe
 from batchchat.sources.files import DataFile
@@ -22,9 +26,44 @@ def read_options(recipe: Recipe) -> ReadOptions:
         system=recipe.chat.system,
         columns=columns,
         prompt_template=recipe.source.prompt_template,
+        prompt_templates=tuple(read_template_file(name, "source.prompt_files") for name in recipe.source.prompt_files),
         server=recipe.engine.needs.server,
         own=recipe.source.options_of(recipe.source.format),
+        runs_tools=recipe.tools is not None,
+        **_simulated(recipe),
     )
+
+
+def _simulated(recipe: Recipe) -> dict[str, Any]:
+    if recipe.simulate is None:
+        return {}
+    systems = tuple((system.text, system.weight) for system in recipe.simulate.systems)
+    return {"simulated": recipe.simulate.turns, "systems": systems, "seed": recipe.generation.seed}
+
+
+def read_template_file(name: str, setting: str) -> str:
+    """A text with {column} placeholders from a file, or from one that comes along (`builtin:NAME`). The line's end
+    that closes a file is no part of it. Raises UsageError."""
+    path = _template_path(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the template {name} cannot be read ({error}); set {setting} to a UTF-8 text file") from error
+    text = text.removesuffix("\n")
+    if not text.strip():
+        raise UsageError(f"the template {name} is empty; write a text with {{column}} placeholders into it")
+    parse_template(text, setting)
+    return text
+
+
+def template_files(recipe: Recipe) -> list[Path]:
+    """The files of templates that a recipe names."""
+    user = () if recipe.simulate is None else (recipe.simulate.instructions,)
+    return [_template_path(name) for name in (*recipe.source.prompt_files, *user)]
+
+
+def _template_path(name: str) -> Path:
+    return builtin_template(name.removeprefix(BUILTIN)) if name.startswith(BUILTIN) else Path(name).expanduser()
 
 
 def open_recipe_source(recipe: Recipe) -> Source:

@@ -10,7 +10,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,12 +23,15 @@ from batchchat.credentials import without_credentials
 from batchchat.errors import BatchchatError
 from batchchat.store.damage import damaged, fault
 from batchchat.store.tables import checksum, open_reader, open_writer
+from batchchat.store.totals import Totals, UserTotals
 
 _WHOLE_ROW = -1
 
 _VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 """What differs between reasons of one kind."""
 
+_BY_MODELS = "finish_reason <> 'tool_result'"
+"""Turns that a model wrote, and no tool."""
 
 LAST = 2**62
 """Beyond every place in an input."""
@@ -77,22 +80,6 @@ class TurnRecord:
     started: float
     finished: float
     record: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Counts over the whole run, all sessions together."""
-
-    rows: int
-    rows_done: int
-    rows_failed: int
-    samples_answered: int
-    samples_failed: int
-    turns: int
-    prompt_tokens: int
-    completion_tokens: int
-    finish_reasons: dict[str, int] = field(default_factory=dict)
-    sessions: list[dict[str, Any]] = field(default_factory=list)
 
 
 class RunStore:
@@ -300,15 +287,15 @@ class RunStore:
 
     def latencies(self, percentiles: tuple[float, ...]) -> dict[float, float] | None:
         """Seconds from entering the engine to the end of the answer, by percentile; None before the first turn."""
-        count = self._one("SELECT count(*) FROM turns")
+        count = self._one(f"SELECT count(*) FROM turns WHERE {_BY_MODELS}")
         if not count:
             return None
-        query = "SELECT finished - queued FROM turns ORDER BY 1 LIMIT 1 OFFSET ?"
+        query = f"SELECT finished - queued FROM turns WHERE {_BY_MODELS} ORDER BY 1 LIMIT 1 OFFSET ?"
         return {p: self._one(query, (min(count - 1, int(p / 100 * count)),)) for p in percentiles}
 
     def lengths(self) -> tuple[dict[int, int], dict[int, int]]:
         """By number of tokens, how many prompts and how many answers have that length."""
-        query = "SELECT {}, count(*) FROM turns GROUP BY 1"
+        query = f"SELECT {{}}, count(*) FROM turns WHERE {_BY_MODELS} GROUP BY 1"
         prompts = self._db.execute(query.format("prompt_tokens")).fetchall()
         answers = self._db.execute(query.format("completion_tokens")).fetchall()
         return dict(prompts), dict(answers)
@@ -342,6 +329,20 @@ class RunStore:
                 )
             ],
         )
+
+    def user_totals(self) -> UserTotals:
+        """Counts of the turns that a simulated user wrote, and how its chats ended, over all sessions."""
+        of_user = "json_extract(record, '$.message.role') = 'user'"
+        turns, prompt, completion = self._first(
+            "SELECT count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) "
+            f"FROM turns WHERE {of_user}"
+        )
+        kinds = "SELECT json_extract(record, '$.{}'), count(*) FROM turns GROUP BY 1 ORDER BY 1"
+        faults, ended = (
+            {kind: count for kind, count in self._select(kinds.format(name)) if kind is not None}
+            for name in ("fault", "ends")
+        )
+        return UserTotals(turns, prompt, completion, faults, ended)
 
     def close(self) -> None:
         """Commit and close; the write-ahead file is folded in."""

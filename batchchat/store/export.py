@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from batchchat.chats import Chat, Message
+from batchchat.chats import Chat
+from batchchat.chats.conversation import Conversation
 from batchchat.chats.formats import FORMATS, ReadOptions
 from batchchat.chats.formats.columns import own_id
 from batchchat.chats.formats.openai import failure, is_batch_line
@@ -101,13 +102,15 @@ def _output_rows(
         if sample in failed:
             continue
         written = turns.get(sample, [])
-        if len(written) != chat.num_turns:
+        told = conversation_of(chat, written)
+        if not told.is_complete:
             raise damaged(store.path, f"answers of row {row.index} are gone")
-        answers = [message_from(turn.record["message"]) for turn in written]
         facts = {"sample": sample, "turns": [turn_facts(turn, chat, recipe.sink.timings) for turn in written]}
         further = {"model": recipe.model.name, "created": store.started}
-        output = format_.write(data, chat, answers, options, {**facts, **further})
+        output = format_.write(data, told.as_chat(), told.answers, options, {**facts, **further})
         ours: dict[str, Any] = {"id": chat.id, "index": row.index, **facts}
+        if told.ended is not None:
+            ours["ended"] = told.ended
         if "batchchat" in data:
             ours["previous"] = data["batchchat"]
         output["batchchat"] = ours
@@ -123,9 +126,10 @@ def turn_facts(turn: TurnRecord, chat: Chat, timings: bool) -> dict[str, Any]:
         "finish_reason": turn.finish_reason,
         "prompt_tokens": turn.prompt_tokens,
         "completion_tokens": turn.completion_tokens,
-        **{name: value for name, value in turn.record.items() if name != "message"},
+        **_said_apart(turn.record),
     }
-    reference = chat.references[turn.turn] if turn.turn < len(chat.references) else None
+    alone = not (chat.simulated or chat.runs_tools)  # then turns are answers to those of the row, one by one
+    reference = chat.references[turn.turn] if alone and turn.turn < len(chat.references) else None
     if reference is not None:
         facts["reference"] = reference
     if timings:
@@ -134,6 +138,13 @@ def turn_facts(turn: TurnRecord, chat: Chat, timings: bool) -> dict[str, Any]:
             "working": round(turn.finished - turn.started, 6),
         }
     return facts
+
+
+def _said_apart(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a turn's record says besides its message, which stands in the row; of a simulated user's, whose it is."""
+    facts = {name: value for name, value in record.items() if name not in ("message", "ends")}
+    role = record["message"]["role"]
+    return facts if role == "assistant" else {"role": role, **facts}
 
 
 def _error_rows(store: RunStore, row: StoredRow, options: ReadOptions) -> Iterator[dict[str, Any]]:
@@ -176,11 +187,11 @@ def _as_read(raw: str) -> tuple[Any, bool]:
     return data, True
 
 
-def message_from(data: Mapping[str, Any]) -> Message:
-    """A stored message (see `Message.as_dict`)."""
-    return Message(
-        role=data["role"],
-        content=data["content"],
-        reasoning=data.get("reasoning_content"),
-        tool_calls=tuple(data.get("tool_calls", ())),
-    )
+def conversation_of(chat: Chat, written: Iterable[TurnRecord]) -> Conversation:
+    """A sample of a chat as its stored turns have it."""
+    return Conversation(chat, (turn.record for turn in written))
+
+
+def answer_turns(written: Iterable[TurnRecord]) -> list[TurnRecord]:
+    """Of stored turns, those that the model wrote as the assistant."""
+    return [turn for turn in written if turn.record["message"]["role"] == "assistant"]

@@ -38,15 +38,31 @@ class TurnSeconds(Record):
     working: Seconds = Field(description="From then to its end.")
 
 
+Fault = Literal["empty", "cut", "repeats", "role_flip", "leak"]
+"""What is wrong with a simulated user's turn."""
+
+
 class Turn(Record):
     """A turn that was written."""
 
-    finish_reason: Literal["stop", "length", "stop_string", "tool_calls"] = Field(description="Why it ended.")
+    role: Literal["user", "tool"] | None = Field(
+        default=None, description="`user` for a turn of a simulated user, `tool` for the result of a call that was run."
+    )
+    fault: Fault | None = Field(
+        default=None, description="Why a simulated user's turn was not used; it was written anew, or the chat ended."
+    )
+    finish_reason: Literal["stop", "length", "stop_string", "tool_calls", "tool_result"] = Field(
+        description="Why it ended; `tool_result` for a call that was run."
+    )
     prompt_tokens: Tokens = Field(description="Tokens of the prompt, without padding.")
     completion_tokens: Tokens = Field(description="Tokens of the answer, its end token included.")
-    seed: Annotated[int, Unit("64 bits")] = Field(description="What its random numbers came from.")
-    raw: str = Field(description="The answer as it was decoded, special tokens included, its end token not.")
-    token_ids: tuple[TokenId, ...] = Field(description="The answer as the model wrote it.")
+    seed: Annotated[int, Unit("64 bits")] | None = Field(
+        default=None, description="What its random numbers came from; a tool's result has none."
+    )
+    raw: str | None = Field(
+        default=None, description="The answer as it was decoded, special tokens included, its end token not."
+    )
+    token_ids: tuple[TokenId, ...] | None = Field(default=None, description="The answer as the model wrote it.")
     cached_tokens: Tokens | None = Field(default=None, description="Of the prompt, those in a server's cache.")
     reasoning_tokens: Tokens | None = Field(default=None, description="Of the answer, those of its reasoning.")
     structure: Literal["valid", "cut off", "invalid"] | None = Field(
@@ -55,7 +71,9 @@ class Turn(Record):
         "before it was whole.",
     )
     note: str | None = Field(
-        default=None, description="What could not be read from the raw text, or is wrong with the answer's form."
+        default=None,
+        description="What could not be read from the raw text, or is wrong with the answer's form; of a call that "
+        "was run, why it failed.",
     )
     logprobs: tuple[TokenLogprobs, ...] | None = Field(
         default=None, description="One for each token; with `generation.logprobs`."
@@ -71,7 +89,15 @@ class OutputFacts(Record):
     id: str = Field(description="The chat's id, or `row-N`.")
     index: Place = Field(description="The chat's place in the input.")
     sample: Place = Field(description="Which of the chat's independent answers.")
-    turns: tuple[Turn, ...] = Field(description="The turns that were written, in order.")
+    turns: tuple[Turn, ...] = Field(
+        description="The turns that were written, in order, those of a simulated user that were not used included."
+    )
+    ended: Literal["turn_cap", "stop_mark", "empty_answer", "call_cap"] | Fault | None = Field(
+        default=None,
+        description="Of a simulated chat, why it ended: it had all its turns, the user ended it, the model said "
+        "nothing, the fault of the user's last turn, or more calls of tools in a row than "
+        "`tools.max_rounds`.",
+    )
     previous: JsonValue = Field(default=None, description="The `batchchat` column that the input's row had.")
 
 

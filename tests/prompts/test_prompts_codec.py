@@ -347,3 +347,29 @@ def test_bytes_need_no_transformers() -> None:
     ids = codec.render((Message("user", "a"), Message("assistant", "b")), prefill=True)
     assert codec.decode(ids) == "user\na\nassistant\nb"
     assert [text for text, special in codec.pieces(codec.render(HELLO)) if special] == ["<end>"]
+
+
+def test_a_query_begins_where_a_users_turn_does(codec: TokenizerCodec) -> None:
+    """What stands before a user's turn is found by rendering one: the ids of the whole begin with it."""
+    said = (Message("system", "Be <|im_end|> brief."), *HELLO, Message("assistant", "Fine!"))
+    for messages in ((), said):
+        whole = codec.render((*messages, Message("user", "Good.")))
+        query = codec.render_query(messages)
+        assert whole[: len(query)] == query
+        assert codec.decode(query).rstrip().endswith("user")
+    ids, text = codec.query_ends()
+    assert text is None, "a special token ends the turn"
+    assert set(ids) == codec.special_ids | set(codec.eos_token_ids)
+
+
+def test_a_query_may_end_in_a_text_and_needs_a_beginning() -> None:
+    text = TokenizerCodec(
+        zoo.byte_bpe(), template="{% for m in messages %}{{ m.role }}: {{ m.content }}\n### {% endfor %}"
+    )
+    assert text.decode(text.render_query(())) == "user: "
+    assert text.query_ends()[1] == "###"
+    bare = "{{ bos_token }}{% for m in messages %}{{ m.content }}\n{% endfor %}"
+    with pytest.raises(UsageError, match="writes nothing before a user's turn"):
+        TokenizerCodec(zoo.byte_bpe(), template=bare).query_ends()
+    with pytest.raises(UsageError, match="changes or drops"):
+        TokenizerCodec(zoo.byte_bpe(), template="<s>{{ messages[0].content | upper }}").query_ends()

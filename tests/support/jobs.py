@@ -35,7 +35,7 @@ def read_jsonl(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
 
 
-def scripted_recipe(path: Path, source: Path | str, **sections: Any) -> Path:
+def scripted_recipe(path: Path, source: Path | str, /, **sections: Any) -> Path:
     """A recipe for the engine without a model, in `path`'s folder; results go to `runs` beside it."""
     recipe: dict[str, Any] = {
         "name": "test",

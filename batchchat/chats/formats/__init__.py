@@ -7,6 +7,7 @@
     turns     `turns`, a list of questions                       to a new column `messages`
     alpaca    `instruction` with `input` or `output`             to `output`
     prompt    `prompt`, `question`, … or a template over columns to a new column `messages`
+    blank     no turn: a simulated user begins                   to a new column `messages`
 
 A new column takes another name (`batchchat_messages`) where the row has one of that name: no column of the input is
 overwritten but those that the format itself writes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 from batchchat.chats.formats.calls import read_tools
@@ -151,6 +152,20 @@ def system_turn(data: Row, options: ReadOptions, messages: Sequence[Message]) ->
     if own is None and options.system is not None:
         return Message("system", options.system)
     return None
+
+
+def drawn_system(number: int, options: ReadOptions, messages: Sequence[Message]) -> Message | None:
+    """The system turn that the row of this number draws by weight among `options.systems`, where it has none."""
+    if not options.systems or (messages and messages[0].role in ("system", "developer")):
+        return None
+    digest = blake2b(f"system/{options.seed}/{number}".encode(), digest_size=8).digest()
+    left = int.from_bytes(digest) / 2**64 * sum(weight for _, weight in options.systems)
+    for text, weight in options.systems:
+        left -= weight
+        if left < 0:
+            return None if text is None else Message("system", text)
+    last = options.systems[-1][0]  # rounding may leave a crumb
+    return None if last is None else Message("system", last)
 
 
 def free_column(data: Row, wanted: str) -> str:

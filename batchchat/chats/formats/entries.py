@@ -99,9 +99,11 @@ def _beside(message: Message) -> Iterator[tuple[str, Any]]:
     yield "further keys", message.extra
 
 
-def new_entry(answer: Message, style: EntryStyle) -> dict[str, Any]:
-    """The entry of one answer."""
-    return {"role": "assistant", "content": _content(answer, style), **_beside_content(answer, style)}
+def new_entry(message: Message, style: EntryStyle) -> dict[str, Any]:
+    """The entry of one answer, or of what was said behind it."""
+    if message.role == "tool":  # results of tools are texts in every style
+        return message.as_dict()
+    return {"role": message.role, "content": _content(message, style), **_beside_content(message, style)}
 
 
 def continued_entry(start: Entry, answer: Message, style: EntryStyle) -> dict[str, Any]:

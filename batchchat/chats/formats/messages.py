@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from batchchat.chats.conversation import answers_in_place
 from batchchat.chats.formats.calls import Call, read_call_text, read_entry_calls
 from batchchat.chats.formats.columns import first_turn, turns_column
 from batchchat.chats.formats.entries import EntryStyle, continued_entry, new_entry, whole_entry, with_turns
@@ -41,7 +42,7 @@ def write(
     entries = list(data[column])
     style = EntryStyle.of(entries)
     where = split(messages, options)
-    added = [[new_entry(answer, style)] for answer in answers]
+    added = [[new_entry(message, style) for message in said] for said in answers_in_place(chat, answers)]
     if where.prefill:
         added[-1] = []
         entries[-1] = continued_entry(entries[-1], answers[-1], style)

@@ -101,6 +101,8 @@ def read(row: SourceRow, index: int, options: ReadOptions) -> Chat:
         raise BadRow(f"method is {data['method']!r}; a chat completion request has POST")
     if data.get("url", URL) not in (URL, responses.URL):
         raise BadRow(f"url is {data['url']!r}; only {URL} and {responses.URL} are understood")
+    if options.simulated:
+        raise BadRow("a batch request has one answer, so no simulated user can go on with it: leave simulate out")
     if options.turns == "regenerate":
         raise BadRow("a batch request has one answer, so chat.turns=regenerate does not fit it: set chat.turns=last")
     if data.get("url") == responses.URL:
@@ -121,7 +123,7 @@ def write(
     the facts hold them) are given where they are known."""
     facts = facts or {}
     turn = (facts.get("turns") or [{}])[-1]
-    (answer,) = answers
+    answer = answers[-1]
     message: dict[str, Any] = {"role": "assistant", "content": answer.content, "refusal": None}
     if answer.reasoning is not None:
         message["reasoning_content"] = answer.reasoning

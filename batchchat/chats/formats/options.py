@@ -36,10 +36,20 @@ class ReadOptions:
     system: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     prompt_template: str | None = None
+    prompt_templates: tuple[str, ...] = ()
+    """Several of them, of which each row gets one, by its number; in place of `prompt_template`."""
     server: bool = False
     """Whether a server answers, which follows parameters that no setting stands for."""
     own: Any = None
     """The options of the format itself (`source.NAME`), where it has some."""
+    runs_tools: bool = False
+    """Whether calls in answers are run."""
+    simulated: int = 0
+    """The most user turns of a chat that a simulated user goes on with; 0 where there is none."""
+    systems: tuple[tuple[str | None, float], ...] = ()
+    """System turns with their weights, of which a simulated chat without its own gets one."""
+    seed: int = 0
+    """By which it is drawn."""
 
     def __post_init__(self) -> None:
         if self.turns not in get_args(Turns):
@@ -47,8 +57,13 @@ class ReadOptions:
         for role in self.columns:
             if role not in get_args(ColumnRole):
                 raise UsageError(f"source.columns has no {role!r}; it names {', '.join(get_args(ColumnRole))}")
-        if self.prompt_template is not None:
-            parse_template(self.prompt_template)
+        for template in self.templates:
+            parse_template(template)
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The templates of user turns; empty where rows bring their own."""
+        return self.prompt_templates if self.prompt_template is None else (self.prompt_template,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +101,9 @@ class Format:
     """A row of this format, and what of the whole it does not hold. Raises BadRow where it cannot hold the turns."""
 
 
-@lru_cache(maxsize=16)
-def parse_template(template: str) -> tuple[tuple[str, str | None], ...]:
-    """The template as (literal text, column or None) pairs.
+@lru_cache(maxsize=64)
+def parse_template(template: str, setting: str = "source.prompt_template") -> tuple[tuple[str, str | None], ...]:
+    """The template as (literal text, column or None) pairs; `setting` is where it comes from.
 
     The whole text between braces is a column's name: unlike `str.format` there is no access to attributes, indices,
     conversions or format specifications. Raises UsageError.
@@ -97,15 +112,14 @@ def parse_template(template: str) -> tuple[tuple[str, str | None], ...]:
         parsed = list(Formatter().parse(template))
     except ValueError as error:
         raise UsageError(
-            f"source.prompt_template is not a template ({error}): write {{column}}, and {{{{ or }}}} for a brace itself"
+            f"{setting} is not a template ({error}): write {{column}}, and {{{{ or }}}} for a brace itself"
         ) from None
     for _, name, spec, conversion in parsed:
         if name is not None and (not name or spec or conversion):
             raise UsageError(
-                "source.prompt_template may only hold names of columns in its braces, without ! or : behind them: "
-                "write {column}"
+                f"{setting} may only hold names of columns in its braces, without ! or : behind them: write {{column}}"
             )
     pairs = tuple((literal, name) for literal, name, _, _ in parsed)
-    if not any(name for _, name in pairs):
+    if setting == "source.prompt_template" and not any(name for _, name in pairs):
         raise UsageError("source.prompt_template names no column, so that every row would ask the same: write {column}")
     return pairs

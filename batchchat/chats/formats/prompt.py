@@ -19,15 +19,15 @@ Row = Mapping[str, Any]
 
 
 def matches(data: Row, options: ReadOptions) -> bool:
-    if options.prompt_template is not None:
+    if options.templates:
         return True
     column = column_for(data, options, "prompt", COLUMNS)
     return column is not None and isinstance(data[column], str)
 
 
 def read(row: SourceRow, index: int, options: ReadOptions) -> Chat:
-    if options.prompt_template is not None:
-        text = fill(options.prompt_template, row)
+    if options.templates:
+        text = _filled(row, options)
     else:
         column = require_column(row.data, options, "prompt", COLUMNS)
         text = check_text(row.data[column], f"column {column}")
@@ -36,8 +36,8 @@ def read(row: SourceRow, index: int, options: ReadOptions) -> Chat:
 
 def apart(row: SourceRow, options: ReadOptions) -> Whole:
     """One question; a question that is made by a template leaves the columns as they are."""
-    if options.prompt_template is not None:
-        return Whole((Message("user", fill(options.prompt_template, row)),), row.exact)
+    if options.templates:
+        return Whole((Message("user", _filled(row, options)),), row.exact)
     column = require_column(row.data, options, "prompt", COLUMNS)
     question = Message("user", check_text(row.data[column], f"column {column}"))
     return Whole((question,), {name: value for name, value in row.exact.items() if name != column})
@@ -57,20 +57,41 @@ def together(whole: Whole) -> tuple[dict[str, Any], Sequence[str]]:
     return row, [*lost, *clashes]
 
 
-def fill(template: str, row: SourceRow) -> str:
-    """The template with the row's values: texts as they are, everything else as JSON. Raises BadRow."""
+def fill(
+    template: str,
+    row: SourceRow,
+    setting: str = "source.prompt_template",
+    known: Mapping[str, str] | None = None,
+) -> str:
+    """The template with the row's values: texts as they are, everything else as JSON. Texts that are `known` by their
+    placeholders come first; `setting` is where the template comes from. Raises BadRow."""
     data, parts = row.data, list[str]()
-    for literal, name in parse_template(template):
+    for literal, name in parse_template(template, setting):
         parts.append(literal)
         if name is None:
             continue
+        if known is not None and name in known:
+            parts.append(known[name])
+            continue
         if name not in data:
-            raise BadRow(f"source.prompt_template asks for column {name}; the row's columns are {listing(data)}")
+            raise BadRow(f"{setting} asks for column {name}; the row's columns are {listing(data)}")
         value = data[name]
         if value is None:
-            raise BadRow(f"source.prompt_template asks for column {name}, which is null in this row")
+            raise BadRow(f"{setting} asks for column {name}, which is null in this row")
         parts.append(check_text(value if isinstance(value, str) else as_json(row.exact[name]), f"column {name}"))
     return "".join(parts)
+
+
+def _filled(row: SourceRow, options: ReadOptions) -> str:
+    """The row's user turn by its template. `{prompt}` is the column that plays this role, where none has this name."""
+    template = options.templates[row.number % len(options.templates)]
+    if options.prompt_template is not None:
+        return fill(template, row)
+    known: dict[str, str] = {}
+    column = column_for(row.data, options, "prompt", COLUMNS)
+    if column is not None and "prompt" not in row.data:
+        known["prompt"] = check_text(row.data[column], f"column {column}")
+    return fill(template, row, "source.prompt_files", known)
 
 
 def write(

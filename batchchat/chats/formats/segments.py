@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from batchchat.chats.formats.calls import call_text
-from batchchat.chats.formats.columns import read_id, read_reference, read_settings, read_tools_column, system_turn
+from batchchat.chats.formats.columns import (
+    drawn_system,
+    read_id,
+    read_reference,
+    read_settings,
+    read_tools_column,
+    system_turn,
+)
 from batchchat.chats.formats.options import ReadOptions
 from batchchat.chats.types import Chat, Message, SourceRow
 from batchchat.errors import BadRow
@@ -85,19 +92,32 @@ def weave(entries: Sequence[T], where: Split, answers: Sequence[Sequence[T]]) ->
     return woven
 
 
-def build_chat(row: SourceRow, index: int, options: ReadOptions, messages: Sequence[Message], **parts: Any) -> Chat:
+def build_chat(
+    row: SourceRow,
+    index: int,
+    options: ReadOptions,
+    messages: Sequence[Message],
+    found: Split | None = None,
+    **parts: Any,
+) -> Chat:
     """The chat of a conversation: split into segments, with the row's system turn, tools, settings and reference.
 
-    `parts` are fields of the chat that the format knows better than the common columns do.
+    `found` says which turns are written, where `split` does not; `parts` are fields of the chat that the format knows
+    better than the common columns do.
     """
-    found = split(messages, options)
+    found = found or split(messages, options)
     segments: list[tuple[Message, ...]] = []
     start = 0
     for cut in found.cuts:
         segments.append(tuple(messages[place] for place in range(start, cut) if place not in found.replaced))
         start = cut
     tail = tuple(messages[place] for place in range(start, len(messages)) if place not in found.replaced)
-    system = system_turn(row.data, options, messages)
+    if tail and options.simulated:
+        raise BadRow(
+            "turns of the chat stand behind the last answer, so a simulated user cannot go on there: "
+            "set chat.turns=last or regenerate"
+        )
+    system = system_turn(row.data, options, messages) or drawn_system(row.number, options, messages)
     if system is not None:
         segments[0] = (system, *segments[0])
     parts.setdefault("id", read_id(row.data, row.number, options))
@@ -107,7 +127,16 @@ def build_chat(row: SourceRow, index: int, options: ReadOptions, messages: Seque
             parts[name] = read(row.data, options)
     if "settings" not in parts:
         parts["settings"] = read_settings(row.data)
-    return Chat(index=index, place=row.place, segments=tuple(segments), tail=tail, prefill=found.prefill, **parts)
+    return Chat(
+        index=index,
+        place=row.place,
+        segments=tuple(segments),
+        tail=tail,
+        prefill=found.prefill,
+        simulated=options.simulated,
+        runs_tools=options.runs_tools,
+        **parts,
+    )
 
 
 def conversation(chat: Chat, answers: Sequence[Message]) -> list[Message]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from batchchat.chats.conversation import answers_in_place
 from batchchat.chats.formats.calls import call_text, read_call_text, read_entry_calls
 from batchchat.chats.formats.columns import first_turn, turns_column
 from batchchat.chats.formats.entries import EntryStyle, whole_entry, with_turns
@@ -50,7 +51,10 @@ def write(
     names = _answer_names(entries)
     where = split(turns, options)
     style = EntryStyle.of_calls(entries)
-    added = [_entries(answer, *names, style) for answer in answers]
+    added = [
+        [entry for message in said for entry in _said(message, entries, names, style)]
+        for said in answers_in_place(chat, answers)
+    ]
     if where.prefill:
         start, answer = entries[-1], answers[-1]
         entries[-1] = {**start, "value": start["value"] + (answer.content or ""), **_reasoning(answer)}
@@ -128,6 +132,17 @@ def _answer_names(entries: Sequence[Row]) -> tuple[str, str]:
     said = next((name for name in names if ROLE_NAMES[name] == "assistant" and name not in CALL_NAMES), None)
     called = next((name for name in names if name in CALL_NAMES), CALL_NAMES[0])
     return said or ("assistant" if "user" in names else "gpt"), called
+
+
+def _said(
+    message: Message, entries: Sequence[Row], names: tuple[str, str], style: EntryStyle | None
+) -> list[dict[str, Any]]:
+    """The entries of an answer, or of what others said behind it."""
+    if message.role == "assistant":
+        return _entries(message, *names, style)
+    used = (entry["from"] for entry in entries if ROLE_NAMES[entry["from"]] == message.role)
+    beside = {name: value for name in ("tool_call_id", "name") if (value := getattr(message, name)) is not None}
+    return [{"from": next(used, _WRITTEN_NAMES[message.role]), "value": message.content or "", **beside}]
 
 
 def _entries(answer: Message, said: str, called: str, style: EntryStyle | None) -> list[dict[str, Any]]:
