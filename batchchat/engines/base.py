@@ -141,6 +141,7 @@ class Needs:
 class EngineKind:
     """What `engine.kind` names. `build` imports what it needs when it is called; `options` is the model of the kind's
     own section, `engine.NAME`, which `context.recipe.engine.options` then holds, and `needs` may depend on these.
+    `strict`: whether it can be asked for batch invariance (`engine.reproducible: strict`).
     `cannot` gets the recipe's other sections by name and these options, and says what of them the kind cannot do (None:
     it can do it all)."""
 
@@ -148,3 +149,4 @@ class EngineKind:
     needs: Needs | Callable[[Any], Needs] = Needs()
     options: type[Any] | None = None
     cannot: Callable[[Mapping[str, Any], Any], str | None] = lambda sections, options: None
+    strict: bool = False
