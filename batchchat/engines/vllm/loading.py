@@ -8,6 +8,7 @@ import json
 import math
 import os
 import sys
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,7 +25,7 @@ from batchchat.models.text import context_length
 from batchchat.recipe import Recipe
 
 _ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process, so that a step and the store take turns, and a kill ends all
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process: a step and the store take turns
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
@@ -47,7 +48,12 @@ class Started:
 
 def start(context: EngineContext) -> Started:
     """Raises EnvironmentFault where vLLM is not installed or does not fit here, UsageError for what it cannot run."""
-    recipe = context.recipe
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what vLLM's libraries say of each other
+        return _started(context.recipe)
+
+
+def _started(recipe: Recipe) -> Started:
     _import(recipe.engine.reproducible == "strict")
     from vllm import EngineArgs
     from vllm.platforms import current_platform
@@ -182,7 +188,7 @@ def _load(engine: Any, adapter: Path) -> Any:
 
 
 def _explained(recipe: Recipe, error: Exception) -> Exception:
-    """An error of vLLM's as one of ours. What is wrong with model or settings it says by ValueError (pydantic's too)."""
+    """An error of vLLM's as one of ours. Of model and settings it says by ValueError what is wrong."""
     words = words_of(error)
     if isinstance(error, ValueError | NotImplementedError):
         return UsageError(

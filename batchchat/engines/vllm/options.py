@@ -38,8 +38,8 @@ _OURS: Mapping[str, str] = {
 
 
 class VllmOptions(Section):
-    """vLLM, which must be installed (the extra vllm). engine.max_batch_rows and engine.max_batch_tokens are its rows and
-    tokens in flight, and engine.cuda_graphs says whether it compiles and records."""
+    """vLLM, which must be installed (the extra vllm). engine.max_batch_rows and engine.max_batch_tokens are what it has
+    in flight, and engine.cuda_graphs says whether it compiles and records."""
 
     tensor_parallel: int | None = Field(
         default=None,
