@@ -115,6 +115,8 @@ class Chat:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     references: tuple[str | None, ...] = ()
     reference: Any = None
+    prompt: str | tuple[int, ...] | None = None
+    """The prompt itself, as text or token ids, which no template renders; None where the turns become one."""
 
     @property
     def num_turns(self) -> int:
@@ -187,6 +189,8 @@ class Request:
     tools: tuple[Mapping[str, Any], ...] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Further parameters of the chat's own, as a server's API names them; for engines that take them."""
+    prompt: str | tuple[int, ...] | None = None
+    """The chat's own, where no template rendered it; `prompt_ids` are its ids."""
 
     @property
     def key(self) -> tuple[int, int, int]:

@@ -145,6 +145,7 @@ class OpenChats:
             messages=prompt.messages,
             tools=chat.tools,
             parameters=chat.parameters,
+            prompt=chat.prompt,
         )
 
     def _prompt(self, opened: _OpenChat, answers: list[Message]) -> Prompt:
@@ -159,6 +160,7 @@ class OpenChats:
                 self._overflow,
                 self._context_length,
                 prefill=chat.prefill and turn + 1 == chat.num_turns,
+                raw=chat.prompt,
             )
         if turn == 0:
             opened.first = prompt

@@ -13,6 +13,7 @@ traffic      which request is sent when: all of the above, without clock, thread
 connection   one attempt over HTTP
 lines        threads that carry requests, each with a connection of its own
 tokens       both of these by token ids
+text         both of these for prompts that are no chats
 batch_api    the provider's Batch API
 batches      draining the feed by batches
 engine       draining the feed

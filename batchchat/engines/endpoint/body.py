@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from batchchat.chats import Message, Request, Settings, Structure
 from batchchat.chats.formats.calls import with_argument_text
 from batchchat.engines.endpoint.options import EndpointOptions
+from batchchat.engines.endpoint.text import text_body
 from batchchat.engines.endpoint.tokens import token_body
 from batchchat.errors import BadRow
 
@@ -28,6 +29,8 @@ class BodyWriter:
         settings = {self._limit: request.settings.max_new_tokens, **dict(_settings(request.settings))}
         if self._options.prompts == "tokens":
             body = {"model": self._model, **token_body(request, settings)}
+        elif request.prompt is not None:
+            body = {"model": self._model, **text_body(request, settings, self._limit)}
         else:
             body = {"model": self._model, **self._asked(request), **settings}
         if request.settings.temperature > 0:

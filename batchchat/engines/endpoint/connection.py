@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from batchchat.engines.endpoint.address import chat_url, path_url
+from batchchat.engines.endpoint.address import chat_url, path_url, text_url
 from batchchat.engines.endpoint.options import EndpointOptions
 from batchchat.engines.endpoint.retry import Attempt, Failure
 from batchchat.errors import EnvironmentFault
@@ -37,6 +37,7 @@ class Server:
         self.options = options
         self.clock = clock
         self.chat = httpx2.URL(chat_url(options.url, options.prompts))
+        self.text = httpx2.URL(text_url(options.url))
         self.models = httpx2.URL(path_url(options.url, "/models"))
         self._key = read_key(options.api_key_env)
         is_secret = self._key is not None and len(self._key) >= _SHORTEST_SECRET
@@ -85,9 +86,10 @@ class Connection:
         }
         self.busy_since: float | None = None
 
-    def post(self, body: bytes) -> Attempt:
-        """Send the body of a chat completion. Never raises for what the network or the server does."""
-        return self.send("POST", self._server.chat, self._headers, body)
+    def post(self, body: bytes, is_chat: bool = True) -> Attempt:
+        """Send the body of a chat's completion, or of a prompt's. Never raises for what the network or the server
+        does."""
+        return self.send("POST", self._server.chat if is_chat else self._server.text, self._headers, body)
 
     def send(
         self,

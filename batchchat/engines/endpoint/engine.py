@@ -19,6 +19,7 @@ from batchchat.engines.endpoint.cost import Ledger, cost_of, highest_cost
 from batchchat.engines.endpoint.lines import Lines
 from batchchat.engines.endpoint.options import EndpointOptions
 from batchchat.engines.endpoint.retry import Answered, Refused, Stop, judge
+from batchchat.engines.endpoint.text import read_text
 from batchchat.engines.endpoint.tokens import token_completion
 from batchchat.engines.endpoint.traffic import Job, Traffic
 from batchchat.engines.facts import ConcurrencyChange, CostFacts, EndpointFacts
@@ -156,6 +157,10 @@ class EndpointEngine:
         return self._answered(job.request, job.verdict, timings, self._traffic.in_flight + 1)
 
     def _item(self, request: Request) -> Item | Completion:
+        if request.prompt is not None:
+            return self._failed(
+                request, "a batch file of chats takes no other prompts; set engine.endpoint.batch=false"
+            )
         try:
             job = self._job(request)
         except BadRow as error:
@@ -188,7 +193,8 @@ class EndpointEngine:
             if self._options.prompts == "tokens":
                 completion = token_completion(verdict.data, request, self._codec, usage, timings)
             else:
-                completion = self._as_completion(read_answer(verdict.data, request), request, usage, timings)
+                read = read_answer if request.prompt is None else read_text
+                completion = self._as_completion(read(verdict.data, request), request, usage, timings)
         except BadRow as error:
             return self._failed(request, str(error), timings)
         prompt, written = completion.prompt_tokens, completion.completion_tokens

@@ -95,7 +95,7 @@ class Lines:
     def _carry(self, connection: Connection) -> None:
         try:
             while (job := self._next()) is not None:
-                attempt = connection.post(job.body)
+                attempt = connection.post(job.body, is_chat=job.request.prompt is None)
                 with self._may_send:
                     if self._closed:
                         return
