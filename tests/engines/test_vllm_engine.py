@@ -129,7 +129,7 @@ def test_a_sampled_answer_comes_from_its_own_seed(vllm: Answer) -> None:
     alone = {done.request.key: done.token_ids for one in shuffled[:6] for done in vllm([one])}
     assert {key: whole[key] for key in alone} == alone
     other = {done.request.key: done.token_ids for done in vllm([replace(one, seed=one.seed ^ 5) for one in requests])}
-    assert sum(whole[key] != other[key] for key in whole) > len(whole) / 2
+    assert sum(whole[key] != other[key] for key in whole) > 5
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def job(folder: Path, **sections: Any) -> Path:
 
 def start(recipe: Path, *settings: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("TRITON_INTERPRET", None)  # vLLM's kernels for adapters are none of ours
+    environment.pop("TRITON_INTERPRET", None)  # which is for our kernels, not for vLLM's
     command = [sys.executable, "-m", "batchchat", "run", str(recipe), *settings, "-q"]
     return subprocess.Popen(command, env=environment, cwd=ROOT)
 
@@ -255,21 +255,24 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     assert texts("killed") == texts("whole")
 
 
-def test_a_judge_by_vllm_after_a_run_by_vllm(tmp_path: Path, batchchat: Command) -> None:
+def test_a_judge_by_vllm_after_a_run_by_vllm(tmp_path: Path) -> None:
     """Two engines in one process, one after the other."""
     judge = {
         "model": {"name": "builtin:tiny-chat", "dtype": "float32"},
         "generation": {"max_new_tokens": 8},
         "engine": {"kind": "vllm", "cuda_graphs": False},
     }
-    ended = batchchat("run", job(tmp_path, judges={"quality": judge}, source={"limit": 4}), "-q")
-    assert ended.code in (0, 3), ended.err
+    recipe = job(tmp_path, judges={"quality": judge}, source={"limit": 4})
+    assert start(recipe).wait(300) == 0
     assert len(read_jsonl(tmp_path / "runs/test/outputs.jsonl")) == 8
-    assert list((tmp_path / "runs/test/judges").iterdir())
+    (judged,) = (tmp_path / "runs/test/judges").iterdir()
+    report = json.loads((judged / "report.json").read_text(encoding="utf-8"))
+    assert (report["engine"]["engine"], report["rows"]["failed"]) == ("vllm", 0)
 
 
 def test_an_adapter(tmp_path: Path, batchchat: Command) -> None:
-    """A LoRA adapter whose weights are not small: its answers are those of the local engine, and other than without."""
+    """Split over two workers, a LoRA adapter whose weights are not small answers as by the local engine, and otherwise
+    than without."""
     peft = pytest.importorskip("peft", reason="peft is not installed")
     import torch
     from transformers import AutoModelForCausalLM
@@ -285,7 +288,7 @@ def test_an_adapter(tmp_path: Path, batchchat: Command) -> None:
     wrapped.save_pretrained(tmp_path / "adapter")
     recipe = job(tmp_path, generation={"temperature": 0.0, "samples": 1}, source={"limit": 10})
     adapted = f"model.adapter={tmp_path / 'adapter'}"
-    assert start(recipe, "name=adapted", adapted).wait(300) == 0
+    assert start(recipe, "name=adapted", adapted, "engine.vllm.tensor_parallel=2").wait(300) == 0
     for name, settings in {"local": [adapted], "plain": []}.items():
         ended = batchchat("run", recipe, f"name={name}", "engine.kind=pipeline", *settings, "-q")
         assert ended.code == 0, ended.err

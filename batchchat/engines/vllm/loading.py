@@ -156,6 +156,7 @@ def _arguments(recipe: Recipe, on_cpu: bool, adapter: Path | None) -> dict[str, 
     }
     if on_cpu:
         found["kv_cache_memory_bytes"] = 1  # else it asks for most of the memory, before it heeds the number of blocks
+        _share_cores(options.tensor_parallel or 1)
     if adapter is not None:
         found |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(adapter)}
     return found
@@ -170,6 +171,14 @@ def _devices(on_cpu: bool) -> int:
     import torch
 
     return 1 if on_cpu else max(1, torch.accelerator.device_count())
+
+
+def _share_cores(workers: int) -> None:
+    """Give each worker cores of its own: by itself vLLM wants a memory node for each."""
+    if workers > 1 and hasattr(os, "sched_getaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        shares = (cores[number * len(cores) // workers :][: max(1, len(cores) // workers)] for number in range(workers))
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "|".join(",".join(map(str, share)) for share in shares))
 
 
 def _rank(adapter: Path) -> int:
