@@ -265,8 +265,8 @@ def test_a_judge_by_vllm_after_a_run_by_vllm(tmp_path: Path) -> None:
     recipe = job(tmp_path, judges={"quality": judge}, source={"limit": 4})
     assert start(recipe).wait(300) == 0
     assert len(read_jsonl(tmp_path / "runs/test/outputs.jsonl")) == 8
-    (judged,) = (tmp_path / "runs/test/judges").iterdir()
-    report = json.loads((judged / "report.json").read_text(encoding="utf-8"))
+    (judged,) = (tmp_path / "runs/test/judges").glob("*/report.json")
+    report = json.loads(judged.read_text(encoding="utf-8"))
     assert (report["engine"]["engine"], report["rows"]["failed"]) == ("vllm", 0)
 
 
