@@ -344,3 +344,15 @@ def test_prompts_that_are_no_chats_for_a_server(tmp_path: Path, batchchat: Comma
     assert logprobs.top_logprobs == [{"a": -0.5, "z": -0.1}, {"b": -2.0}]
     (error,) = read_jsonl(tmp_path / "out.errors.jsonl")
     assert "no such prompt" in error["error"]["message"]
+
+
+def test_a_server_without_completions_is_named(tmp_path: Path, batchchat: Command) -> None:
+    async def answer(asked: Asked) -> Said:
+        return fault(404, "Not Found")
+
+    source = write_jsonl(tmp_path / "in.jsonl", [text_line("a", "Once upon")])
+    with ChatServer(answer) as server:
+        results = tmp_path / "out.jsonl"
+        done = batchchat("run-batch", "-i", source, "-o", results, "--endpoint", server.url, "-q")
+    assert done.code == 5
+    assert f"{server.url}/completions answers 404" in done.err
