@@ -42,7 +42,8 @@ class EndpointEngine:
         self._meter = context.meter
         self._kept = context.kept
         self._server = Server(self._options, context.meter.now)
-        self._writer = BodyWriter(self._options, self._model)
+        self._on_message = context.on_message
+        self._writer = BodyWriter(self._options, self._model, in_pieces=self._on_message is not None)
         self._ledger = Ledger(self._options.max_cost, *self._kept.get("spent", (0.0, 0.0)))
         self._traffic = self._new_traffic()
         self._is_known = False
@@ -63,7 +64,8 @@ class EndpointEngine:
                 batches = Batches(BatchClient(self._server), self._options, self._ledger, self._kept)
                 yield from batches.run(feed, self._item, self._batched)
                 return
-            with closing(Lines(traffic, self._server.connect, self._meter.now)) as lines:
+            listens = self._on_message is not None
+            with closing(Lines(traffic, self._server.connect, self._meter.now, listens)) as lines:
                 yield from self._drain(feed, traffic, lines)
         finally:
             traffic.abandon()
@@ -118,6 +120,9 @@ class EndpointEngine:
             lines.add(jobs)
             yield from wrong
             done = lines.wait()
+            if self._on_message is not None:
+                for job, message in lines.said():
+                    self._on_message(job.request, message)
             for job in done:
                 yield self._completion(job, lines)
             if done or wrong or traffic.in_flight or traffic.done:
