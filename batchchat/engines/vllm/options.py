@@ -104,6 +104,8 @@ def cannot(sections: Mapping[str, Any], options: VllmOptions) -> str | None:
         return None
     if generation.bad_words:
         return "generation.bad_words, since it bans tokens and not texts: leave it out"
+    if generation.structured is not None:
+        return "generation.structured, which the local engines keep: write engine.kind: continuous"
     if generation.passthrough():
         return f"generation.{generation.passthrough()[0][0]}, which is a flag of transformers: leave it out"
     return None

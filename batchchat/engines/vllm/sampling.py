@@ -16,6 +16,8 @@ def refusal(settings: Settings, logprobs_of: str) -> str | None:
     """Why vLLM would not do what a row asks for; `logprobs_of` is that of all rows."""
     if settings.flags:
         return f"vLLM does not know {settings.flags[0][0]}, a flag of transformers; set engine.kind=pipeline"
+    if settings.structured is not None:
+        return "engine.kind vllm keeps no form; leave generation.structured out, or set engine.kind=continuous"
     if settings.bad_words or settings.bad_texts:
         return "vLLM bans tokens and not texts; leave generation.bad_words out, or set engine.kind=continuous"
     if 0 < settings.temperature < _LEAST_TEMPERATURE:
