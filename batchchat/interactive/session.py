@@ -112,7 +112,7 @@ class ChatSession:
         with AnswerView(self.console) as view:
             reply = responder.answer(self.conversation, origin, view.show)
             view.finish(ParsedAnswer(reply.message, reply.note))
-        if reply.stopped and not reply.token_ids:
+        if reply.stopped and not (reply.num_tokens or reply.message.content or reply.message.reasoning):
             raise BadRow("stopped before the first token; the question is taken back")
         self.conversation.answer(reply.message, None if reply.stopped else origin)
         self._tell(reply)
@@ -179,10 +179,11 @@ class ChatSession:
             self.note(_CUT[what].format(number) + f" (chat.overflow={self.recipe.chat.overflow})")
         if reply.note is not None:
             self.note(reply.note)
-        tokens = len(reply.token_ids)
-        speed = f", {tokens / reply.seconds:.1f} tokens/s" if reply.seconds > 0 else ""
+        tokens = reply.num_tokens
+        counted = "" if tokens is None else f"{tokens} tokens"
+        speed = f", {tokens / reply.seconds:.1f} tokens/s" if tokens is not None and reply.seconds > 0 else ""
         ended = "; stopped" if reply.stopped else "; cut at max_new_tokens" if reply.finish_reason == "length" else ""
-        self.note(f"{tokens} tokens{speed}{ended}")
+        self.note(f"{counted}{speed}{ended}".removeprefix("; "))
 
 
 _CUT = {

@@ -189,6 +189,7 @@ class OpenChats:
             tools=chat.tools if writer == "assistant" else None,
             parameters=chat.parameters if writer == "assistant" else {},
             writer=writer,
+            prompt=chat.prompt if writer == "assistant" else None,
         )
 
     def _call(self, opened: _OpenChat, sample: int) -> Request:
@@ -218,6 +219,7 @@ class OpenChats:
                     self._assistant.overflow,
                     self._assistant.context_length,
                     prefill=chat.prefill and told.is_last_scripted,
+                    raw=None if chat.prompt is None else self._assistant.codec.encode_prompt(chat.prompt),
                 )
         if told.num_written == 0:
             opened.first = prompt

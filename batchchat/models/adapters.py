@@ -127,6 +127,24 @@ def _require_peft() -> None:
         raise EnvironmentFault("model.adapter needs peft, which is not installed; type `pip install 'batchchat[peft]'`")
 
 
+def locate_adapter(section: ModelSection) -> Path:
+    """The folder of the recipe's adapter; one of the hub is fetched. Raises as `with_adapter` where there is none."""
+    assert section.adapter is not None, "the recipe has an adapter"
+    name = _located(section.adapter, section.local_files_only)
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    with explained(section.adapter, "adapter"):
+        return Path(
+            snapshot_download(
+                name,
+                local_files_only=section.local_files_only,
+                allow_patterns=["adapter_config.json", "adapter_model.safetensors"],
+            )
+        )
+
+
 def _located(name: str, local_files_only: bool) -> str:
     """The adapter's folder or hub id."""
     folder = Path(name).expanduser()

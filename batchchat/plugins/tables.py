@@ -26,6 +26,7 @@ ENGINES: Registry[Any] = Registry(
         "continuous": f"{_KINDS}:CONTINUOUS",
         "pipeline": f"{_KINDS}:PIPELINE",
         "endpoint": f"{_KINDS}:ENDPOINT",
+        "vllm": f"{_KINDS}:VLLM",
         "scripted": f"{_KINDS}:SCRIPTED",
     },
     "batchchat.engines.base:EngineKind",

@@ -9,6 +9,7 @@ from typing import Any
 from batchchat.chats import Completion, Message
 from batchchat.errors import BadRow
 from batchchat.prompts.answers import ParsedAnswer, plain_answer
+from batchchat.prompts.literal import within_vocabulary
 from batchchat.prompts.token_texts import TokenTexts
 
 _END = 256
@@ -50,6 +51,10 @@ class ByteCodec:
     ) -> str:
         """The chat as text, each turn's end as a newline."""
         return self.decode(self.render(messages, tools, prefill=prefill))
+
+    def encode_prompt(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+        """A text's bytes, or ids as they are."""
+        return tuple(self._encode(prompt)) if isinstance(prompt, str) else within_vocabulary(prompt, self.vocab_size)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """The text's bytes."""

@@ -16,7 +16,7 @@ from batchchat.prompts.answers import (
     uses_thinking,
 )
 from batchchat.prompts.arguments import ArgumentForms, find_forms, with_arguments
-from batchchat.prompts.literal import LiteralText
+from batchchat.prompts.literal import LiteralText, require_characters, within_vocabulary
 from batchchat.prompts.token_texts import TokenTexts, token_texts
 
 Tools = Sequence[Mapping[str, Any]] | None
@@ -62,6 +62,11 @@ class Codec(Protocol):
 
     def render_text(self, messages: Sequence[Message], tools: Tools = None, *, prefill: bool = False) -> str:
         """The prompt as the template wrote it."""
+        ...
+
+    def encode_prompt(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+        """Ids of a prompt that no template rendered: of a text, with special tokens where it names them and where the
+        tokenizer adds them, or ids as they are. Raises BadRow for an id that is none."""
         ...
 
     def encode_text(self, text: str) -> tuple[int, ...]:
@@ -161,6 +166,12 @@ class TokenizerCodec:
     def render_text(self, messages: Sequence[Message], tools: Tools = None, *, prefill: bool = False) -> str:
         return self._apply(*self._plain(messages, tools), prefill)
 
+    def encode_prompt(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+        if not isinstance(prompt, str):
+            return within_vocabulary(prompt, self.vocab_size)
+        require_characters(prompt)
+        return tuple(self.tokenizer(prompt)["input_ids"])
+
     def encode_text(self, text: str) -> tuple[int, ...]:
         return tuple(self._literal.encode_text(text))
 
@@ -206,7 +217,9 @@ class TokenizerCodec:
     def parse(self, completion: Completion) -> ParsedAnswer:
         """Content, reasoning and tool calls by the tokenizer's response template where it has one; else reasoning
         between think marks where the model knows them, and all else content. A response template that fails leaves
-        all text as content, and a note."""
+        all text as content, and a note. To a prompt that no template rendered the answer is a text."""
+        if completion.request.prompt is not None:
+            return plain_answer(completion, self.content_text)
         if getattr(self.tokenizer, "response_template", None) is not None:
             return self._parse_by_template(completion)
         if self._thinks and not _opens_reasoning(completion.request.messages):

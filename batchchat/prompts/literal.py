@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from batchchat.errors import BadRow
@@ -23,6 +23,24 @@ _FIRST_PRIVATE = 0xF0000
 _LAST_PRIVATE = 0xFFFFD
 _ANCHORS = ("\n", "\x01", "|", "0")
 _PROBES = ("a", "<", "é")
+
+
+def require_characters(text: str) -> None:
+    """Raises BadRow for a lone surrogate, which no tokenizer takes."""
+    surrogate = _SURROGATE.search(text)
+    if surrogate is not None:
+        raise BadRow(
+            f"a text holds the lone surrogate U+{ord(surrogate.group()):04X}, which is no character; write the row "
+            "again with valid Unicode"
+        )
+
+
+def within_vocabulary(ids: Sequence[int], size: int) -> tuple[int, ...]:
+    """The ids. Raises BadRow for one that is not below `size`."""
+    for number in ids:
+        if number >= size:
+            raise BadRow(f"the prompt has the token id {number}, and the model's tokenizer has {size}; write another")
+    return tuple(ids)
 
 
 class LiteralText:
@@ -91,12 +109,7 @@ class LiteralText:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, its special tokens parsed, none added."""
-        surrogate = _SURROGATE.search(text)
-        if surrogate is not None:
-            raise BadRow(
-                f"a text holds the lone surrogate U+{ord(surrogate.group()):04X}, which is no character; write the row "
-                "again with valid Unicode"
-            )
+        require_characters(text)
         encoded = self._tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)
         ids: list[int] = encoded["input_ids"]
         return ids

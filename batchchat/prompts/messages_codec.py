@@ -45,6 +45,10 @@ class MessagesCodec:
             for part in (*_tools(tools), *(message.as_dict() for message in messages))
         )
 
+    def encode_prompt(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+        """None: the request's own `prompt` is sent."""
+        return ()
+
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Raises BadRow: what is asked for by token ids cannot be."""
         raise BadRow(

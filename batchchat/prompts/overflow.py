@@ -45,6 +45,7 @@ def fit(
     policy: Policy,
     context_length: int | None,
     prefill: bool = False,
+    raw: tuple[int, ...] | None = None,
 ) -> Prompt:
     """The chat as a prompt of at most `context_length` tokens less `settings.max_new_tokens`, by `policy`:
 
@@ -56,9 +57,10 @@ def fit(
       beginning of text) stays;
     - `reduce_generation`: fewer tokens are generated, at least one.
 
-    None as `context_length` is no limit. Raises BadRow where the policy cannot make it fit.
+    None as `context_length` is no limit. With `raw` those ids are the prompt, and the messages only stand for it; without
+    turns to drop, tokens go from its left instead. Raises BadRow where the policy cannot make it fit.
     """
-    ids = codec.render(messages, tools, prefill=prefill)
+    ids = codec.render(messages, tools, prefill=prefill) if raw is None else raw
     whole = Prompt(ids, tuple(messages), settings.max_new_tokens)
     if context_length is None or len(ids) + settings.max_new_tokens <= context_length:
         return whole
@@ -68,7 +70,7 @@ def fit(
         return _reduce_generation(whole, context_length)
     if settings.max_new_tokens >= context_length:
         raise _too_long(whole, context_length, "lower generation.max_new_tokens to leave room for a prompt")
-    if policy == "truncate_left":
+    if policy == "truncate_left" or raw is not None:
         return _truncate_left(whole, context_length, codec)
     return _drop_oldest_turns(whole, context_length, lambda kept: codec.render(kept, tools, prefill=prefill))
 

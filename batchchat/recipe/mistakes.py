@@ -10,7 +10,7 @@ from batchchat.errors import UsageError
 
 @dataclass(frozen=True)
 class Spot:
-    """Where something was written: `recipe.yaml:7`, or `override 'name=x'`; `order` sorts spots for reading."""
+    """Where something was written: `recipe.yaml:7`, or `override 'name=…'`; `order` sorts spots for reading."""
 
     order: int
     text: str

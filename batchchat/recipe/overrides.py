@@ -22,7 +22,8 @@ def apply_overrides(located: Located, overrides: Sequence[str]) -> None:
     `source.path=*.jsonl`, `source.path=-`, `model.revision=1234`.
     """
     for number, override in enumerate(overrides):
-        spot = Spot(_AFTER_THE_FILE + number, f"override '{override}'")
+        name, equals, _ = override.partition("=")  # what is no setting of this name may be a secret
+        spot = Spot(_AFTER_THE_FILE + number, f"override '{name}{equals and '=…'}'")
         try:
             _apply(located, override, spot)
         except RecipeError as error:

@@ -52,33 +52,35 @@ class EngineSection(OpenSection):
         default="auto",
         description="continuous lets rows leave and enter while others are written; pipeline computes padded batches "
         "through transformers' text-generation pipeline; auto is continuous where the model passes its self-check, "
-        "else pipeline; endpoint asks a server that speaks OpenAI's chat API; scripted answers without a model.",
+        "else pipeline; vllm computes with vLLM, which must be installed; endpoint asks a server that speaks OpenAI's "
+        "chat API; scripted answers without a model.",
     )
     reproducible: Literal["fast", "strict"] = Field(
         default="fast",
         description="With strict an answer of the continuous engine is bit for bit the same whatever else is computed "
-        "with it: its passes have fixed shapes, except where a trial at load shows that the shape changes no bit. fast "
-        "makes no such promise.",
+        "with it: its passes have fixed shapes, except where a trial at load shows that the shape changes no bit. With "
+        "vllm it is what vLLM promises for its batch invariance, on accelerators. fast makes no such promise.",
     )
     max_batch_rows: int = Field(
         default=32,
         ge=1,
-        description="The most rows in one batch, or in flight in the continuous engine.",
+        description="The most rows in one batch, or in flight in the continuous engine and in vLLM.",
         json_schema_extra=MAY_CHANGE,
     )
     max_batch_tokens: int | None = Field(
         default=None,
         ge=1,
         description="The most tokens in one batch, padding and answers included; a row that is longer runs alone. In "
-        "the continuous engine the most tokens whose keys and values are kept; a row that is longer is an error. null "
-        f"is {BATCH_TOKENS}, but in the continuous engine on an accelerator what its free memory holds.",
+        "the continuous engine and in vLLM the most tokens whose keys and values are kept; a row that is longer is an "
+        f"error. null is {BATCH_TOKENS}, but in these two on an accelerator what its free memory holds.",
         examples=[BATCH_TOKENS],
         json_schema_extra=MAY_CHANGE,
     )
     cuda_graphs: bool = Field(
         default=True,
         description="On a GPU the continuous engine records steps when it starts, those that only decode and those "
-        "with few tokens of prompts, and replays them; false computes every step anew.",
+        "with few tokens of prompts, and replays them; false computes every step anew. vLLM compiles and records the "
+        "model, a minute at each start; false leaves both out.",
         json_schema_extra=MAY_CHANGE,
     )
     look_ahead: int = Field(
@@ -154,7 +156,7 @@ def engine_has_its_model(engine: EngineSection, info: ValidationInfo) -> EngineS
                 f"has {engine.replicas} replicas, but model.device_map is {model.device_map}, which is one device; "
                 "write model.device_map: auto"
             )
-    if engine.reproducible == "strict" and engine.kind not in ("auto", "continuous"):
+    if engine.reproducible == "strict" and not ENGINES[engine.kind].strict:
         raise ValueError(
             f"has reproducible strict, which kind {engine.kind} cannot give; write engine.kind: continuous"
         )

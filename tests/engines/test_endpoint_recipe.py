@@ -83,6 +83,16 @@ def test_what_no_server_does_is_refused_at_start(
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "override",
+    ["api_key_env=sk-hunter2", "url=http://me:hunter2@localhost/v1", "headers={Authorization: hunter2}", "key=hunter2"],
+)
+def test_a_secret_in_an_override_is_not_shown(override: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe(tmp_path), [f"engine.endpoint.{override}"])
+    assert "hunter2" not in str(caught.value)
+
+
 def test_settings_by_token_ids_are_the_servers_own(tmp_path: Path) -> None:
     loaded = load_recipe(recipe(tmp_path, generation={"logit_bias": {15: -100.0}, "stop_token_ids": [2]}))
     assert loaded.generation.stop_token_ids == (2,)

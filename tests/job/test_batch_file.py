@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from openai.types import Completion as TextCompletion
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.support.chat_server import Asked, ChatServer, Said, as_json, completion, echo
+from tests.support.chat_server import Asked, ChatServer, Said, as_json, completion, echo, fault
 from tests.support.jobs import ROOT, Command, read_jsonl, write_jsonl
 
 
@@ -225,3 +228,131 @@ def test_a_file_without_a_models_name_needs_one(tmp_path: Path, batchchat: Comma
     assert done.code == 2
     assert "--model" in done.err
     assert json.loads(source.read_text())["custom_id"] == "a"
+
+
+def text_line(name: str, prompt: Any, **body: Any) -> dict[str, Any]:
+    head = {"custom_id": name, "method": "POST", "url": "/v1/completions"}
+    return {**head, "body": {"model": "served", "prompt": prompt, **body}}
+
+
+def text_answers(results: Path) -> dict[str, TextCompletion]:
+    return {
+        one["custom_id"]: TextCompletion.model_validate(one["response"]["body"], strict=True)
+        for one in read_jsonl(results)
+    }
+
+
+def test_prompts_that_are_no_chats(tmp_path: Path, batchchat: Command, small_model: Path) -> None:
+    """A text and its token ids are one prompt, without a template around it, and have the answer that the model itself
+    gives."""
+    tokenizer = AutoTokenizer.from_pretrained(small_model)
+    text = "The cat sat on the"
+    ids = tokenizer(text)["input_ids"]
+    lines = [
+        text_line("text", text, max_tokens=5, temperature=0, logprobs=2),
+        text_line("ids", ids, max_tokens=5, temperature=0, logprobs=0),
+        text_line("one", [text], temperature=1.0, n=2, best_of=2),
+        text_line("echo", text, echo=True),
+        text_line("two", [text, text]),
+        text_line("none", ""),
+        text_line("beyond", [1, 99_999]),
+        text_line("many", text, best_of=3),
+        text_line("long", ids * 200, max_tokens=5),
+        line("chat", max_tokens=3),
+    ]
+    source, results = write_jsonl(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl"
+    done = batchchat("run-batch", "-i", source, "-o", results, "--model", small_model, "-q", "chat.system=Be kind.")
+    assert done.code == 3, done.err
+    model = AutoModelForCausalLM.from_pretrained(small_model)
+    given = torch.tensor([ids])
+    written = model.generate(given, max_new_tokens=5, do_sample=False)[0, len(ids) :].tolist()
+    chat = results.read_text().splitlines()[-1]
+    results.write_text("\n".join(results.read_text().splitlines()[:-1]))
+    found = text_answers(results)
+    assert list(found) == ["text", "ids", "one"]
+    expected = tokenizer.decode(written, skip_special_tokens=True)
+    assert [found[name].choices[0].text for name in ("text", "ids")] == [expected, expected]
+    assert found["text"].usage is not None
+    assert found["text"].usage.prompt_tokens == len(ids)
+    logprobs, alone = (found[name].choices[0].logprobs for name in ("text", "ids"))
+    assert logprobs is not None
+    assert alone is not None
+    assert logprobs.tokens == [tokenizer.decode([number]) for number in written]
+    assert logprobs.text_offset is not None
+    assert logprobs.text_offset[:2] == [0, len(logprobs.tokens[0])]
+    for token, chosen, top, own in zip(
+        logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs, alone.top_logprobs, strict=True
+    ):
+        assert top[token] == chosen
+        assert len(top) <= 3
+        assert own == {token: pytest.approx(chosen, abs=1e-4)}
+    one = found["one"]
+    assert [choice.index for choice in one.choices] == [0, 1]
+    assert one.usage is not None
+    assert one.usage.completion_tokens <= 32
+    assert one.object == "text_completion"
+    assert json.loads(chat)["response"]["body"]["object"] == "chat.completion"
+    said = {one["custom_id"]: one["error"]["message"] for one in read_jsonl(tmp_path / "out.errors.jsonl")}
+    assert list(said) == ["echo", "two", "none", "beyond", "many", "long"]
+    assert "body.echo gives back the prompt" in said["echo"]
+    assert "give each a line of its own" in said["two"]
+    assert "body.prompt is empty" in said["none"]
+    assert "token id 99999" in said["beyond"]
+    assert "body.best_of is 3" in said["many"]
+    assert "more than the context of 256 tokens" in said["long"]
+
+
+def test_prompts_that_are_no_chats_for_a_server(tmp_path: Path, batchchat: Command) -> None:
+    def said(asked: Asked) -> dict[str, Any]:
+        step = {"tokens": ["a", "b"], "token_logprobs": [-0.5, -2.0], "text_offset": [0, 1]}
+        top = [{"a": -0.5, "z": -0.1}, {"b": -2.0}]
+        choice = {"index": 0, "text": "ab", "finish_reason": "length", "logprobs": {**step, "top_logprobs": top}}
+        usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
+        return {"id": "c", "object": "text_completion", "model": "served", "choices": [choice], "usage": usage}
+
+    async def answer(asked: Asked) -> Said:
+        if asked.path == "/v1/completions":
+            return fault(400, "no such prompt") if asked.body["prompt"] == [5] else as_json(said(asked))
+        return await echo(asked)
+
+    lines = [
+        text_line("text", "Once upon", max_tokens=2, logprobs=1, suffix="the end"),
+        text_line("ids", [3, 4], seed=7, temperature=0.5),
+        text_line("bad", [5]),
+        line("chat"),
+    ]
+    source, results = write_jsonl(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl"
+    with ChatServer(answer) as server:
+        done = batchchat("run-batch", "-i", source, "-o", results, "--endpoint", server.url, "-q")
+    assert done.code == 3, done.err
+    sent = {json.dumps(asked.body["prompt"]): asked.body for asked in server.others if asked.path == "/v1/completions"}
+    text, ids = sent['"Once upon"'], sent["[3, 4]"]
+    assert (text["max_tokens"], text["logprobs"], text["suffix"]) == (2, 1, "the end")
+    assert "messages" not in text
+    assert (ids["max_tokens"], ids["temperature"]) == (16, 0.5)
+    assert "logprobs" not in ids
+    assert [asked.body["messages"][-1]["content"] for asked in server.asked] == ["hi"]
+    read = {one["custom_id"]: one["response"]["body"] for one in read_jsonl(results)}
+    assert list(read) == ["text", "ids", "chat"]
+    body = TextCompletion.model_validate(read["text"], strict=True)
+    assert (body.choices[0].text, body.choices[0].finish_reason) == ("ab", "length")
+    assert body.usage is not None
+    assert body.usage.total_tokens == 9
+    logprobs = body.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.token_logprobs == [-0.5, -2.0]
+    assert logprobs.top_logprobs == [{"a": -0.5, "z": -0.1}, {"b": -2.0}]
+    (error,) = read_jsonl(tmp_path / "out.errors.jsonl")
+    assert "no such prompt" in error["error"]["message"]
+
+
+def test_a_server_without_completions_is_named(tmp_path: Path, batchchat: Command) -> None:
+    async def answer(asked: Asked) -> Said:
+        return fault(404, "Not Found")
+
+    source = write_jsonl(tmp_path / "in.jsonl", [text_line("a", "Once upon")])
+    with ChatServer(answer) as server:
+        results = tmp_path / "out.jsonl"
+        done = batchchat("run-batch", "-i", source, "-o", results, "--endpoint", server.url, "-q")
+    assert done.code == 5
+    assert f"{server.url}/completions answers 404" in done.err

@@ -1,4 +1,4 @@
-"""Lines of an OpenAI Batch file: one chat completion request each, answered by a result line."""
+"""Lines of an OpenAI Batch file: one request each, answered by a result line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
-from batchchat.chats.formats import responses
+from batchchat.chats.formats import completions, responses
 from batchchat.chats.formats.calls import read_tools, with_argument_text
 from batchchat.chats.formats.entries import whole_entry, with_turns
 from batchchat.chats.formats.messages import read_message, read_messages
@@ -99,21 +99,24 @@ def read(row: SourceRow, index: int, options: ReadOptions) -> Chat:
         )
     if data.get("method", "POST") != "POST":
         raise BadRow(f"method is {data['method']!r}; a chat completion request has POST")
-    if data.get("url", URL) not in (URL, responses.URL):
-        raise BadRow(f"url is {data['url']!r}; only {URL} and {responses.URL} are understood")
+    if data.get("url", URL) not in (URL, completions.URL, responses.URL):
+        raise BadRow(f"url is {data['url']!r}; only {URL}, {completions.URL} and {responses.URL} are understood")
     if options.simulated:
         raise BadRow("a batch request has one answer, so no simulated user can go on with it: leave simulate out")
     if options.turns == "regenerate":
         raise BadRow("a batch request has one answer, so chat.turns=regenerate does not fit it: set chat.turns=last")
     if data.get("url") == responses.URL:
         body = {**responses.as_chat_body(body), "n": 1}
+    prompt = completions.read_prompt(body) if data.get("url") == completions.URL else None
+    if prompt is not None:
+        body, options = completions.as_chat_body(body, prompt), replace(options, system=None)
     settings, further = _read_parameters(body, options.server)
     tools = _read_offered(body)
     messages = read_messages(body.get("messages"), "body.messages")
     if "id" not in options.columns:
         options = replace(options, columns={**options.columns, "id": "custom_id"})
     chat = build_chat(row, index, replace(options, turns="last"), messages, tools=tools, settings=settings)
-    return replace(chat, parameters=further) if further else chat
+    return replace(chat, parameters=further, prompt=prompt) if further or prompt is not None else chat
 
 
 def write(
@@ -151,6 +154,8 @@ def write(
         body["usage"] = _usage(prompt, completion, turn.get("cached_tokens"), turn.get("reasoning_tokens"))
     if data.get("url") == responses.URL:
         body = responses.as_response(body, data["body"])
+    elif chat.prompt is not None:
+        body = completions.as_text_completion(body)
     return {
         **data,
         "id": data.get("id", f"batch_req_{name}"),

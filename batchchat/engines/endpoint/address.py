@@ -38,7 +38,12 @@ def path_url(url: str, end: str, path: str | None = None) -> str:
 
 def chat_url(url: str, prompts: str = "messages") -> str:
     """Where chats are answered."""
-    return path_url(url, _CHAT if prompts == "messages" else "/completions")
+    return path_url(url, _CHAT) if prompts == "messages" else text_url(url)
+
+
+def text_url(url: str) -> str:
+    """Where prompts are answered that are no chats."""
+    return path_url(url, "/completions")
 
 
 def with_version(url: str) -> str | None:

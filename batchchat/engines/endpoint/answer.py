@@ -54,7 +54,7 @@ def read_answer(data: Mapping[str, Any], request: Request) -> Reading:
     return Reading(
         text=text,
         message=Message("assistant", content if calls else text, reasoning=thoughts, tool_calls=calls),
-        finish_reason=_finish_reason(reason, choice, request),
+        finish_reason=finish_reason(reason, choice, request),
         logprobs=_logprobs(choice.get("logprobs")) if request.settings.logprobs is not None else None,
         note=note,
     )
@@ -83,7 +83,7 @@ def _content(value: Any) -> str | None:
     return None if value is None else check_text(value, "the server's content")
 
 
-def _finish_reason(reason: Any, choice: Mapping[str, Any], request: Request) -> FinishReason:
+def finish_reason(reason: Any, choice: Mapping[str, Any], request: Request) -> FinishReason:
     """What ended the answer; a reason that is not known, or none, counts as its end."""
     found = _REASONS.get(reason, "stop") if isinstance(reason, str) else "stop"
     if found == "stop" and choice.get("stop_reason") in request.settings.stop:  # as vLLM says it

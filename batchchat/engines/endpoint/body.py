@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from batchchat.chats import Message, Request, Settings, Structure
 from batchchat.chats.formats.calls import with_argument_text
 from batchchat.engines.endpoint.options import EndpointOptions
+from batchchat.engines.endpoint.text import text_body
 from batchchat.engines.endpoint.tokens import token_body
 from batchchat.errors import BadRow
 
@@ -17,8 +18,10 @@ from batchchat.errors import BadRow
 class BodyWriter:
     """Writes the bodies of one run's requests."""
 
-    def __init__(self, options: EndpointOptions, model: str):
+    def __init__(self, options: EndpointOptions, model: str, in_pieces: bool = False):
+        """`in_pieces`: ask for answers as they are written, where that is known."""
         self._options = options
+        self._in_pieces = in_pieces
         self._model = options.model or model
         self._limit = options.max_tokens_name or _limit_name(options.url)
 
@@ -28,8 +31,12 @@ class BodyWriter:
         settings = {self._limit: request.settings.max_new_tokens, **dict(_settings(request.settings))}
         if self._options.prompts == "tokens":
             body = {"model": self._model, **token_body(request, settings)}
+        elif request.prompt is not None:
+            body = {"model": self._model, **text_body(request, settings, self._limit)}
         else:
             body = {"model": self._model, **self._asked(request), **settings}
+            if self._in_pieces:
+                body |= {"stream": True, "stream_options": {"include_usage": True}}
         if request.settings.temperature > 0:
             body["seed"] = request.seed
         body |= {**request.parameters, **self._options.extra_body}

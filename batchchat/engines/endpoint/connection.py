@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from batchchat.engines.endpoint.address import chat_url, path_url
+from batchchat.chats import Message
+from batchchat.engines.endpoint.address import chat_url, path_url, text_url
 from batchchat.engines.endpoint.options import EndpointOptions
 from batchchat.engines.endpoint.retry import Attempt, Failure
+from batchchat.engines.endpoint.stream import Pieces
 from batchchat.errors import EnvironmentFault
 from batchchat.version import __version__
 
@@ -37,6 +39,7 @@ class Server:
         self.options = options
         self.clock = clock
         self.chat = httpx2.URL(chat_url(options.url, options.prompts))
+        self.text = httpx2.URL(text_url(options.url))
         self.models = httpx2.URL(path_url(options.url, "/models"))
         self._key = read_key(options.api_key_env)
         is_secret = self._key is not None and len(self._key) >= _SHORTEST_SECRET
@@ -85,9 +88,11 @@ class Connection:
         }
         self.busy_since: float | None = None
 
-    def post(self, body: bytes) -> Attempt:
-        """Send the body of a chat completion. Never raises for what the network or the server does."""
-        return self.send("POST", self._server.chat, self._headers, body)
+    def post(self, body: bytes, is_chat: bool = True, on_message: Callable[[Message], None] | None = None) -> Attempt:
+        """Send the body of a chat's completion, or of a prompt's. `on_message` hears what is said so far, of an answer
+        that comes in pieces. Never raises for what the network or the server does."""
+        url = self._server.chat if is_chat else self._server.text
+        return self.send("POST", url, self._headers, body, on_message=on_message)
 
     def send(
         self,
@@ -96,6 +101,7 @@ class Connection:
         headers: httpx2.Headers,
         body: bytes | None = None,
         sink: IO[bytes] | None = None,
+        on_message: Callable[[Message], None] | None = None,
     ) -> Attempt:
         """Send any request. A good answer goes to the `sink`, line by line without the key, if there is one."""
         clock = self._server.clock
@@ -109,6 +115,8 @@ class Connection:
                     for line in _lines(response):
                         sink.write(self._server.hidden(line))
                     answer = b""
+                elif on_message is not None and _is_in_pieces(response):
+                    answer = self._server.hidden(self._joined(response, on_message))
                 else:
                     answer = self._server.hidden(_whole(response))
             finally:
@@ -126,6 +134,18 @@ class Connection:
         """End the attempt that is being made."""
         self._cut = why
         self._shut()
+
+    def _joined(self, response: httpx2.Response, on_message: Callable[[Message], None]) -> bytes:
+        pieces, size = Pieces(), 0
+        for line in _lines(response):
+            size += len(line)
+            if size > MOST_BYTES:
+                raise _TooLargeError
+            if pieces.take(line):
+                on_message(pieces.message(self._server.hidden))
+        if not pieces.is_whole:
+            raise EOFError("the answer ended in the middle")
+        return pieces.body()
 
     def _shut(self) -> None:
         if self._socket is not None:
@@ -184,6 +204,11 @@ def _whole(response: httpx2.Response) -> bytes:
             raise _TooLargeError
         parts.append(part)
     return b"".join(parts)
+
+
+def _is_in_pieces(response: httpx2.Response) -> bool:
+    kind: str = response.headers.get("content-type", "")
+    return response.status_code == 200 and kind.startswith("text/event-stream")
 
 
 def _pairs(response: httpx2.Response) -> Iterator[tuple[str, bytes]]:

@@ -19,6 +19,7 @@ from batchchat.engines.endpoint.cost import Ledger, cost_of, highest_cost
 from batchchat.engines.endpoint.lines import Lines
 from batchchat.engines.endpoint.options import EndpointOptions
 from batchchat.engines.endpoint.retry import Answered, Refused, Stop, judge
+from batchchat.engines.endpoint.text import read_text
 from batchchat.engines.endpoint.tokens import token_completion
 from batchchat.engines.endpoint.traffic import Job, Traffic
 from batchchat.engines.facts import ConcurrencyChange, CostFacts, EndpointFacts
@@ -41,7 +42,8 @@ class EndpointEngine:
         self._meter = context.meter
         self._kept = context.kept
         self._server = Server(self._options, context.meter.now)
-        self._writer = BodyWriter(self._options, self._model)
+        self._on_message = context.on_message
+        self._writer = BodyWriter(self._options, self._model, in_pieces=self._on_message is not None)
         self._ledger = Ledger(self._options.max_cost, *self._kept.get("spent", (0.0, 0.0)))
         self._traffic = self._new_traffic()
         self._is_known = False
@@ -62,7 +64,8 @@ class EndpointEngine:
                 batches = Batches(BatchClient(self._server), self._options, self._ledger, self._kept)
                 yield from batches.run(feed, self._item, self._batched)
                 return
-            with closing(Lines(traffic, self._server.connect, self._meter.now)) as lines:
+            listens = self._on_message is not None
+            with closing(Lines(traffic, self._server.connect, self._meter.now, listens)) as lines:
                 yield from self._drain(feed, traffic, lines)
         finally:
             traffic.abandon()
@@ -117,6 +120,9 @@ class EndpointEngine:
             lines.add(jobs)
             yield from wrong
             done = lines.wait()
+            if self._on_message is not None:
+                for job, message in lines.said():
+                    self._on_message(job.request, message)
             for job in done:
                 yield self._completion(job, lines)
             if done or wrong or traffic.in_flight or traffic.done:
@@ -156,6 +162,10 @@ class EndpointEngine:
         return self._answered(job.request, job.verdict, timings, self._traffic.in_flight + 1)
 
     def _item(self, request: Request) -> Item | Completion:
+        if request.prompt is not None:
+            return self._failed(
+                request, "a batch file of chats takes no other prompts; set engine.endpoint.batch=false"
+            )
         try:
             job = self._job(request)
         except BadRow as error:
@@ -188,7 +198,8 @@ class EndpointEngine:
             if self._options.prompts == "tokens":
                 completion = token_completion(verdict.data, request, self._codec, usage, timings)
             else:
-                completion = self._as_completion(read_answer(verdict.data, request), request, usage, timings)
+                read = read_answer if request.prompt is None else read_text
+                completion = self._as_completion(read(verdict.data, request), request, usage, timings)
         except BadRow as error:
             return self._failed(request, str(error), timings)
         prompt, written = completion.prompt_tokens, completion.completion_tokens

@@ -8,7 +8,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 
+from batchchat.chats import Message
 from batchchat.engines.endpoint.connection import Connection
 from batchchat.engines.endpoint.traffic import Job, Traffic
 
@@ -21,8 +23,13 @@ _FAREWELL_SECONDS = 2.0
 class Lines:
     """Carries what `traffic` says is to be sent. All methods but `close` are for one thread."""
 
-    def __init__(self, traffic: Traffic, connect: Callable[[], Connection], clock: Callable[[], float]):
+    def __init__(
+        self, traffic: Traffic, connect: Callable[[], Connection], clock: Callable[[], float], listens: bool = False
+    ):
+        """`listens`: whether `said` is asked for."""
         self._traffic = traffic
+        self._listens = listens
+        self._said: dict[Job, Message] = {}
         self._connect = connect
         self._clock = clock
         lock = threading.Lock()
@@ -46,11 +53,11 @@ class Lines:
             self._open()
 
     def wait(self) -> list[Job]:
-        """The jobs that are done, as soon as there are any; empty where nothing more will come of what was added, and
-        now and then."""
+        """The jobs that are done, as soon as there are any; empty where nothing more will come of what was added, where
+        something was said, and now and then."""
         traffic = self._traffic
         with self._has_news:
-            if not traffic.done and (traffic.in_flight or (traffic.waiting and not traffic.stopped)):
+            if not traffic.done and not self._said and (traffic.in_flight or (traffic.waiting and not traffic.stopped)):
                 self._has_news.wait(_LOOK_SECONDS)
                 self._cut_late()
             if self._fault is not None:
@@ -58,6 +65,13 @@ class Lines:
             done = list(traffic.done)
             traffic.done.clear()
             return done
+
+    def said(self) -> list[tuple[Job, Message]]:
+        """What is said so far to jobs in flight, where that is news."""
+        with self._has_news:
+            said = list(self._said.items())
+            self._said.clear()
+            return said
 
     def end(self) -> None:
         """See `Traffic.end`."""
@@ -95,10 +109,12 @@ class Lines:
     def _carry(self, connection: Connection) -> None:
         try:
             while (job := self._next()) is not None:
-                attempt = connection.post(job.body)
+                hear = partial(self._hear, job) if self._listens else None
+                attempt = connection.post(job.body, job.request.prompt is None, hear)
                 with self._may_send:
                     if self._closed:
                         return
+                    self._said.pop(job, None)
                     self._traffic.settle(job, attempt, datetime.now(UTC))
                     self._open()
                     self._has_news.notify()
@@ -108,6 +124,11 @@ class Lines:
                 self._has_news.notify()
         finally:
             connection.close()
+
+    def _hear(self, job: Job, message: Message) -> None:
+        with self._has_news:
+            self._said[job] = message
+            self._has_news.notify()
 
     def _next(self) -> Job | None:
         """The next job for this thread, as soon as there is one; None at the end."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from batchchat.engines.endpoint.address import chat_url, with_version
+from batchchat.engines.endpoint.address import chat_url, text_url, with_version
 from batchchat.engines.endpoint.limits import pause_seconds
 from batchchat.engines.endpoint.options import EndpointOptions
 
@@ -78,8 +78,8 @@ def back_off(attempts: int, chance: float) -> float:
     return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (attempts - 1)) * (1.0 - chance / 2))
 
 
-def judge(attempt: Attempt, options: EndpointOptions, now: datetime) -> Verdict:
-    """What an attempt came to."""
+def judge(attempt: Attempt, options: EndpointOptions, now: datetime, is_chat: bool = True) -> Verdict:
+    """What an attempt came to; `is_chat` says where it was sent."""
     if attempt.failure is not None:
         return _failed(attempt, options)
     status = attempt.status
@@ -96,7 +96,7 @@ def judge(attempt: Attempt, options: EndpointOptions, now: datetime) -> Verdict:
     if status in (401, 403):
         return Stop(_denied(status, words, options))
     if status in (404, 405):
-        return Stop(_absent(status, words, options))
+        return Stop(_absent(status, words, options, is_chat))
     if status == 429 and "insufficient_quota" in words:
         return Stop(f"{options.url} has no money left for this key ({words}); fill the account up")
     if status in (408, 429) or (status >= 500 and status != 501):
@@ -155,10 +155,10 @@ def _denied(status: int, words: str, options: EndpointOptions) -> str:
     return f"{options.url} does not let this run in ({status}: {words}); {advice}"
 
 
-def _absent(status: int, words: str, options: EndpointOptions) -> str:
+def _absent(status: int, words: str, options: EndpointOptions, is_chat: bool) -> str:
     versioned = with_version(options.url)
     advice = f"set engine.endpoint.url={versioned}, or " if versioned is not None else ""
-    url = chat_url(options.url, options.prompts)
+    url = chat_url(options.url, options.prompts) if is_chat else text_url(options.url)
     return (
         f"{url} answers {status}: {words}; {advice}check engine.endpoint.url and model.name, which "
         "is the model's name at the server"

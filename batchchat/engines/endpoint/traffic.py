@@ -115,7 +115,7 @@ class Traffic:
     def settle(self, job: Job, attempt: Attempt, moment: datetime) -> None:
         """An attempt ended, at `attempt.ended` and, on the world's clock, at `moment`."""
         now = attempt.ended
-        verdict = judge(attempt, self.options, moment)
+        verdict = judge(attempt, self.options, moment, is_chat=job.request.prompt is None)
         job.last, job.verdict = attempt, verdict
         flying = self.in_flight
         self._flying.discard(job)
