@@ -16,6 +16,7 @@ from batchchat.errors import BadRow
 from batchchat.evaluation import Evaluator
 from batchchat.job.reading import ChatReader
 from batchchat.job.structured import Structured
+from batchchat.job.selecting import make_selector
 from batchchat.job.turns import OpenChats, messages_before, min_known
 from batchchat.models import load_text_side, require_in_reach
 from batchchat.prompts import Codec, Finding, MessagesCodec, SettingsResolver, diagnose, row_samples
@@ -66,6 +67,7 @@ def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResul
     limit = rows if recipe.source.limit is None else min(rows, recipe.source.limit)
     head = recipe.model_copy(update={"source": recipe.source.model_copy(update={"limit": limit})})
     evaluator = Evaluator(recipe)  # which raises for scorers, judges and gates that cannot be used
+    make_selector(recipe)
     if recipe.reads_model:
         require_in_reach(recipe.model)
     with open_recipe_source(recipe) as source:

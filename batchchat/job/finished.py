@@ -12,6 +12,7 @@ from typing import Any
 from batchchat.errors import UsageError
 from batchchat.evaluation.mark import is_evaluated
 from batchchat.job.files import changed_files
+from batchchat.job.selecting import is_selected
 from batchchat.models.identity import model_files
 from batchchat.recipe import Recipe
 from batchchat.reporting.keeping import kept_report
@@ -58,6 +59,8 @@ def finished_run(recipe: Recipe) -> RunResult | None:
         try:
             seen = store.meta("seen")
             if seen is None or seen != what_it_reads(recipe) or not is_evaluated(store, recipe):
+                return None
+            if not is_selected(store, recipe):
                 return None
             report = finished_report(store, recipe)
             if report is None or changed_files(report, store, directory, recipe) or not is_kept(directory, store):

@@ -17,12 +17,13 @@ from batchchat.chats import Request
 from batchchat.engines import Budget, Engine, EngineContext, FollowingEngine, PaidEngine, build_engine
 from batchchat.engines.facts import AnyEngineFacts, EngineFacts
 from batchchat.errors import UsageError
-from batchchat.evaluation import Evaluator, evaluate_run, is_evaluated
+from batchchat.evaluation import Evaluator, is_evaluated
 from batchchat.job.finished import RunResult, finished_report, finished_run, say_finished, wanted_export, what_it_reads
 from batchchat.job.mending import mend, write_outputs
 from batchchat.job.reading import ChatReader, expect_rows
 from batchchat.job.references import check_references
 from batchchat.job.structured import Structured
+from batchchat.job.selecting import finish_run, is_selected, make_selector, select_run
 from batchchat.job.turns import OpenChats, min_known
 from batchchat.launch.base import Launcher
 from batchchat.launch.opening import find_launcher, open_engine
@@ -139,6 +140,8 @@ def run(
         if report is not None:
             whole = mend(report, store, directory, recipe, exporting)
             if whole and is_evaluated(store, recipe):
+                if not is_selected(store, recipe):
+                    report = select_run(recipe, store, directory, report, meters)
                 store.set_meta("seen", seen)
                 say_finished(directory)
                 return RunResult.of(report, directory, recipe)
@@ -163,7 +166,7 @@ def run(
             report = _answer_all(job)
         if recipe.source.shard is None:  # scores are of the whole: `merging`
             judge = partial(run, quiet=quiet, on_progress=on_progress)
-            report = evaluate_run(parts.evaluator, recipe, store, directory, report, meters, judge)
+            report = finish_run(parts.evaluator, recipe, store, directory, report, meters, judge)
         store.set_meta("seen", seen)
     return RunResult.of(report, directory, recipe)
 
@@ -171,6 +174,7 @@ def run(
 def _read_parts(recipe: Recipe, command: Sequence[str], quiet: bool, stack: ExitStack) -> _Parts:
     """Everything that can be wrong with recipe, input and model is said here."""
     evaluator = Evaluator(recipe)
+    make_selector(recipe)
     if recipe.reads_model:
         require_in_reach(recipe.model)
     source = stack.enter_context(open_recipe_source(recipe))

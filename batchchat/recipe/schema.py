@@ -27,8 +27,10 @@ from batchchat.recipe.evaluation import (
 )
 from batchchat.recipe.generation import GenerationSection
 from batchchat.recipe.identity import identity, sha256_of
+from batchchat.recipe.keeping import Keep
 from batchchat.recipe.model import NO_MODEL, ModelSection
 from batchchat.recipe.open_section import OneOf, OpenSection
+from batchchat.recipe.rewards import RewardSection
 from batchchat.recipe.section import MAY_CHANGE, Section, Text
 from batchchat.recipe.sink import SinkSection
 from batchchat.recipe.source import SourceSection
@@ -276,10 +278,23 @@ class Recipe(Section):
         examples=[{"quality": {"model": {"name": "models/judge"}}}],
         json_schema_extra=MAY_CHANGE,
     )
+    rewards: Mapping[str, RewardSection] = Field(
+        default={},
+        description="Reward models: a name, which is also the name of the metric, and the model.",
+        examples=[{"reward": {"model": {"name": "models/reward"}}}],
+        json_schema_extra=MAY_CHANGE,
+    )
     gates: Gates = Field(
         default=(),
         description="Conditions on the metrics that must hold, or the command ends with exit code 4.",
         examples=[["errors <= 1%", "tokens_per_second >= 50"]],
+        json_schema_extra=MAY_CHANGE,
+    )
+    keep: Keep = Field(
+        default=(),
+        description="Which answers are good enough, step by step: kept.jsonl gets them, and removed.jsonl all others, "
+        "each with the reason.",
+        examples=[["finish_reason == 'stop'", {"duplicates": {"near": 0.8}}, {"best": {"by": "reward"}}]],
         json_schema_extra=MAY_CHANGE,
     )
     sink: SerializeAsAny[SinkSection] = SinkSection()
@@ -303,27 +318,32 @@ class Recipe(Section):
             )
         return summary
 
-    @field_validator("judges")
+    @field_validator("judges", "rewards")
     @classmethod
-    def _has_names_of_its_own(
-        cls, judges: Mapping[str, JudgeSection], info: ValidationInfo
-    ) -> Mapping[str, JudgeSection]:
-        wrong = [name for name in judges if not re.fullmatch(JUDGE_NAME, name)]
+    def _has_names_of_its_own(cls, models: Mapping[str, Section], info: ValidationInfo) -> Mapping[str, Section]:
+        what = {"judges": "a judge", "rewards": "a reward model"}[str(info.field_name)]
+        wrong = [name for name in models if not re.fullmatch(JUDGE_NAME, name)]
         if wrong:
             raise ValueError(
-                f"has a judge named {wrong[0]!r}; a name is letters, digits, _ and -, and begins with a letter"
+                f"has {what} named {wrong[0]!r}; a name is letters, digits, _ and -, and begins with a letter"
             )
-        taken = [entry.metric for entry in info.data.get("scoring", ()) if entry.metric in judges]
-        if taken:
-            raise ValueError(f"has a judge named {taken[0]}, and so has scoring a metric; rename one of them")
-        return judges
+        scoring = [entry.metric for entry in info.data.get("scoring", ())]
+        judges = () if info.field_name == "judges" else info.data.get("judges", ())
+        for others, names in (("scoring a metric", scoring), ("judges one", judges)):
+            taken = [name for name in names if name in models]
+            if taken:
+                raise ValueError(f"has {what} named {taken[0]}, and so has {others}; rename one of them")
+        return models
 
     @field_validator("gates")
     @classmethod
     def _are_on_metrics_of_the_run(cls, gates: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if {"scoring", "summary", "judges", "generation"} <= info.data.keys():
+        if {"scoring", "summary", "judges", "rewards", "generation"} <= info.data.keys():
             data = info.data
-            figures = metric_figures(data["scoring"], data["judges"], data["summary"], data["generation"].samples)
+            figures = {
+                **metric_figures(data["scoring"], data["judges"], data["summary"], data["generation"].samples),
+                **dict.fromkeys(data["rewards"], ()),
+            }
             judges = {name: (judge, judge.generation.samples) for name, judge in data["judges"].items()}
             wrong = wrong_gates(gates, figures, data["summary"].by, unmeasured_figures(judges))
             if wrong:
@@ -335,6 +355,11 @@ class Recipe(Section):
         """Whether files of the model are read: its engine needs some, and `model.name` stands for a model."""
         needs = self.engine.needs
         return self.model.name != NO_MODEL and (needs.tokenizer or needs.local_model)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of all metrics that answers of this recipe get."""
+        return (*(entry.metric for entry in self.scoring), *self.judges, *self.rewards)
 
     @property
     def run_directory(self) -> Path:
