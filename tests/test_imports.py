@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reporting": {*BASE, "store", "scoring", "engines"},
     "results": {*BASE, "scoring", "sources", "store", "reporting", "evaluation"},
     "selection": {*BASE, "scoring", "sources", "store", "reporting", "results"},
+    "publish": {*BASE, "scoring", "engines", "store", "reporting", "results", "selection"},
     "viewer": {*BASE, "scoring", "store", "reporting", "evaluation", "results"},
     "job": {*BASE, *TOOLS, "scoring", "structure", "engines", "launch", "evaluation", "store", "reporting", "results", "selection"},
     "interactive": {*BASE, *TOOLS, "engines", "reporting", "job"},
@@ -51,6 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "evaluation",
         "scoring",
         "results",
+        "publish",
         "viewer",
     },
     "batchchat": {"recipe", "job", "reporting", "version"},
@@ -60,7 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 LIGHT = {
     "errors", "chats", "recipe", "schedule", "store", "sources", "job", "reporting", "interactive", "cli",
-    "scoring", "structure", "evaluation", "plugins", "launch", "results", "viewer", "selection",
+    "scoring", "structure", "evaluation", "plugins", "launch", "results", "viewer", "selection", "publish",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "bitsandbytes", "pyarrow", "pandas"}
 

@@ -31,6 +31,7 @@ from batchchat.models import TextSide, group, load_text_side, require_in_reach, 
 from batchchat.models.identity import model_identity
 from batchchat.prompts import SettingsResolver, row_samples
 from batchchat.recipe import Recipe
+from batchchat.recipe.expansion import num_runs
 from batchchat.reporting.build import build_report
 from batchchat.reporting.keeping import keep_report
 from batchchat.reporting.log import log_to
@@ -109,6 +110,10 @@ def run(
     be used, and `EnvironmentFault` where the machine fails. After an interrupt everything that was finished is kept,
     and the same call goes on.
     """
+    if recipe.matrix:
+        raise UsageError(
+            f"the recipe has a matrix, and is {num_runs(recipe):,} runs; run them with batchchat.job.matrix.run_matrix"
+        )
     directory = RunDirectory(recipe.run_directory)
     if retry_failed and not directory.database.exists():
         raise UsageError(

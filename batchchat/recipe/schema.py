@@ -28,6 +28,7 @@ from batchchat.recipe.evaluation import (
 from batchchat.recipe.generation import GenerationSection
 from batchchat.recipe.identity import identity, sha256_of
 from batchchat.recipe.keeping import Keep
+from batchchat.recipe.matrix import Matrix
 from batchchat.recipe.model import NO_MODEL, ModelSection
 from batchchat.recipe.open_section import OneOf, OpenSection
 from batchchat.recipe.rewards import RewardSection
@@ -295,6 +296,13 @@ class Recipe(Section):
         description="Which answers are good enough, step by step: kept.jsonl gets them, and removed.jsonl all others, "
         "each with the reason.",
         examples=[["finish_reason == 'stop'", {"duplicates": {"near": 0.8}}, {"best": {"by": "reward"}}]],
+        json_schema_extra=MAY_CHANGE,
+    )
+    matrix: Matrix = Field(
+        default={},
+        description="Settings with several values, as a list or by names: every combination is a run of its own, named "
+        "after its values, and the command ends with one table that compares them.",
+        examples=[{"generation.temperature": [0, 0.7], "chat.system": {"plain": None, "short": "Be brief."}}],
         json_schema_extra=MAY_CHANGE,
     )
     sink: SerializeAsAny[SinkSection] = SinkSection()
