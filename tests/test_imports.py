@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": {*BASE},
     "reporting": {*BASE, "store", "scoring", "engines"},
     "results": {*BASE, "scoring", "sources", "store", "reporting", "evaluation"},
-    "selection": {*BASE, "scoring", "sources", "store", "reporting", "results"},
+    "selection": {*BASE, "scoring", "sources", "store", "reporting", "evaluation", "results"},
     "publish": {*BASE, "scoring", "engines", "store", "reporting", "results", "selection"},
     "viewer": {*BASE, "scoring", "store", "reporting", "evaluation", "results"},
     "job": {*BASE, *TOOLS, "scoring", "structure", "engines", "launch", "evaluation", "store", "reporting", "results", "selection"},

@@ -12,12 +12,12 @@ from typing import Any
 from batchchat.errors import UsageError
 from batchchat.evaluation.mark import is_evaluated
 from batchchat.job.files import changed_files
-from batchchat.job.selecting import is_selected
 from batchchat.models.identity import model_files
 from batchchat.recipe import Recipe
 from batchchat.reporting.keeping import kept_report
 from batchchat.reporting.report import Report
 from batchchat.results.saved import SavedResults
+from batchchat.selection.mark import is_selected
 from batchchat.sources.from_recipe import recipe_files
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.manifest import is_kept, open_store

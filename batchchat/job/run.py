@@ -24,6 +24,7 @@ from batchchat.job.reading import ChatReader, expect_rows
 from batchchat.job.references import check_references
 from batchchat.job.structured import Structured
 from batchchat.job.selecting import finish_run, is_selected, make_selector, select_run
+from batchchat.job.selecting import finish_run, make_selector, select_run
 from batchchat.job.turns import OpenChats, min_known
 from batchchat.launch.base import Launcher
 from batchchat.launch.opening import find_launcher, open_engine
@@ -42,6 +43,7 @@ from batchchat.reporting.report import Report
 from batchchat.reporting.speeds import remember_speed
 from batchchat.reporting.watch import Watcher
 from batchchat.schedule import Feed
+from batchchat.selection.mark import is_selected
 from batchchat.sources import Source
 from batchchat.sources.from_recipe import open_recipe_source
 from batchchat.store import RunDirectory, RunStore

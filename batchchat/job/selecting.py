@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from batchchat.evaluation import AnswerChats, Evaluator, evaluate_run
-from batchchat.evaluation.mark import evaluation_mark
 from batchchat.recipe import Recipe
 from batchchat.reporting.keeping import keep_report
 from batchchat.reporting.meters import Meters
@@ -15,14 +13,12 @@ from batchchat.reporting.writers import write_report
 from batchchat.results import open_results
 from batchchat.results.opening import columns_of
 from batchchat.selection.files import KEPT, PAIRS, REMOVED
+from batchchat.selection.mark import SELECTED, selection_mark
 from batchchat.selection.selecting import Selector, refuse_unknown_names
-from batchchat.sources.files import DataFile
-from batchchat.sources.paths import find
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.seals import seal
 
 FILES = (KEPT, REMOVED, PAIRS)
-_KEY = "selected"
 
 
 def finish_run(
@@ -35,7 +31,7 @@ def finish_run(
     answer_chats: AnswerChats,
 ) -> Report:
     """Score a finished run, keep its good answers, and write its report anew; returns the report."""
-    store.set_meta(_KEY, None)  # what was kept by other scores
+    store.set_meta(SELECTED, None)  # what was kept by other scores
     report = evaluate_run(evaluator, recipe, store, directory, report, meters, answer_chats)
     return select_run(recipe, store, directory, report, meters)
 
@@ -51,7 +47,7 @@ def select_run(recipe: Recipe, store: RunStore, directory: RunDirectory, report:
     changed["phases_seconds"] = {**report.phases_seconds, "keep": seconds}
     whole = report.changed(**changed)
     keep_report(whole, store, directory)
-    store.set_meta(_KEY, mark)
+    store.set_meta(SELECTED, mark)
     store.commit()
     return whole
 
@@ -77,22 +73,6 @@ def _selected(recipe: Recipe, report: AnyReport, directory: RunDirectory) -> dic
         refuse_unknown_names(recipe.keep, (*recipe.metrics, *columns_of(results)))
         kept = selector.select(results, directory.path)
     return {"keep": kept, "files": (first, *selector.files, *others)}
-
-
-def is_selected(store: RunStore, recipe: Recipe) -> bool:
-    """Whether what is kept is what the recipe asks for: none of a shard, since steps are of the whole."""
-    return recipe.source.shard is not None or store.meta(_KEY) == selection_mark(recipe)
-
-
-def selection_mark(recipe: Recipe) -> dict[str, Any] | None:
-    """What it depends on which answers are kept, besides the answers: equal marks, equal files. None where none is."""
-    if not recipe.keep:
-        return None
-    names = [name for step in recipe.keep if step.contaminated is not None for name in step.contaminated.by]
-    found = [item for name in names for item in find(name) if isinstance(item, DataFile)]
-    stamps = {str(file.path): [file.path.stat().st_size, file.path.stat().st_mtime_ns] for file in found}
-    mark = {"scores": evaluation_mark(recipe), **recipe.model_dump(mode="json", include={"keep"}), "files": stamps}
-    return dict(json.loads(json.dumps(mark)))  # as it reads when it was stored
 
 
 def make_selector(recipe: Recipe) -> None:
