@@ -15,8 +15,8 @@ from batchchat.chats import Chat, Message, Request, Settings
 from batchchat.errors import BadRow
 from batchchat.evaluation import Evaluator
 from batchchat.job.reading import ChatReader
-from batchchat.job.structured import Structured
 from batchchat.job.selecting import make_selector
+from batchchat.job.structured import Structured
 from batchchat.job.turns import OpenChats, messages_before, min_known
 from batchchat.models import load_text_side, require_in_reach
 from batchchat.prompts import Codec, Finding, MessagesCodec, SettingsResolver, diagnose, row_samples

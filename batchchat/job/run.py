@@ -22,9 +22,8 @@ from batchchat.job.finished import RunResult, finished_report, finished_run, say
 from batchchat.job.mending import mend, write_outputs
 from batchchat.job.reading import ChatReader, expect_rows
 from batchchat.job.references import check_references
-from batchchat.job.structured import Structured
-from batchchat.job.selecting import finish_run, is_selected, make_selector, select_run
 from batchchat.job.selecting import finish_run, make_selector, select_run
+from batchchat.job.structured import Structured
 from batchchat.job.turns import OpenChats, min_known
 from batchchat.launch.base import Launcher
 from batchchat.launch.opening import find_launcher, open_engine
