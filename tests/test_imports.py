@@ -29,15 +29,29 @@ MAY_IMPORT: dict[str, set[str]] = {
     "structure": {"errors", "plugins", "chats", "scoring"},
     "sampling": {"errors", "chats", "structure"},
     "models": {*BASE, "prompts", "hub"},
-    "evaluation": {*BASE, "scoring", "sources", "store", "reporting"},
+    "evaluation": {*BASE, "scoring", "sources", "store", "reporting", "models"},
     "engines": {*BASE, "schedule", "prompts", "models", "sampling"},
     "launch": {*BASE, "schedule", "prompts", "models", "engines", "reporting"},
     "benchmarks": {*BASE, "schedule", "prompts", "models", "engines", "launch", "reporting"},
     "store": {*BASE},
     "reporting": {*BASE, "store", "scoring", "engines"},
     "results": {*BASE, "scoring", "sources", "store", "reporting", "evaluation"},
+    "selection": {*BASE, "scoring", "sources", "store", "reporting", "evaluation", "results"},
+    "publish": {*BASE, "scoring", "engines", "store", "reporting", "results", "selection"},
     "viewer": {*BASE, "scoring", "store", "reporting", "evaluation", "results"},
-    "job": {*BASE, *TOOLS, "scoring", "structure", "engines", "launch", "evaluation", "store", "reporting", "results"},
+    "job": {
+        *BASE,
+        *TOOLS,
+        "scoring",
+        "structure",
+        "engines",
+        "launch",
+        "evaluation",
+        "store",
+        "reporting",
+        "results",
+        "selection",
+    },
     "interactive": {*BASE, *TOOLS, "engines", "reporting", "job"},
     "cli": {
         *BASE,
@@ -50,6 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "evaluation",
         "scoring",
         "results",
+        "publish",
         "viewer",
     },
     "batchchat": {"recipe", "job", "reporting", "version"},
@@ -59,7 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 LIGHT = {
     "errors", "chats", "recipe", "schedule", "store", "sources", "job", "reporting", "interactive", "cli",
-    "scoring", "structure", "evaluation", "plugins", "launch", "results", "viewer",
+    "scoring", "structure", "evaluation", "plugins", "launch", "results", "viewer", "selection", "publish",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "bitsandbytes", "pyarrow", "pandas"}
 

@@ -17,6 +17,7 @@ from tests.support.jobs import ROOT, Command, read_jsonl
 from tests.support.shown import commands, python_blocks
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+PIPELINES = sorted((ROOT / "recipes/pipelines").glob("*.yaml"))
 README = ROOT / "README.md"
 
 
@@ -31,6 +32,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_recipes_are_found() -> None:
     assert {path.stem for path in RECIPES} >= {"quickstart", "mt-bench", "synthesize"}
+    assert PIPELINES
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
@@ -41,9 +43,20 @@ def test_recipe_runs(recipe: Path, workplace: Path, batchchat: Command) -> None:
     ended = batchchat("run", f"recipes/{recipe.name}", "--json", "generation.max_new_tokens=24")
     assert ended.code == 0, ended.err
     report = json.loads(ended.out)
-    assert report["rows"]["answered"] == report["rows"]["in"] > 0
-    for name in report["files"]:
-        assert (Path(report["directory"]) / name).exists()
+    for one in report.get("runs", [report]):
+        assert one["rows"]["answered"] == one["rows"]["in"] > 0
+        for name in one.get("files", ["outputs.jsonl"]):
+            assert (Path(one["directory"]) / name).exists()
+
+
+@pytest.mark.parametrize("steps", PIPELINES, ids=lambda path: path.stem)
+def test_pipeline_runs(steps: Path, workplace: Path, batchchat: Command) -> None:
+    assert f"batchchat pipeline recipes/pipelines/{steps.name}" in steps.read_text(encoding="utf-8")
+    ended = batchchat("pipeline", f"recipes/pipelines/{steps.name}", "--json")
+    assert ended.code == 0, ended.err
+    for step in json.loads(ended.out)["steps"].values():
+        assert step["state"] == "done"
+        assert step["answers"] > 0
 
 
 def test_recipe_checks(workplace: Path, batchchat: Command) -> None:

@@ -14,7 +14,9 @@ from batchchat.cli.convert import convert
 from batchchat.cli.export import export
 from batchchat.cli.init import init
 from batchchat.cli.merge import merge
+from batchchat.cli.pipeline import pipeline
 from batchchat.cli.plan import plan
+from batchchat.cli.publish import pack, push
 from batchchat.cli.run import run
 from batchchat.cli.run_batch import run_batch
 from batchchat.cli.schema import schema
@@ -50,5 +52,9 @@ def batchchat(
     """Options before the command."""
 
 
-for command in (run, run_batch, chat, merge, score, compare, view, export, convert, check, plan, init, schema, bench):
+COMMANDS = (
+    run, pipeline, run_batch, chat, merge, score, compare, view, export, pack, push, convert, check, plan, init, schema,
+    bench,
+)  # fmt: skip
+for command in COMMANDS:
     app.command(command.__name__.replace("_", "-"), epilog=_EXIT_CODES)(command)

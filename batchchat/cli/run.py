@@ -31,6 +31,7 @@ def run(
     show: Annotated[int, typer.Option("--show", min=0, help="Print so many answered chats at the end.")] = 0,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write the gates to this file as JUnit XML.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    max_runs: Annotated[int, typer.Option("--max-runs", min=1, help="How many runs a recipe's matrix may make.")] = 100,
 ) -> None:
     """Answer every chat of a recipe's input. The same command goes on where an interrupted run stopped."""
     from batchchat.cli.interrupts import Terminated, terminable
@@ -45,6 +46,13 @@ def run(
     loaded = load_recipe(recipe, overrides or [])
     log_to_stderr(quiet)
     command = ["batchchat", *sys.argv[1:]]
+    if loaded.matrix:
+        if show or junit is not None:
+            raise UsageError("--show and --junit are of one run, and the recipe has a matrix; leave them out")
+        from batchchat.cli.matrix import run_all
+
+        run_all(loaded, command, restart, retry_failed, quiet, max_runs, json_)
+        return
     try:
         with terminable():
             from batchchat.job.finished import finished_run

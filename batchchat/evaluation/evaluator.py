@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchchat.chats import Chat, Message
 from batchchat.evaluation.answers import Answered, Answers
@@ -36,6 +36,9 @@ from batchchat.scoring.row import FILE
 from batchchat.scoring.statistics import Estimate
 from batchchat.scoring.treatments import Condition, Treatments
 from batchchat.store.directory import replacing
+
+if TYPE_CHECKING:  # a model is not needed where none is asked
+    from batchchat.evaluation.reward import Reward
 
 AnswerChats = Callable[[Recipe], object]
 """Runs a recipe to its end: how a judge's questions are answered."""
@@ -93,14 +96,15 @@ class Evaluator:
         found: dict[str, Any] = {}
         scores = directory / FILE
         metrics = dict(figures)
-        if self._scorers or recipe.judges:
+        if recipe.metrics:
             with ExitStack() as stack:
                 judges = [self._judge(name, answers, directory, answer_chats, stack) for name in recipe.judges]
+                rewards = [self._reward(name, answers, directory, stack) for name in recipe.rewards]
                 file = stack.enter_context(replacing(scores))
                 samples = recipe.generation.samples
                 book = ScoreBook(file, recipe.summary.treatments, recipe.summary.by, samples)
-                self._score_all(answers, book, judges)
-            found["scoring"] = self._summed_up(book, judges, metrics)
+                self._score_all(answers, book, [*judges, *rewards])
+            found["scoring"] = self._summed_up(book, [*judges, *rewards], metrics)
             found["judges"] = {judge.name: _audit(judge, metrics) for judge in judges}
         if recipe.gates:
             found["gates"] = tuple(map(GateOutcome.of, hold_gates(recipe.gates, metrics, scores)))
@@ -121,11 +125,20 @@ class Evaluator:
         stack.callback(judge.close)
         return judge
 
-    def _score_all(self, answers: Answers, book: ScoreBook, judges: list[Judge]) -> None:
+    def _reward(self, name: str, answers: Answers, directory: Path, stack: ExitStack) -> Reward:
+        """A reward model whose numbers are all known."""
+        from batchchat.evaluation.reward import Reward
+
+        reward = Reward(name, self._recipe.rewards[name], directory)
+        stack.callback(reward.close)
+        reward.compute(answers)
+        return reward
+
+    def _score_all(self, answers: Answers, book: ScoreBook, models: Sequence[Judge | Reward]) -> None:
         for scorer in self._scorers:
             book.open_metric(scorer.name)
-        for judge in judges:
-            book.open_metric(judge.name, judge.worst)
+        for model in models:
+            book.open_metric(model.name, model.worst)
         for answered in answers:
             if answered.failure is not None:
                 continue
@@ -134,10 +147,10 @@ class Evaluator:
                 for turn in scorer.turns(answered.num_turns):
                     score = None if answered.failed_at(turn) else _scored(scorer, answered, turn)
                     book.add(scorer.name, answered, turn, _condition_at(conditions, turn, score), score)
-            for judge in judges:
-                for turn in judge.turns(answered):
-                    score = None if answered.failed_at(turn) else judge.score(answered, turn)
-                    book.add(judge.name, answered, turn, _condition_at(conditions, turn, score), score)
+            for model in models:
+                for turn in model.turns(answered):
+                    score = None if answered.failed_at(turn) else model.score(answered, turn)
+                    book.add(model.name, answered, turn, _condition_at(conditions, turn, score), score)
 
     def _condition(self, answered: Answered, turn: int) -> Condition:
         message: Message = answered.answers[turn]
@@ -147,12 +160,14 @@ class Evaluator:
             return "empty"
         return "refused" if self._declines.score(message, {}).value else "complete"
 
-    def _summed_up(self, book: ScoreBook, judges: list[Judge], metrics: dict[str, float | None]) -> Scoring:
+    def _summed_up(
+        self, book: ScoreBook, models: Sequence[Judge | Reward], metrics: dict[str, float | None]
+    ) -> Scoring:
         """The report's part on scores; every figure also goes into `metrics` under its flat name."""
         recipe = self._recipe
         found: dict[str, MetricScores] = {}
         notes = [f"column '{name}' has too many values to sum up each; see {FILE}" for name in book.crowded()]
-        scorers: list[Scorer | Judge] = [*self._scorers, *judges]
+        scorers: list[Scorer | Judge | Reward] = [*self._scorers, *models]
         for scorer in scorers:
             pass_at = recipe.summary.pass_at if isinstance(scorer, Scorer) else ()
             summaries, missing = book.summaries(scorer.name, pass_at)
@@ -201,16 +216,18 @@ def _condition_at(conditions: list[Condition], turn: int, score: Score | None) -
     return conditions[turn] if turn < len(conditions) else "complete"
 
 
-def _overall(scorer: Scorer | Judge, summary: Summary) -> Mapping[str, float]:
-    if isinstance(scorer, Judge) or scorer.overall is None or not summary.detail_sums:
+def _overall(scorer: Scorer | Judge | Reward, summary: Summary) -> Mapping[str, float]:
+    if not isinstance(scorer, Scorer) or scorer.overall is None or not summary.detail_sums:
         return {}
     return scorer.overall(summary.detail_sums)
 
 
-def _options(scorer: Scorer | Judge) -> dict[str, Any]:
+def _options(scorer: Scorer | Judge | Reward) -> dict[str, Any]:
     """The options as the recipe says them, and in words which steps of normalisation both texts go through."""
     if isinstance(scorer, Judge):
         return {"kind": scorer.section.kind, "model": scorer.section.model.name, "template": scorer.section.template}
+    if not isinstance(scorer, Scorer):
+        return scorer.options
     plain = json.loads(scorer.options.model_dump_json(exclude_none=True))
     if isinstance(scorer.options, TextOptions):
         plain["normalisation"] = list(scorer.options.steps())

@@ -16,7 +16,7 @@ from batchchat.store import RunStore
 
 def evaluation_mark(recipe: Recipe) -> dict[str, Any]:
     """What the scores and gates depend on besides the answers: equal marks, equal results."""
-    plain = recipe.model_dump(mode="json", include={"scoring", "summary", "judges", "gates"})
+    plain = recipe.model_dump(mode="json", include={"scoring", "summary", "judges", "rewards", "gates"})
     runs = {gate.run for gate in parse_gates(recipe.gates) if isinstance(gate, NotWorse)}
     mark = {**plain, "runs": {run: _fingerprint(run) for run in sorted(runs)}}
     return dict(json.loads(json.dumps(mark)))  # as it reads when it was stored

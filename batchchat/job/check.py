@@ -16,6 +16,7 @@ from batchchat.chats.conversation import Conversation
 from batchchat.errors import BadRow
 from batchchat.evaluation import Evaluator
 from batchchat.job.reading import ChatReader
+from batchchat.job.selecting import make_selector
 from batchchat.job.sides import MOST_QUERIES, Sides, many_queries, open_sides
 from batchchat.job.structured import Structured
 from batchchat.job.turns import OpenChats, min_known
@@ -68,6 +69,7 @@ def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResul
     limit = rows if recipe.source.limit is None else min(rows, recipe.source.limit)
     head = recipe.model_copy(update={"source": recipe.source.model_copy(update={"limit": limit})})
     evaluator = Evaluator(recipe)  # which raises for scorers, judges and gates that cannot be used
+    make_selector(recipe)
     if recipe.reads_model:
         require_in_reach(recipe.model)
     with open_recipe_source(recipe) as source:

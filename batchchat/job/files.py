@@ -8,6 +8,7 @@ from batchchat.recipe import Recipe
 from batchchat.reporting.keeping import report_files
 from batchchat.reporting.report import Report
 from batchchat.scoring.row import FILE
+from batchchat.selection.files import KEPT, PAIRS, REMOVED
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.seals import broken_seals, sealed
 
@@ -30,4 +31,9 @@ def output_files(directory: RunDirectory, recipe: Recipe, store: RunStore | None
 def changed_files(report: Report, store: RunStore, directory: RunDirectory, recipe: Recipe) -> dict[Path, str]:
     """Each file that is not as the run wrote it, and what became of it."""
     scores = [] if report.scoring is None else [directory.path / FILE]
-    return broken_seals(store, [*output_files(directory, recipe, store), *scores, *report_files(directory)])
+    kept = (
+        []
+        if report.keep is None
+        else [directory.path / name for name in (KEPT, REMOVED, PAIRS) if name in report.files]
+    )
+    return broken_seals(store, [*output_files(directory, recipe, store), *scores, *kept, *report_files(directory)])

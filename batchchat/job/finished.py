@@ -17,6 +17,7 @@ from batchchat.recipe import Recipe
 from batchchat.reporting.keeping import kept_report
 from batchchat.reporting.report import Report
 from batchchat.results.saved import SavedResults
+from batchchat.selection.mark import is_selected
 from batchchat.sources.from_recipe import recipe_files, template_files
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.manifest import is_kept, open_store
@@ -58,6 +59,8 @@ def finished_run(recipe: Recipe) -> RunResult | None:
         try:
             seen = store.meta("seen")
             if seen is None or seen != what_it_reads(recipe) or not is_evaluated(store, recipe):
+                return None
+            if not is_selected(store, recipe):
                 return None
             report = finished_report(store, recipe)
             if report is None or changed_files(report, store, directory, recipe) or not is_kept(directory, store):

@@ -9,6 +9,7 @@ from batchchat.recipe import Recipe
 from batchchat.reporting.keeping import keep_report, report_files
 from batchchat.reporting.report import Report
 from batchchat.scoring.row import FILE
+from batchchat.selection.files import KEPT, PAIRS, REMOVED
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.export import Export
 from batchchat.store.seals import seal
@@ -24,7 +25,7 @@ def write_outputs(exporting: Export, store: RunStore, directory: RunDirectory, r
 
 def mend(report: Report, store: RunStore, directory: RunDirectory, recipe: Recipe, exporting: Export) -> bool:
     """Write anew what was changed, emptied or removed of a finished run, and say so. Returns whether its scores are
-    still there, which are not made here."""
+    still there, and what was kept, which are not made here."""
     broken = changed_files(report, store, directory, recipe)
     for file, fate in broken.items():
         log.warning("%s %s since the run wrote it; it is made anew from the run store", file, fate)
@@ -34,4 +35,4 @@ def mend(report: Report, store: RunStore, directory: RunDirectory, recipe: Recip
     if broken.keys() & set(report_files(directory)):
         keep_report(report, store, directory)
     store.commit()
-    return directory.path / FILE not in broken
+    return not broken.keys() & {directory.path / name for name in (FILE, KEPT, REMOVED, PAIRS)}

@@ -11,10 +11,11 @@ from typing import Any
 
 from batchchat.chats.formats.columns import names_itself
 from batchchat.errors import UsageError
-from batchchat.evaluation import Evaluator, evaluate_run
+from batchchat.evaluation import Evaluator
 from batchchat.job.finished import RunResult, wanted_export
 from batchchat.job.mending import write_outputs
 from batchchat.job.run import result_files, run
+from batchchat.job.selecting import finish_run
 from batchchat.recipe import Recipe, load_recipe, recipe_from_mapping
 from batchchat.recipe.identity import recipe_difference
 from batchchat.reporting.build import build_report
@@ -84,9 +85,7 @@ def merge(runs: Sequence[Path], output: Path, quiet: bool = True) -> RunResult:
         )  # fmt: skip
         report = report.model_copy(update={"about": first.report.about})
         keep_report(report, store, directory)
-        report = evaluate_run(
-            evaluator, recipe, store, directory, report, meters, lambda judge: run(judge, quiet=quiet)
-        )
+        report = finish_run(evaluator, recipe, store, directory, report, meters, lambda judge: run(judge, quiet=quiet))
     return RunResult.of(report, directory, recipe)
 
 

@@ -1,4 +1,4 @@
-"""Whether the references of a run can be read, found out before anything is generated."""
+"""Whether a run's references can be read, and its columns are there, found out before anything is generated."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from batchchat.evaluation import Evaluator
 from batchchat.job.reading import ChatReader
 from batchchat.prompts import row_samples
 from batchchat.recipe import Recipe
+from batchchat.selection.selecting import refuse_unknown_names
 from batchchat.sources import Source
 from batchchat.store import RunStore
 
@@ -21,14 +22,17 @@ _ROWS = 100
 
 def check_references(evaluator: Evaluator, source: Source, recipe: Recipe) -> None:
     """Try the references of the input's first rows. Raises UsageError where a metric can read none of them, for then
-    the recipe names the wrong column or scorer; where it cannot read some, says which."""
-    if not recipe.scoring:
+    the recipe names the wrong column or scorer, and for a condition of `keep` on a column that none of them has; where
+    a metric cannot read some, says which."""
+    if not recipe.scoring and not recipe.keep:
         return
     head = {"limit": min(_ROWS, recipe.source.limit or _ROWS), "sample": None, "shuffle": False}
     first = recipe.model_copy(update={"source": recipe.source.model_copy(update=head)})
     with closing(RunStore(Path(":memory:"))) as store:
         reader = ChatReader(source, first, store, lambda chat: row_samples(recipe.generation, chat.settings))
         chats = [(chat, row.data) for row, chat in reader.chats()]
+    if chats:
+        refuse_unknown_names(recipe.keep, {*recipe.metrics, *(name for _, row in chats for name in row)})
     for metric, bad in evaluator.bad_references(chats).items():
         if len(bad.mistakes) == bad.tried:
             raise UsageError(

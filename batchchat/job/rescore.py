@@ -11,8 +11,9 @@ from pathlib import Path
 from batchchat.chats import RowError
 from batchchat.chats.json_text import json_text
 from batchchat.errors import UsageError
-from batchchat.evaluation import Answered, Answers, Evaluator, evaluate_run, open_answers, refuse_run_gates
+from batchchat.evaluation import Answered, Answers, Evaluator, open_answers, refuse_run_gates
 from batchchat.job.run import run
+from batchchat.job.selecting import finish_run, keep_apart, make_selector
 from batchchat.recipe import Recipe, load_recipe, recipe_from_mapping
 from batchchat.reporting.keeping import kept_report
 from batchchat.reporting.machine import machine_facts
@@ -25,7 +26,7 @@ from batchchat.store.export import raw_value
 from batchchat.store.manifest import open_store, require_run, time_now, versions
 from batchchat.version import __version__
 
-_SECTIONS = {"scoring", "summary", "judges", "gates"}
+_SECTIONS = {"scoring", "summary", "judges", "rewards", "gates", "keep"}
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ def score(
 ) -> ScoreResult:
     """Score the answers in `target`, a run directory or a JSONL file, without writing any.
 
-    `recipe` is a recipe file whose `scoring`, `summary`, `judges` and `gates` count; by default the run's own. A run's
-    scores and report are replaced; those of a file go to a run directory named after it. Raises UsageError for a
-    target or a recipe that cannot be used.
+    `recipe` is a recipe file whose `scoring`, `summary`, `judges`, `rewards`, `gates` and `keep` count; by default the
+    run's own. A run's scores and report are replaced; those of a file go to a run directory named after it. Raises
+    UsageError for a target or a recipe that cannot be used.
     """
     if Path(target).expanduser().is_dir():
         return _score_run(target, recipe, overrides, quiet)
@@ -66,6 +67,7 @@ def _score_run(target: str, recipe: str | None, overrides: Sequence[str], quiet:
         own = recipe_from_mapping({**own.model_dump(exclude_none=True), **sections})
     with ExitStack() as stack:
         evaluator = Evaluator(own)
+        make_selector(own)
         directory.lock()
         stack.callback(directory.release)
         store = open_store(directory)
@@ -74,7 +76,7 @@ def _score_run(target: str, recipe: str | None, overrides: Sequence[str], quiet:
         if report is None:
             raise UsageError(f"the run in {target} is not finished; finish it with: batchchat run {directory.recipe}")
         directory.write(directory.recipe, own.dump_yaml())
-        report = evaluate_run(evaluator, own, store, directory, report, Meters(), lambda judge: run(judge, quiet=quiet))
+        report = finish_run(evaluator, own, store, directory, report, Meters(), lambda judge: run(judge, quiet=quiet))
     return ScoreResult(report, directory.path, 0 if report.gates_hold else 4)
 
 
@@ -87,6 +89,7 @@ def score_apart(
         raise UsageError(f"{place.path} holds a run, whose scores these are not; give them another place with name=…")
     refuse_run_gates(recipe.gates, target)
     evaluator = Evaluator(recipe)
+    make_selector(recipe)
     meters = Meters()
     with ExitStack() as stack:
         answers = stack.enter_context(open_answers(target, recipe))
@@ -120,6 +123,7 @@ def score_apart(
             **gained.values(),
         )
         place.write(place.recipe, recipe.dump_yaml())
+        report = keep_apart(recipe, report, place)
         write_report(report, place)
     if len(failed) > recipe.max_error_rate * rows:
         return ScoreResult(report, place.path, 3)
@@ -164,9 +168,9 @@ def file_recipe(target: str, recipe: str | None, overrides: Sequence[str]) -> Re
         loaded = load_recipe(recipe, named)
     else:
         loaded = recipe_from_mapping({"name": name, "source": {"path": target}}, overrides)
-    if not loaded.scoring and not loaded.judges:
+    if not loaded.metrics and not loaded.keep:
         raise UsageError(
-            f"nothing says how to score {target}; name a recipe with a scoring section, or write: "
-            f"batchchat score {target} 'scoring=[exact]'"
+            f"nothing says how to score {target}, or what to keep of it; name a recipe with a scoring section, or "
+            f"write: batchchat score {target} 'scoring=[exact]'"
         )
     return loaded

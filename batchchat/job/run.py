@@ -17,11 +17,12 @@ from batchchat.engines.facts import AnyEngineFacts, EngineFacts
 from batchchat.engines.together import EnginesTogether
 from batchchat.engines.tools.engine import ToolEngine
 from batchchat.errors import UsageError
-from batchchat.evaluation import Evaluator, evaluate_run, is_evaluated
+from batchchat.evaluation import Evaluator, is_evaluated
 from batchchat.job.finished import RunResult, finished_report, finished_run, say_finished, wanted_export, what_it_reads
 from batchchat.job.mending import mend, write_outputs
 from batchchat.job.reading import ChatReader, expect_rows
 from batchchat.job.references import check_references
+from batchchat.job.selecting import finish_run, make_selector, select_run
 from batchchat.job.sides import Side, Sides, open_sides, side_facts
 from batchchat.job.structured import Structured
 from batchchat.job.turns import OpenChats, min_known
@@ -30,6 +31,7 @@ from batchchat.launch.opening import find_launcher, open_engine
 from batchchat.models import group, load_text_side, require_in_reach, show_loading
 from batchchat.prompts import row_samples
 from batchchat.recipe import Recipe
+from batchchat.recipe.expansion import num_runs
 from batchchat.reporting.build import build_report
 from batchchat.reporting.keeping import keep_report
 from batchchat.reporting.log import log_to
@@ -40,6 +42,7 @@ from batchchat.reporting.report import Report
 from batchchat.reporting.speeds import remember_speed
 from batchchat.reporting.watch import Watcher
 from batchchat.schedule import Feed
+from batchchat.selection.mark import is_selected
 from batchchat.sources import Source
 from batchchat.sources.from_recipe import open_recipe_source
 from batchchat.store import RunDirectory, RunStore
@@ -107,6 +110,10 @@ def run(
     be used, and `EnvironmentFault` where the machine fails. After an interrupt everything that was finished is kept,
     and the same call goes on.
     """
+    if recipe.matrix:
+        raise UsageError(
+            f"the recipe has a matrix, and is {num_runs(recipe):,} runs; run them with batchchat.job.matrix.run_matrix"
+        )
     directory = RunDirectory(recipe.run_directory)
     if retry_failed and not directory.database.exists():
         raise UsageError(
@@ -138,6 +145,8 @@ def run(
         if report is not None:
             whole = mend(report, store, directory, recipe, exporting)
             if whole and is_evaluated(store, recipe):
+                if not is_selected(store, recipe):
+                    report = select_run(recipe, store, directory, report, meters)
                 store.set_meta("seen", seen)
                 say_finished(directory)
                 return RunResult.of(report, directory, recipe)
@@ -161,7 +170,7 @@ def run(
             report = _answer_all(job)
         if recipe.source.shard is None:  # scores are of the whole: `merging`
             judge = partial(run, quiet=quiet, on_progress=on_progress)
-            report = evaluate_run(parts.evaluator, recipe, store, directory, report, meters, judge)
+            report = finish_run(parts.evaluator, recipe, store, directory, report, meters, judge)
         store.set_meta("seen", seen)
     return RunResult.of(report, directory, recipe)
 
@@ -169,6 +178,7 @@ def run(
 def _read_parts(recipe: Recipe, command: Sequence[str], quiet: bool, stack: ExitStack) -> _Parts:
     """Everything that can be wrong with recipe, input and model is said here."""
     evaluator = Evaluator(recipe)
+    make_selector(recipe)
     if recipe.reads_model:
         require_in_reach(recipe.model)
     source = stack.enter_context(open_recipe_source(recipe))

@@ -104,14 +104,15 @@ def _format(section: ModelSection) -> dict[str, Any]:
 def _places(section: ModelSection) -> dict[str, Any]:
     """Where the weights go: to the devices of this process, or split over the processes of a group."""
     if section.parallel == "none":
-        return {"device_map": _devices(section)}
+        return {"device_map": place_of(section)}
     from transformers.distributed import DistributedConfig
 
     require_group()
     return {"distributed_config": DistributedConfig(tp_plan="auto")}
 
 
-def _devices(section: ModelSection) -> Any:
+def place_of(section: ModelSection) -> Any:
+    """transformers' `device_map` for the recipe's. Raises EnvironmentFault for a device that cannot be used."""
     import torch
 
     if isinstance(section.device_map, str):

@@ -139,12 +139,19 @@ class TokenizerCodec:
 
         Raises BadRow with the template's own words where it refuses the chat, UsageError without a template.
         """
+        return self._ids(messages, tools, add_generation_prompt=not prefill, continue_final_message=prefill)
+
+    def render_finished(self, messages: Sequence[Message], tools: Tools = None) -> tuple[int, ...]:
+        """Ids of a conversation that nothing is to be added to, its last turn closed. Raises as `render` does."""
+        return self._ids(messages, tools, add_generation_prompt=False, continue_final_message=False)
+
+    def _ids(self, messages: Sequence[Message], tools: Tools, **end: bool) -> tuple[int, ...]:
         chat, schemas = self._plain(messages, tools)
         if not self._literal.occurs_in((chat, schemas)):
-            return tuple(self._literal.encode(self._apply(chat, schemas, prefill)))
+            return tuple(self._literal.encode(self._apply(chat, schemas, **end)))
         marks = self._literal.marks_for((chat, schemas))
         marked_chat, marked_schemas = self._literal.mark(chat, marks), self._literal.mark(schemas, marks)
-        return tuple(self._literal.encode_marked(self._apply(marked_chat, marked_schemas, prefill), marks))
+        return tuple(self._literal.encode_marked(self._apply(marked_chat, marked_schemas, **end), marks))
 
     def render_query(self, messages: Sequence[Message]) -> tuple[int, ...]:
         chat, _ = self._plain(messages, None)
@@ -164,7 +171,8 @@ class TokenizerCodec:
         return tuple(sorted({*self.special_ids, *self.eos_token_ids})), None if special else piece.strip() or None
 
     def render_text(self, messages: Sequence[Message], tools: Tools = None, *, prefill: bool = False) -> str:
-        return self._apply(*self._plain(messages, tools), prefill)
+        chat, schemas = self._plain(messages, tools)
+        return self._apply(chat, schemas, add_generation_prompt=not prefill, continue_final_message=prefill)
 
     def encode_prompt(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
         if not isinstance(prompt, str):
@@ -250,7 +258,7 @@ class TokenizerCodec:
         schemas = [dict(tool) for tool in tools] if tools else None
         if any(message.tool_calls for message in messages):
             forms = self._argument_forms.get(bool(schemas)) or find_forms(
-                chat, lambda probe: self._apply(probe, schemas, prefill=False)
+                chat, lambda probe: self._apply(probe, schemas, add_generation_prompt=True)
             )
             if forms is not None:
                 self._argument_forms[bool(schemas)] = forms
@@ -259,7 +267,12 @@ class TokenizerCodec:
 
     def _around_query(self, chat: list[dict[str, Any]]) -> tuple[str, str]:
         """What the template writes before and behind the text of a user's turn that follows the chat."""
-        text = self._apply([*chat, {"role": "user", "content": _QUERY}], None, prefill=False, open_answer=False)
+        text = self._apply(
+            [*chat, {"role": "user", "content": _QUERY}],
+            None,
+            add_generation_prompt=False,
+            continue_final_message=False,
+        )
         before, found, behind = text.rpartition(_QUERY)
         if not found:
             raise UsageError(
@@ -268,13 +281,7 @@ class TokenizerCodec:
             )
         return before, behind
 
-    def _apply(
-        self,
-        chat: list[dict[str, Any]],
-        tools: list[dict[str, Any]] | None,
-        prefill: bool,
-        open_answer: bool = True,
-    ) -> str:
+    def _apply(self, chat: list[dict[str, Any]], tools: list[dict[str, Any]] | None, **end: bool) -> str:
         if self._given_template is None and not self.tokenizer.chat_template:
             raise UsageError(
                 "the model's tokenizer has no chat template, so chats cannot become prompts; give one with "
@@ -287,9 +294,8 @@ class TokenizerCodec:
                 chat,
                 tools=tools,
                 chat_template=self._given_template,
-                add_generation_prompt=open_answer and not prefill,
-                continue_final_message=prefill,
                 tokenize=False,
+                **end,
                 **self.template_kwargs,
             )
         except Exception as error:  # a template is a program of the model's publisher and may raise anything

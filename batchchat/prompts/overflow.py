@@ -57,8 +57,8 @@ def fit(
       beginning of text) stays;
     - `reduce_generation`: fewer tokens are generated, at least one.
 
-    None as `context_length` is no limit. With `raw` those ids are the prompt, and the messages only stand for it; without
-    turns to drop, tokens go from its left instead. Raises BadRow where the policy cannot make it fit.
+    None as `context_length` is no limit. With `raw` those ids are the prompt, and the messages only stand for it: it
+    has no turns to drop, so tokens go from its left instead. Raises BadRow where the policy cannot make it fit.
     """
     ids = codec.render(messages, tools, prefill=prefill) if raw is None else raw
     whole = Prompt(ids, tuple(messages), settings.max_new_tokens)

@@ -11,9 +11,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from batchchat.errors import EnvironmentFault
+from batchchat.recipe.engine import EngineSection
 from batchchat.recipe.evaluation import ScorerEntry
 from batchchat.recipe.open_section import OpenSection, option_models
-from batchchat.recipe.schema import EngineSection, Recipe, SinkSection
+from batchchat.recipe.schema import Recipe
+from batchchat.recipe.sink import SinkSection
 from batchchat.recipe.source import SourceSection
 
 Node = Mapping[str, Any]
@@ -151,11 +153,18 @@ def sections(added: bool = False) -> Mapping[str, str]:
 @cache
 def repeated(added: bool = False) -> Mapping[str, Node]:
     """The sections of which a recipe holds any number, with their schemas: one for each scorer, `scoring[].NAME`, and
-    those of a judge, `judges.NAME`."""
+    those of a judge, `judges.NAME`, of a reward model, and the steps of `keep`."""
     top = _root(added)["properties"]
-    entry = next(branch for branch in _branches(top["scoring"]["items"]) if "properties" in branch)
+    entry = _section_in(top["scoring"]["items"])
     scorers = {f"scoring[].{name}": node for name, node in entry["properties"].items()}
-    return {**scorers, "judges.NAME": top["judges"]["additionalProperties"]}
+    models = {f"{name}.NAME": top[name]["additionalProperties"] for name in ("judges", "rewards")}
+    step = _section_in(top["keep"]["items"])
+    steps = {f"keep[].{name}": _section_in(step["properties"][name]) for name in ("duplicates", "contaminated", "best")}
+    return {**scorers, **models, "keep[]": step, **steps}
+
+
+def _section_in(node: Node) -> Node:
+    return next(branch for branch in _branches(node) if "properties" in branch)
 
 
 def settings_of(section: Node) -> Iterator[Setting]:

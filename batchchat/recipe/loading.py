@@ -25,10 +25,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises RecipeError with all mistakes of the file and the overrides, UsageError where the file cannot be read.
     """
+    return _checked(read_located(path), overrides)
+
+
+def read_located(path: str | Path) -> Located:
+    """What a YAML file (or `builtin:NAME`) says, unchecked, with the place of everything. Raises as `load_recipe`."""
     name = str(path)
     file = builtin_recipe(name.removeprefix(BUILTIN)) if name.startswith(BUILTIN) else Path(path)
-    located = read_yaml(_text(file, name), "the recipe", lambda line: Spot(line, f"{name}:{line}"))
-    return _checked(located, overrides)
+    return read_yaml(_text(file, name), "the recipe", lambda line: Spot(line, f"{name}:{line}"))
 
 
 def recipe_from_mapping(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:

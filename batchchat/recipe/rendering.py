@@ -26,7 +26,7 @@ def markdown_page() -> str:
     of_exact = [setting for setting in settings_of(next(iter(repeated(added=True).values()))) if setting.path in common]
     lines += ["", "## `scoring[].*`", "", "Options that every scorer has.", *_table(of_exact, lambda s: s.path)]
     for path, node in repeated(added=True).items():
-        own = [s for s in settings_of(node) if path.startswith("judges") or s.path not in common]
+        own = [s for s in settings_of(node) if not path.startswith("scoring") or s.path not in common]
         lines += ["", f"## `{path}`", "", node["description"].replace("\n", " "), *_table(own, lambda s: s.path)]
     return "\n".join(lines) + "\n"
 

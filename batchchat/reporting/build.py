@@ -66,7 +66,7 @@ def build_report(
     if not session.batches:
         missing["session"] = "this process generated nothing: the run was complete before"
     watcher.stop()
-    if recipe.source.shard is not None and (recipe.scoring or recipe.judges or recipe.gates):
+    if recipe.source.shard is not None and (recipe.metrics or recipe.gates or recipe.keep):
         missing["scoring"] = "scores and gates are of the whole, and this is a shard: batchchat merge computes them"
     used = utilisation(engine, machine_limits)
     if isinstance(used, str):

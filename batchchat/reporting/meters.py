@@ -16,7 +16,7 @@ from typing import Any
 
 from batchchat.reporting.report import Device
 
-PHASES = ("load", "read", "plan", "prompt", "generate", "store", "export", "score", "judge")
+PHASES = ("load", "read", "plan", "prompt", "generate", "store", "export", "score", "judge", "keep")
 
 
 class Meters:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchchat.reporting.scores import Evaluation, Figure, MetricPart, Scoring, Uncertainty
+from batchchat.reporting.scores import Evaluation, Figure, Kept, MetricPart, Scoring, Uncertainty
 
 Row = tuple[str, str]
 Table = tuple[str, list[Row]]
@@ -33,7 +33,19 @@ def score_tables(report: Evaluation) -> list[Table]:
     if report.gates is not None:
         gates = [("passed" if gate.passed else "FAILED", f"{gate.gate}: {gate.reason}") for gate in report.gates]
         tables.append(("Gates", sorted(gates)))
+    if report.keep is not None:
+        tables.append(("Kept", _kept(report.keep)))
     return tables
+
+
+def _kept(keep: Kept) -> list[Row]:
+    """The way of the samples from the first step to the last."""
+    rows = [("samples", f"{keep.samples:,}")]
+    if keep.failed:
+        rows.append(("failed (errors.jsonl)", f"-{keep.failed:,}"))
+    rows += [(stage.kind, f"-{stage.removed:,} of {stage.samples:,}: {stage.condition}") for stage in keep.stages]
+    rows.append(("kept", f"{keep.kept:,}"))
+    return rows + ([("pairs", f"{keep.pairs:,}")] if keep.pairs else [])
 
 
 def _metric(name: str, metric: MetricPart) -> list[Row]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, JsonValue
 
-from batchchat.chats.record import Answers, Metric, Numbers, Record, Samples, Scores, Share
+from batchchat.chats.record import Answers, Metric, Numbers, Record, Samples, Scores, Share, Unit
 from batchchat.scoring.distributions import ConfidenceBin
 from batchchat.scoring.distributions import Histogram as Bins
 from batchchat.scoring.gates import GateResult
@@ -149,6 +149,26 @@ class GateOutcome(Record):
         )
 
 
+class KeepStage(Record):
+    """A step of the recipe's `keep`. What it removed stands in removed.jsonl, each with the reason."""
+
+    kind: str = Field(description="What it is: where, function, duplicates, contaminated or best.")
+    condition: str = Field(description="As the recipe says it.")
+    samples: Samples = Field(description="That came to it.")
+    removed: Samples = Field(description="That it removed; the others went on to the next step.")
+    example: str | None = Field(default=None, description="The reason of the first one.")
+
+
+class Kept(Record):
+    """What became of the samples. `samples` is the sum of `failed`, of `removed` of all stages, and of `kept`."""
+
+    samples: Samples = Field(description="All.")
+    failed: Samples = Field(description="That have no whole answer: they are in errors.jsonl.")
+    stages: tuple[KeepStage, ...] = Field(description="The steps, in their order.")
+    kept: Samples = Field(description="Lines of kept.jsonl.")
+    pairs: Annotated[int, Unit("pairs")] = Field(description="Lines of pairs.jsonl: a better answer and a worse one.")
+
+
 class Evaluation(Record):
     """What a report gains by scoring."""
 
@@ -157,6 +177,13 @@ class Evaluation(Record):
     gates: tuple[GateOutcome, ...] | None = Field(
         default=None, description="The recipe's gates, in its order, if it has any."
     )
+    keep: Kept | None = Field(default=None, description="Which answers were kept, where the recipe says which.")
+
+    def changed(self, **values: object) -> Self:
+        """The same with other values of some fields; None takes one out."""
+        taken = {name for name, value in values.items() if value is None}
+        kept = {name: value for name, value in {**self.values(), **values}.items() if name not in taken}
+        return type(self).model_validate(kept)
 
     def noted(self, note: str) -> Self:
         """The same with one more note on the scores, before the others."""

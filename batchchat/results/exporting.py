@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from batchchat.errors import UsageError
 from batchchat.results.forms import FORMS, best_samples, preferences
-from batchchat.results.opening import Results
+from batchchat.results.opening import Results, columns_of
 from batchchat.results.sample import Sample
 from batchchat.results.where import Wanted, parse_where, refuse_unknown
 
@@ -42,7 +42,7 @@ class Export:
         self._wanted: list[Wanted] = []
         for text in self.where:
             self._wanted.append(parse_where(text, metrics))
-            refuse_unknown(text, {*metrics, *self._columns()})
+            refuse_unknown(text, {*metrics, *columns_of(self.results)})
         self._names = dict(_renamed(one) for one in self.columns)
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -77,15 +77,6 @@ class Export:
     def _metrics(self) -> list[str]:
         report = self.results.report
         return list(report.scoring.metrics) if report is not None and report.scoring is not None else []
-
-    def _columns(self) -> set[str]:
-        """The columns of the first rows: enough to tell a misspelt name."""
-        names: set[str] = set()
-        for place, sample in enumerate(self.results):
-            names |= sample.answered.columns.keys()
-            if place >= 100:
-                break
-        return names
 
 
 def _renamed(text: str) -> tuple[str, str]:

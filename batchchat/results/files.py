@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from batchchat.chats.json_text import json_text, read_exact
 from batchchat.errors import UsageError
 from batchchat.store.directory import replacing
-from batchchat.store.parquet import write_parquet
+from batchchat.store.parquet import column_types, write_parquet
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -54,6 +54,32 @@ def write_rows(rows: Rows, path: Path, kind: str, shard_rows: int | None = None)
         files.append(file)
         if shard_rows is None or first is None:
             return count, files
+
+
+def write_shards(
+    rows: Callable[[], Iterator[dict[str, Any]]], folder: Path, stem: str, shard_rows: int
+) -> tuple[int, list[Path]]:
+    """Write `rows()` (called anew to learn the types and to write) as Parquet files of the same columns and types,
+    `STEM-00000-of-00003.parquet`, of at most `shard_rows` each; returns how many rows there were, and the files. One
+    file where there are none."""
+    count = 0
+
+    def counted() -> Iterator[dict[str, Any]]:
+        nonlocal count
+        count = 0
+        for row in rows():
+            count += 1
+            yield row
+
+    types = column_types(counted, {}, facts=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    number = max(1, -(-count // shard_rows))
+    files = [folder / f"{stem}-{place:05d}-of-{number:05d}.parquet" for place in range(number)]
+    left = rows()
+    for file in files:
+        with replacing(file) as out, _kept(islice(left, shard_rows)) as kept:
+            write_parquet(out, kept, {}, types, facts=False)
+    return count, files
 
 
 def _chained(first: dict[str, Any] | None, others: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

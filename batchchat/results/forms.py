@@ -74,7 +74,7 @@ def prompt_completion(sample: Sample) -> dict[str, Any]:
 def preferences(samples: Iterable[Sample], metric: str) -> Iterator[dict[str, Any]]:
     """For each chat with samples of different scores, the best against the worst: for DPO and its like. Samples of a
     chat follow each other. Chats of several turns differ from their first answer on."""
-    for chat_id, several in groupby(samples, key=lambda sample: sample.id):
+    for _, several in groupby(samples, key=lambda sample: sample.id):
         scored = [sample for sample in several if metric in sample.means]
         if len(scored) < 2:
             continue
@@ -82,20 +82,25 @@ def preferences(samples: Iterable[Sample], metric: str) -> Iterator[dict[str, An
         worst = min(scored, key=lambda sample: sample.means[metric])
         if best.means[metric] == worst.means[metric]:
             continue
-        first, second = _messages(best, tail=False), _messages(worst, tail=False)
-        assert best.answered.chat is not None, "a sample with scores belongs to a chat"
-        shared = len(best.answered.chat.segments[0])
-        while first[shared] == second[shared] and shared < min(len(first), len(second)) - 1:
-            shared += 1
-        yield {
-            "prompt": [message.as_dict() for message in first[:shared]],
-            "chosen": [message.as_dict() for message in first[shared:]],
-            "rejected": [message.as_dict() for message in second[shared:]],
-            "score_chosen": best.means[metric],
-            "score_rejected": worst.means[metric],
-            "id": chat_id,
-            **_tools(best),
-        }
+        yield preference(best, worst, best.means[metric], worst.means[metric])
+
+
+def preference(best: Sample, worst: Sample, score_chosen: float, score_rejected: float) -> dict[str, Any]:
+    """Two samples of a chat as a pair: what they share, and where they part."""
+    first, second = _messages(best, tail=False), _messages(worst, tail=False)
+    assert best.answered.chat is not None, "a sample with scores belongs to a chat"
+    shared = len(best.answered.chat.segments[0])
+    while shared < min(len(first), len(second)) - 1 and first[shared] == second[shared]:
+        shared += 1
+    return {
+        "prompt": [message.as_dict() for message in first[:shared]],
+        "chosen": [message.as_dict() for message in first[shared:]],
+        "rejected": [message.as_dict() for message in second[shared:]],
+        "score_chosen": score_chosen,
+        "score_rejected": score_rejected,
+        "id": best.id,
+        **_tools(best),
+    }
 
 
 def best_samples(samples: Iterable[Sample], metric: str) -> Iterator[Sample]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -175,6 +176,14 @@ def open_results(path: str | Path) -> Iterator[RunResults | FileResults]:
         stack.callback(store.close)
         scores = _scores(place / "scores.jsonl", stack)
         yield RunResults(str(path), store, load_recipe(directory.recipe), report, scores, note)
+
+
+def columns_of(results: Results) -> set[str]:
+    """The columns of the first rows: enough to tell a misspelt name."""
+    names: set[str] = set()
+    for sample in islice(results, 101):
+        names |= sample.answered.columns.keys()
+    return names
 
 
 def _report(directory: RunDirectory) -> tuple[AnyReport | None, str | None]:

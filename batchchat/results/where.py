@@ -12,6 +12,7 @@ from typing import Any
 from batchchat.errors import UsageError
 from batchchat.results.sample import Sample
 from batchchat.scoring.base import column
+from batchchat.scoring.scorers.language import language_detector
 
 Wanted = Callable[[Sample], bool]
 
@@ -32,6 +33,12 @@ FIGURES: Mapping[str, Callable[[Sample], Any]] = {
 }
 """What every sample has, by the name that an expression uses."""
 
+FUNCTIONS: Mapping[str, Callable[[], Callable[[str], Any]]] = {
+    "words": lambda: lambda text: len(text.split()),
+    "language": lambda: language_detector("language(…) in a condition"),
+}
+"""What an expression may ask of a text."""
+
 _COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -48,20 +55,22 @@ _CONSTANTS = {"true": True, "false": False, "null": None, "none": None}
 _LONGEST = 2000
 
 
-def parse_where(text: str, metrics: tuple[str, ...] = ()) -> Wanted:
+def parse_where(text: str, metrics: tuple[str, ...] = (), setting: str = "--where") -> Wanted:
     """What an expression says of a sample. Comparisons, `in`, `and`, `or`, `not` and brackets; names are figures,
-    metrics and columns, those with other characters as `score["my-metric"]` and `column["a b"]`, and
-    `matches(answer, "regular expression")` searches. A comparison with what a sample does not have is false.
+    metrics and columns, those with other characters as `score["my-metric"]` and `column["a b"]`;
+    `matches(answer, "regular expression")` searches, `words(answer)` counts, and `language(answer)` is the two-letter
+    code of the most likely one. A comparison with what a sample does not have is false.
 
-    Raises UsageError for what is no such expression.
+    Raises UsageError for what is no such expression, with the `setting` in which it stands, and EnvironmentFault where
+    the library that tells languages is missing.
     """
     try:
         tree = ast.parse(text.strip(), mode="eval") if len(text) <= _LONGEST else None
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         tree = None
     if tree is None:
-        raise _mistake(text, "it cannot be read")
-    value = _Reader(text, metrics).value(tree.body)
+        raise _mistake(text, "it cannot be read", setting)
+    value = _Reader(text, metrics, setting).value(tree.body)
     return lambda sample: bool(value(sample))
 
 
@@ -71,9 +80,10 @@ Value = Callable[[Sample], Any]
 class _Reader:
     """Turns the parts of an expression into functions of a sample. Nothing of it is run as Python."""
 
-    def __init__(self, text: str, metrics: tuple[str, ...]):
+    def __init__(self, text: str, metrics: tuple[str, ...], setting: str):
         self._text = text
         self._metrics = metrics
+        self._setting = setting
 
     def value(self, node: ast.expr) -> Value:
         match node:
@@ -99,7 +109,9 @@ class _Reader:
                 return self._placed(node)
             case ast.Call(func=ast.Name(id="matches"), args=[what, ast.Constant(value=str(pattern))], keywords=[]):
                 return self._matching(what, pattern)
-        raise _mistake(self._text, f"`{ast.unparse(node)}` is not understood")
+            case ast.Call(func=ast.Name(id=name), args=[what], keywords=[]) if name in FUNCTIONS:
+                return self._told(what, FUNCTIONS[name]())
+        raise self._mistake(f"`{ast.unparse(node)}` is not understood")
 
     def _compared(self, node: ast.Compare) -> Value:
         sides = [self.value(side) for side in (node.left, *node.comparators)]
@@ -133,16 +145,23 @@ class _Reader:
                 return lambda sample: column(sample.answered.columns, name)
         dotted = ast.unparse(node)
         if not re.fullmatch(r"\w+(\.\w+)+", dotted):
-            raise _mistake(self._text, f"`{dotted}` is not understood")
+            raise self._mistake(f"`{dotted}` is not understood")
         return lambda sample: column(sample.answered.columns, dotted)
 
     def _matching(self, what: ast.expr, pattern: str) -> Value:
         try:
             found = re.compile(pattern)
         except re.error as error:
-            raise _mistake(self._text, f"the regular expression {pattern!r} is wrong ({error})") from error
+            raise self._mistake(f"the regular expression {pattern!r} is wrong ({error})") from error
         inner = self.value(what)
         return lambda sample: isinstance(text := inner(sample), str) and found.search(text) is not None
+
+    def _told(self, what: ast.expr, tell: Callable[[str], Any]) -> Value:
+        inner = self.value(what)
+        return lambda sample: tell(text) if isinstance(text := inner(sample), str) else None
+
+    def _mistake(self, why: str) -> UsageError:
+        return _mistake(self._text, why, self._setting)
 
 
 def names_in(text: str) -> set[str]:
@@ -150,16 +169,16 @@ def names_in(text: str) -> set[str]:
     return {node.id for node in ast.walk(ast.parse(text.strip(), mode="eval")) if isinstance(node, ast.Name)}
 
 
-def refuse_unknown(text: str, known: set[str]) -> None:
+def refuse_unknown(text: str, known: set[str], setting: str = "--where") -> None:
     """Raises UsageError for a name that is no figure, metric or column of the run."""
-    builtin = {"score", "column", "matches", *_CONSTANTS, *(name.title() for name in _CONSTANTS)}
+    builtin = {"score", "column", "matches", *FUNCTIONS, *_CONSTANTS, *(name.title() for name in _CONSTANTS)}
     for name in sorted(names_in(text) - known - builtin - FIGURES.keys()):
         near = get_close_matches(name, [*known, *FIGURES], n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted({*known, *FIGURES}))}"
-        raise UsageError(f"--where {text!r} names `{name}`, which is no figure, metric or column of this run; {hint}")
+        raise UsageError(f"{setting} {text!r} names `{name}`, which is no figure, metric or column of this run; {hint}")
 
 
-def _mistake(text: str, why: str) -> UsageError:
+def _mistake(text: str, why: str, setting: str) -> UsageError:
     return UsageError(
-        f"--where {text!r} is no condition: {why}; write one such as 'numeric < 0.5 and finish_reason != \"length\"'"
+        f"{setting} {text!r} is no condition: {why}; write one such as 'numeric < 0.5 and finish_reason != \"length\"'"
     )

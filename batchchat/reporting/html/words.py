@@ -27,6 +27,7 @@ _MEANING = {
     "export": "Writing outputs and errors in the order of the input.",
     "score": "Scoring answers.",
     "judge": "Runs of the judges.",
+    "keep": "Choosing the answers that are kept.",
     "host, peak": "Largest resident memory of the process.",
     "model": "Weights and buffers as they lie in memory.",
     "parameters, active": "All weights, and those that one token uses.",

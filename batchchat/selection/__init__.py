@@ -1,0 +1,1 @@
+"""Keeping the good answers of a run: filters, duplicates, contamination, the best of several; nothing vanishes."""
