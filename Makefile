@@ -6,6 +6,7 @@
 # make docs   build this project's site, its links checked, into build/site
 # make screenshots   make the site's pictures anew
 # make test-ray  the tests that need Ray, which is installed for them
+# make many-devices  MT-Bench on replicas, by launchers, on Ray and in shards, also with kills: the same bytes (half an hour)
 # make bench  measure the engines side by side and write docs/BENCHMARKS.md (an hour)
 VENV := .venv
 FLOORS := .venv-floors
@@ -16,7 +17,7 @@ STAMP := $(VENV)/.installed
 FLOOR_TESTS := tests/benchmarks tests/cli tests/engines tests/job tests/models tests/plugins tests/prompts tests/recipe \
 	tests/sampling tests/scoring tests/sources tests/test_package.py
 
-.PHONY: demo test lint types unit test-floors test-ray gpu test-browser screenshots docs bench tiny-chat schema setup clean
+.PHONY: demo test lint types unit test-floors test-ray many-devices gpu test-browser screenshots docs bench tiny-chat schema setup clean
 
 setup: $(STAMP)
 
@@ -72,6 +73,10 @@ docs: setup
 test-ray: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
 	$(PY) -m pytest tests/launch/test_ray.py -rs
+
+many-devices: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
+	$(PY) -m scripts.many_devices
 
 bench: setup
 	$(PY) -m scripts.benchmarks $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))
