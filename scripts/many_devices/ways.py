@@ -60,8 +60,9 @@ WAYS: dict[str, Way] = {
 
 
 def on_ray(cluster: Any) -> tuple[str, ...]:
-    """Overrides for a run with two replicas on it."""
-    return ("engine.launcher=ray", f"engine.ray_address={cluster.address}", f"engine.replicas={REPLICAS}")
+    """Overrides for a run with replicas on its nodes, which have no accelerators."""
+    where = ("engine.launcher=ray", f"engine.ray_address={cluster.address}", "model.device_map=cpu")
+    return (*where, f"engine.replicas={REPLICAS}")
 
 
 @contextmanager
