@@ -6,6 +6,7 @@
 # make docs   build this project's site, its links checked, into build/site
 # make screenshots   make the site's pictures anew
 # make test-ray  the tests that need Ray, which is installed for them
+# make test-s3   the tests that copy from and to S3, with a server of their own
 # make many-devices  MT-Bench on replicas, by launchers, on Ray and in shards, also with kills: the same bytes (half an hour)
 # make bench  measure the engines side by side and write docs/BENCHMARKS.md (an hour)
 VENV := .venv
@@ -17,7 +18,7 @@ STAMP := $(VENV)/.installed
 FLOOR_TESTS := tests/benchmarks tests/cli tests/engines tests/job tests/models tests/plugins tests/prompts tests/recipe \
 	tests/sampling tests/scoring tests/sources tests/test_package.py
 
-.PHONY: demo test lint types unit test-floors test-ray many-devices gpu test-browser screenshots docs bench tiny-chat schema setup clean
+.PHONY: demo test lint types unit test-floors test-ray test-s3 many-devices gpu test-browser screenshots docs bench tiny-chat schema setup clean
 
 setup: $(STAMP)
 
@@ -73,6 +74,10 @@ docs: setup
 test-ray: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
 	$(PY) -m pytest tests/launch/test_ray.py -rs
+
+test-s3: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[s3]' 'moto[s3,server]'
+	$(PY) -m pytest tests/job/test_publication.py -rs
 
 many-devices: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'

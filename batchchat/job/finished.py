@@ -20,6 +20,7 @@ from batchchat.results.saved import SavedResults
 from batchchat.sources.from_recipe import recipe_files
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.manifest import is_kept, open_store
+from batchchat.store.publication import is_published
 
 log = logging.getLogger("batchchat")
 
@@ -61,6 +62,8 @@ def finished_run(recipe: Recipe) -> RunResult | None:
                 return None
             report = finished_report(store, recipe)
             if report is None or changed_files(report, store, directory, recipe) or not is_kept(directory, store):
+                return None
+            if not is_published(store, recipe.published_at):
                 return None
         finally:
             store.close()

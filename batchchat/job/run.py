@@ -18,6 +18,7 @@ from batchchat.engines import Budget, Engine, EngineContext, FollowingEngine, Pa
 from batchchat.engines.facts import AnyEngineFacts, EngineFacts
 from batchchat.errors import UsageError
 from batchchat.evaluation import Evaluator, evaluate_run, is_evaluated
+from batchchat.job.files import published_files
 from batchchat.job.finished import RunResult, finished_report, finished_run, say_finished, wanted_export, what_it_reads
 from batchchat.job.mending import mend, write_outputs
 from batchchat.job.reading import ChatReader, expect_rows
@@ -46,6 +47,7 @@ from batchchat.store import RunDirectory, RunStore
 from batchchat.store.export import Export
 from batchchat.store.kept import Kept
 from batchchat.store.manifest import make_manifest, open_store, settle_manifest
+from batchchat.store.publication import Publication, open_address
 
 log = logging.getLogger("batchchat")
 
@@ -132,13 +134,16 @@ def run(
             store = _begin(directory, recipe, parts.manifest, restart, stack)
             if retry_failed:
                 _reopen_failed(store)
+        publication = stack.enter_context(Publication(recipe.published_at, directory, store))
+        publication.begin(replace=restart)
         source, launcher = parts.source, parts.launcher
         reader = ChatReader(source, recipe, store, lambda chat: row_samples(recipe.generation, chat.settings))
-        exporting = Export(store, directory, recipe, reader.chat, reader.options, source.types)
+        exporting = Export(store, directory, recipe, reader.chat, reader.options, source.types, publication.soon)
         report = finished_report(store, recipe)
         if report is not None:
             whole = mend(report, store, directory, recipe, exporting)
             if whole and is_evaluated(store, recipe):
+                publication.finish(published_files(directory, recipe))
                 store.set_meta("seen", seen)
                 say_finished(directory)
                 return RunResult.of(report, directory, recipe)
@@ -164,6 +169,7 @@ def run(
         if recipe.source.shard is None:  # scores are of the whole: `merging`
             judge = partial(run, quiet=quiet, on_progress=on_progress)
             report = evaluate_run(parts.evaluator, recipe, store, directory, report, meters, judge)
+        publication.finish(published_files(directory, recipe))
         store.set_meta("seen", seen)
     return RunResult.of(report, directory, recipe)
 
@@ -176,6 +182,8 @@ def _read_parts(recipe: Recipe, command: Sequence[str], quiet: bool, stack: Exit
     source = stack.enter_context(open_recipe_source(recipe))
     inputs = source.fingerprint()
     expect_rows(source, recipe)
+    if recipe.published_at is not None:
+        open_address(recipe.published_at)
     if recipe.reads_model:  # what else can be wrong was said before a large library is read
         show_loading(not quiet and sys.stderr.isatty())
     text = load_text_side(recipe)
