@@ -81,7 +81,7 @@ test-s3: setup
 
 many-devices: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
-	$(PY) -m scripts.many_devices
+	$(PY) -m scripts.many_devices recipes/mt-bench.yaml generation.samples=16
 
 bench: setup
 	$(PY) -m scripts.benchmarks $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))

@@ -40,8 +40,8 @@ class Publication:
         self._system, self._root = (None, "") if address is None else open_address(address)
         self._thread = ThreadPoolExecutor(1, "publication")
         self._waiting: list[tuple[str, Future[str]]] = []
-        known = store.meta(_KEY) or {}
-        self._known: dict[str, str] | None = known["files"] if known.get("address") == address else None
+        known = store.meta(_KEY)
+        self._known: dict[str, str] | None = known["files"] if known and known["address"] == address else None
         """The hash of each file as it was copied; None where nothing was copied to this address by this run."""
 
     def __enter__(self) -> Publication:

@@ -213,8 +213,9 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_from_and_to_a_server_that_speaks_s3(tmp_path: Path, batchchat: Command, s3: None) -> None:
     system = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
     system.pipe_file("bucket/in/a.jsonl", b'{"prompt": "one"}\n{"prompt": "two"}\n')
-    recipe = job(tmp_path, "s3://bucket/out/{name}", source={"path": "s3://bucket/in/*.jsonl"}, sink={"every": 1})
-    assert batchchat("run", recipe, "-q").code == 0
+    recipe = job(tmp_path, "s3://bucket/out/{name}", sink={"every": 1})
+    source = "source.path=s3://bucket/in/*.jsonl"
+    assert batchchat("run", recipe, "-q", source).code == 0
     found = there(system, "bucket/out/test")
     assert found == here(tmp_path, found)
     assert "outputs-jsonl/part-00001.jsonl" in found
@@ -223,7 +224,7 @@ def test_from_and_to_a_server_that_speaks_s3(tmp_path: Path, batchchat: Command,
         ("s3://nobucket/x", "s3://nobucket/x cannot be written to"),
         ("s3://bucket/out/test", "s3://bucket/out/test holds the results of another run"),
     ):
-        ended = batchchat("run", recipe, "-q", "name=other", f"sink.publish={address}")
+        ended = batchchat("run", recipe, "-q", "name=other", source, f"sink.publish={address}")
         assert sentence in ended.err
         assert len(ended.err.splitlines()) == 1
     assert not system.exists("nobucket"), "no bucket is made by a slip of the pen"
