@@ -7,11 +7,11 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchchat.chats import Request
 from batchchat.engines import Budget, Engine, EngineContext, FollowingEngine, PaidEngine, build_engine
@@ -29,6 +29,7 @@ from batchchat.launch.base import Launcher
 from batchchat.launch.opening import find_launcher, open_engine
 from batchchat.models import TextSide, group, load_text_side, require_in_reach, show_loading
 from batchchat.models.identity import model_identity
+from batchchat.models.loaded import LoadedModel
 from batchchat.prompts import SettingsResolver, row_samples
 from batchchat.recipe import Recipe
 from batchchat.reporting.build import build_report
@@ -49,6 +50,9 @@ from batchchat.store.kept import Kept
 from batchchat.store.manifest import make_manifest, open_store, settle_manifest
 from batchchat.store.publication import Publication, open_address
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 log = logging.getLogger("batchchat")
 
 _BATCHES_AHEAD = 8
@@ -58,6 +62,8 @@ _MOST_AHEAD = 16384
 
 MakeEngine = Callable[[EngineContext], Engine]
 """Makes an engine of one's own from what engines are made from."""
+OwnEngine = Engine | MakeEngine
+"""An engine that is there already is not closed, so that its owner may run it again."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ class _Parts:
     resolver: SettingsResolver
     launcher: Launcher | None
     manifest: Mapping[str, Any]
+    loaded: LoadedModel | None
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ class _Job:
     meters: Meters
     watcher: Watcher
     progress: ProgressDisplay
-    make_engine: MakeEngine
+    engine: OwnEngine
     num_replicas: int
 
 
@@ -97,7 +104,9 @@ def run(
     command: Sequence[str] = (),
     quiet: bool = True,
     on_progress: OnProgress | None = None,
-    engine: MakeEngine | None = None,
+    engine: OwnEngine | None = None,
+    model: PreTrainedModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> RunResult:
     """Answer every chat of the recipe's input and score the answers; goes on where an earlier run of the same recipe
     stopped, and scores anew where the recipe now asks for other scores.
@@ -105,28 +114,37 @@ def run(
     `restart` moves an existing run directory aside and begins anew; `retry_failed` tries the rows of errors.jsonl
     again, those apart that could not be read, and keeps everything else; `command` is kept in the manifest; without
     `quiet` progress is drawn on standard error where that is a terminal, and elsewhere it is logged; `on_progress` is
-    told of it, too. `engine` makes an engine of your own, in the place of the one that the recipe names; the tokenizer
-    is still that of the recipe's model. Raises `UsageError`, with nothing written, where recipe, input and model cannot
-    be used, and `EnvironmentFault` where the machine fails. After an interrupt everything that was finished is kept,
-    and the same call goes on.
+    told of it, too. `engine` is an engine of your own, or makes one, in the place of the one that the recipe names; the
+    tokenizer is still that of the recipe's model. `model` is a model of transformers that you have loaded, with its
+    `tokenizer`, in the place of the one that the recipe names: it may lie on any device, is the same afterwards, and is
+    told from others by a hash of its weights. Raises `UsageError`, with nothing written, where recipe, input and model
+    cannot be used, and `EnvironmentFault` where the machine fails. After an interrupt everything that was finished is
+    kept, and the same call goes on.
     """
+    loaded = LoadedModel.of(model, tokenizer)
+    if loaded is not None:
+        if engine is not None:
+            raise UsageError("run() takes a model or an engine of your own; leave one of them out")
+        recipe = loaded.named_in(recipe)
     directory = RunDirectory(recipe.run_directory)
     if retry_failed and not directory.database.exists():
         raise UsageError(
             f"{directory.path} holds no run whose failed rows could be tried again; leave --retry-failed out"
         )
-    found = None if restart or retry_failed else finished_run(recipe)
+    found = None if restart or retry_failed or loaded is not None else finished_run(recipe)
     if found is not None:
         return found
-    if recipe.reads_model:
+    if recipe.reads_model and loaded is None:
         log.info("loading %s …", recipe.model.name)
-    seen = what_it_reads(recipe)
+    seen = what_it_reads(recipe) if loaded is None else None
     meters = Meters()
     watcher = Watcher(counts=meters.counts)
     with ExitStack() as stack:
         stack.enter_context(watcher)
+        if loaded is not None:
+            stack.enter_context(loaded.evaluating())
         with meters.phase("load"):
-            parts = _read_parts(recipe, command, quiet, stack)
+            parts = _read_parts(recipe, command, quiet, stack, loaded)
             is_new = restart or not directory.database.exists()
             if is_new:
                 check_references(parts.evaluator, parts.source, recipe)
@@ -174,10 +192,12 @@ def run(
     return RunResult.of(report, directory, recipe)
 
 
-def _read_parts(recipe: Recipe, command: Sequence[str], quiet: bool, stack: ExitStack) -> _Parts:
+def _read_parts(
+    recipe: Recipe, command: Sequence[str], quiet: bool, stack: ExitStack, loaded: LoadedModel | None
+) -> _Parts:
     """Everything that can be wrong with recipe, input and model is said here."""
     evaluator = Evaluator(recipe)
-    if recipe.reads_model:
+    if recipe.reads_model and loaded is None:
         require_in_reach(recipe.model)
     source = stack.enter_context(open_recipe_source(recipe))
     inputs = source.fingerprint()
@@ -186,14 +206,14 @@ def _read_parts(recipe: Recipe, command: Sequence[str], quiet: bool, stack: Exit
         open_address(recipe.published_at)
     if recipe.reads_model:  # what else can be wrong was said before a large library is read
         show_loading(not quiet and sys.stderr.isatty())
-    text = load_text_side(recipe)
+    text = load_text_side(recipe) if loaded is None else loaded.text_side(recipe)
     resolver = SettingsResolver(recipe.generation, text.generation_defaults, text.codec)
     Structured(recipe, text.codec).require(resolver.resolve({}))
-    launcher = find_launcher(recipe)
+    launcher = find_launcher(recipe) if loaded is None else None
     if launcher is not None:
         stack.callback(launcher.close)
-    manifest = make_manifest(recipe, inputs, _model_facts(recipe, text), command)
-    return _Parts(evaluator, source, text, resolver, launcher, manifest)
+    manifest = make_manifest(recipe, inputs, _model_facts(recipe, text, loaded), command)
+    return _Parts(evaluator, source, text, resolver, launcher, manifest, loaded)
 
 
 def _begin(
@@ -253,11 +273,14 @@ def follow(recipe: Recipe) -> None:
     group.destroy()
 
 
-def _model_facts(recipe: Recipe, text: TextSide) -> dict[str, Any]:
+def _model_facts(recipe: Recipe, text: TextSide, loaded: LoadedModel | None) -> dict[str, Any]:
     """What decides the answers besides recipe and input: the model's files, its template, its own defaults."""
     template = hashlib.sha256((text.codec.template or "").encode("utf-8")).hexdigest()
     defaults = json.loads(json.dumps(dict(text.generation_defaults), default=str))
-    known = model_identity(recipe.model) if recipe.reads_model else {"name": recipe.model.name}
+    if loaded is not None:
+        known = loaded.identity(recipe.model.name)
+    else:
+        known = model_identity(recipe.model) if recipe.reads_model else {"name": recipe.model.name}
     return {**known, "template_sha256": template, "generation_defaults": defaults}
 
 
@@ -288,9 +311,11 @@ def _generate(job: _Job) -> AnyEngineFacts:
         group.broadcast(first is not None)
     if first is None:
         return EngineFacts(engine=recipe.engine.kind, note="nothing was left to generate, so no model was loaded")
+    codec, loaded = job.parts.text.codec, job.parts.loaded
     with meters.phase("load"):
         kept = Kept(store, "engine")
-        engine = job.make_engine(EngineContext(recipe, job.parts.text.codec, meters, budget=_budget(store), kept=kept))
+        context = EngineContext(recipe, codec, meters, budget=_budget(store), kept=kept, loaded=loaded)
+        engine = job.engine(context) if callable(job.engine) else job.engine
     look_ahead = recipe.engine.look_ahead or _BATCHES_AHEAD * recipe.engine.max_batch_rows
     if job.num_replicas > 1:
         look_ahead = max(look_ahead, min(_MOST_AHEAD, look_ahead * job.num_replicas))
@@ -300,7 +325,7 @@ def _generate(job: _Job) -> AnyEngineFacts:
             store.hand_out(count)
 
     feed = Feed(chain([first], requests), look_ahead, on_take=hand_out)
-    with closing(engine):  # a judge's model finds its memory free
+    with nullcontext() if engine is job.engine else closing(engine):  # a judge's model finds its memory free
         with meters.phase("generate"):
             _answer(engine, feed, open_chats, job)
         facts = engine.describe()
