@@ -16,10 +16,8 @@ from pathlib import Path
 
 from scripts.many_devices.job import ROOT, Job, Unlike, digest
 from scripts.many_devices.kills import Kills
-from scripts.many_devices.ways import REPLICAS, WAYS
+from scripts.many_devices.ways import CALM, REPLICAS, WAYS
 
-CALM = "one"
-"""The way that all others are held against."""
 HURT = {"killed": Kills.local, **({"killed-on-ray": Kills.on_ray} if "ray" in WAYS else {})}
 
 

@@ -12,11 +12,13 @@ from typing import Any
 import psutil
 
 from scripts.many_devices.job import Job, Unlike
-from scripts.many_devices.ways import REPLICAS, on_ray, simulated_cluster
+from scripts.many_devices.ways import CALM, REPLICAS, on_ray, simulated_cluster
 
 _LOCAL = "batchchat.launch.child"
 _ON_RAY = "ray::_Actor"
 _POLL_SECONDS = 0.1
+_SHARE_LOADED = 0.75
+_STANDS_STILL = "nothing was answered any more"
 
 Alive = Callable[[], list[psutil.Process]]
 """The replicas that live now."""
@@ -63,15 +65,21 @@ class Kills:
     def _kill_replicas(self, process: subprocess.Popen[bytes], count: int, alive: Alive) -> None:
         """One after the other; returns when all live again."""
         while self.replicas < count:
+            known = self._job.num_stored(self._name)
             self._pause(process)
-            _wait_until(lambda: bool(alive()), "no replica was started again", process)
-            victim = self._random.choice(alive())
+            _wait_until(lambda: self._job.num_stored(self._name) > known and bool(alive()), _STANDS_STILL, process)
             try:
-                victim.send_signal(signal.SIGKILL)
+                self._victim(alive()).send_signal(signal.SIGKILL)
             except psutil.NoSuchProcess:
                 continue
             self.replicas += 1
         self._wait_for_all(process, alive)
+
+    def _victim(self, alive: list[psutil.Process]) -> psutil.Process:
+        """Any of them, but mostly one that is loaded: a replica that never comes to answer is given up, as it should."""
+        loading = self._job.report(CALM)["phases_seconds"]["load"]
+        loaded = [one for one in alive if time.time() - one.create_time() > 2 * loading]
+        return self._random.choice(loaded if loaded and self._random.random() < _SHARE_LOADED else alive)
 
     def _wait_for_all(self, process: subprocess.Popen[bytes], alive: Alive) -> None:
         """Until all replicas live, and what is known of them is in the store."""
@@ -104,17 +112,13 @@ def _local_replicas(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 def _ray_replicas() -> list[psutil.Process]:
     found = []
-    for process in psutil.Process().children(recursive=True) + _orphans():
+    for process in psutil.Process().children(recursive=True):
         try:
             if _lives(process) and any(word.startswith(_ON_RAY) for word in process.cmdline()):
                 found.append(process)
         except psutil.Error:
             continue
     return found
-
-
-def _orphans() -> list[psutil.Process]:
-    return [one for one in psutil.process_iter() if one.ppid() == 1]
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -125,7 +129,7 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def _wait_until(true: Callable[[], bool], otherwise: str, process: Any = None) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not true():
         if time.monotonic() > until or (process is not None and process.poll() is not None):
             raise Unlike(otherwise)

@@ -10,6 +10,8 @@ from typing import Any
 from scripts.many_devices.job import PYTHON, Job
 
 _SHARDS = 4
+CALM = "one"
+"""The way that all others are held against."""
 REPLICAS = 2
 """Wherever their number makes no difference to what is shown."""
 
@@ -49,7 +51,7 @@ def ray(job: Job, name: str) -> float:
 
 
 WAYS: dict[str, Way] = {
-    "one": replicas(1),
+    CALM: replicas(1),
     "two-replicas": replicas(2),
     "four-replicas": replicas(4),
     "accelerate": accelerate,
