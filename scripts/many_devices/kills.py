@@ -18,7 +18,6 @@ _LOCAL = "batchchat.launch.child"
 _ON_RAY = "ray::_Actor"
 _POLL_SECONDS = 0.1
 _SHARE_LOADED = 0.75
-_STANDS_STILL = "nothing was answered any more"
 
 Alive = Callable[[], list[psutil.Process]]
 """The replicas that live now."""
@@ -65,9 +64,8 @@ class Kills:
     def _kill_replicas(self, process: subprocess.Popen[bytes], count: int, alive: Alive) -> None:
         """One after the other; returns when all live again."""
         while self.replicas < count:
-            known = self._job.num_stored(self._name)
-            self._pause(process)
-            _wait_until(lambda: self._job.num_stored(self._name) > known and bool(alive()), _STANDS_STILL, process)
+            self._wait_for_answers(process)
+            _wait_until(lambda: bool(alive()), "no replica was started again", process)
             try:
                 self._victim(alive()).send_signal(signal.SIGKILL)
             except psutil.NoSuchProcess:
@@ -75,8 +73,15 @@ class Kills:
             self.replicas += 1
         self._wait_for_all(process, alive)
 
+    def _wait_for_answers(self, process: subprocess.Popen[bytes]) -> None:
+        """For the seconds between two kills, and until something was answered."""
+        known = self._job.num_stored(self._name)
+        self._pause(process)
+        _wait_until(lambda: self._job.num_stored(self._name) > known, "nothing was answered any more", process)
+
     def _victim(self, alive: list[psutil.Process]) -> psutil.Process:
-        """Any of them, but mostly one that is loaded: a replica that never comes to answer is given up, as it should."""
+        """Any of them, but mostly one that is loaded: a replica that never comes to answer is given up, as it should
+        be."""
         loading = self._job.report(CALM)["phases_seconds"]["load"]
         loaded = [one for one in alive if time.time() - one.create_time() > 2 * loading]
         return self._random.choice(loaded if loaded and self._random.random() < _SHARE_LOADED else alive)
