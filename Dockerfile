@@ -7,7 +7,7 @@ COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY batchchat batchchat
 COPY recipes recipes
 COPY data data
-RUN if [ -n "$TORCH_INDEX" ]; then pip install --no-cache-dir torch --index-url "$TORCH_INDEX"; fi \
- && pip install --no-cache-dir '.[cpu,eval]'
+RUN if [ -n "$TORCH_INDEX" ]; then pip install --no-cache-dir --constraint constraints.txt torch --index-url "$TORCH_INDEX"; fi \
+ && pip install --no-cache-dir --constraint constraints.txt '.[cpu,eval]'
 WORKDIR /work
 ENTRYPOINT ["batchchat"]

@@ -7,6 +7,8 @@
 # make screenshots   make the site's pictures anew
 # make test-ray  the tests that need Ray, which is installed for them
 # make test-vllm  the tests that need vLLM, in an environment of its own with its CPU build (4 GB, ten minutes)
+# make test-s3   the tests that copy from and to S3, with a server of their own
+# make many-devices  MT-Bench on replicas, by launchers, on Ray and in shards, also with kills: the same bytes (half an hour)
 # make bench  measure the engines side by side and write docs/BENCHMARKS.md (an hour)
 VENV := .venv
 FLOORS := .venv-floors
@@ -18,7 +20,7 @@ STAMP := $(VENV)/.installed
 FLOOR_TESTS := tests/benchmarks tests/cli tests/engines tests/job tests/models tests/plugins tests/prompts tests/recipe \
 	tests/sampling tests/scoring tests/sources tests/test_package.py
 
-.PHONY: demo test lint types unit test-floors test-ray test-vllm gpu test-browser screenshots docs bench tiny-chat schema setup clean
+.PHONY: demo test lint types unit test-floors test-ray test-s3 test-vllm many-devices gpu test-browser screenshots docs bench tiny-chat schema setup clean
 
 setup: $(STAMP)
 
@@ -86,6 +88,14 @@ $(VLLM)/.installed: pyproject.toml
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,peft]' \
 		hypothesis pytest pytest-xdist
 	touch $@
+
+test-s3: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[s3]' 'moto[s3,server]'
+	$(PY) -m pytest tests/job/test_publication.py -rs
+
+many-devices: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
+	$(PY) -m scripts.many_devices recipes/mt-bench.yaml generation.samples=16
 
 bench: setup
 	$(PY) -m scripts.benchmarks $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))

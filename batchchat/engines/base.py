@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from batchchat.chats import Completion, Message, Request
 from batchchat.engines.facts import AnyEngineFacts
 from batchchat.engines.memory import Budget
+from batchchat.models.loaded import LoadedModel
 from batchchat.recipe import Recipe
 from batchchat.schedule import Feed
 
@@ -123,6 +124,8 @@ class EngineContext:
     kept: MutableMapping[str, Any] = field(default_factory=dict)
     """JSON values by name that the engine finds again when the run is resumed; durable with the next answer."""
     on_message: MessageListener | None = None
+    loaded: LoadedModel | None = None
+    """The recipe's model, where the caller has loaded it."""
 
 
 @dataclass(frozen=True)

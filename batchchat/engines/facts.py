@@ -86,7 +86,7 @@ class ReplicaFacts(Record):
     idle_at_end: Seconds | None = Field(
         default=None, description="From its last answer until the last one of all replicas."
     )
-    restarts: Times = Field(description="How often it was started again.")
+    restarts: Times = Field(description="How often the last session started it again.")
     lost: Requests = Field(description="Requests that it had when it ended, which were handed out anew.")
     loading_seconds: Seconds | None = Field(default=None, description="From its first start until it was ready.")
     given_up: str | None = Field(default=None, description="How it ended, where it could not be kept alive.")
@@ -106,6 +106,9 @@ class EngineFacts(ModelFacts):
     work: WorkDone | None = Field(default=None, description="What the model computed, where the engine counts it.")
     replicas: tuple[ReplicaFacts, ...] = Field(
         default=(), description="Each replica, where the engine has several: the other facts are of one, counts of all."
+    )
+    replica_restarts: Times | None = Field(
+        default=None, description="How often replicas were started again after they ended, all sessions together."
     )
     details: dict[str, JsonValue] = Field(default={}, description="What an engine of another package says besides.")
 

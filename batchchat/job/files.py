@@ -28,6 +28,13 @@ def output_files(directory: RunDirectory, recipe: Recipe, store: RunStore | None
     return [*files, *sorted(parts), directory.errors]
 
 
+def published_files(directory: RunDirectory, recipe: Recipe) -> list[Path]:
+    """The files of a finished run that others want (`sink.publish`)."""
+    chosen = [directory.path / name for name in (KEPT, REMOVED, PAIRS)]
+    about = [directory.path / FILE, *chosen, directory.recipe, directory.manifest]
+    return [*output_files(directory, recipe), *about, *report_files(directory)]
+
+
 def changed_files(report: Report, store: RunStore, directory: RunDirectory, recipe: Recipe) -> dict[Path, str]:
     """Each file that is not as the run wrote it, and what became of it."""
     scores = [] if report.scoring is None else [directory.path / FILE]

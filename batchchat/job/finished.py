@@ -21,6 +21,7 @@ from batchchat.selection.mark import is_selected
 from batchchat.sources.from_recipe import recipe_files, template_files
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.manifest import is_kept, open_store
+from batchchat.store.publication import is_published
 
 log = logging.getLogger("batchchat")
 
@@ -64,6 +65,8 @@ def finished_run(recipe: Recipe) -> RunResult | None:
                 return None
             report = finished_report(store, recipe)
             if report is None or changed_files(report, store, directory, recipe) or not is_kept(directory, store):
+                return None
+            if not is_published(store, recipe.published_at):
                 return None
         finally:
             store.close()

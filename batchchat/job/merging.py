@@ -12,6 +12,7 @@ from typing import Any
 from batchchat.chats.formats.columns import names_itself
 from batchchat.errors import UsageError
 from batchchat.evaluation import Evaluator
+from batchchat.job.files import published_files
 from batchchat.job.finished import RunResult, wanted_export
 from batchchat.job.mending import write_outputs
 from batchchat.job.run import result_files, run
@@ -28,6 +29,7 @@ from batchchat.store import RunDirectory, RunStore, StoredRow
 from batchchat.store.export import Export
 from batchchat.store.manifest import settle_manifest
 from batchchat.store.merging import merge_stores
+from batchchat.store.publication import Publication
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ def merge(runs: Sequence[Path], output: Path, quiet: bool = True) -> RunResult:
         stack.callback(store.close)
         settle_manifest(directory, store, manifest)
         directory.write(directory.recipe, recipe.dump_yaml())
+        publication = stack.enter_context(Publication(recipe.published_at, directory, store))
+        publication.begin(replace=False)
         with meters.phase("export"):
             exporting = Export(store, directory, recipe, lambda row: row.chat(options), options, lambda: types)
             write_outputs(exporting, store, directory, recipe)
@@ -86,6 +90,7 @@ def merge(runs: Sequence[Path], output: Path, quiet: bool = True) -> RunResult:
         report = report.model_copy(update={"about": first.report.about})
         keep_report(report, store, directory)
         report = finish_run(evaluator, recipe, store, directory, report, meters, lambda judge: run(judge, quiet=quiet))
+        publication.finish(published_files(directory, recipe))
     return RunResult.of(report, directory, recipe)
 
 

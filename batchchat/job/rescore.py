@@ -12,6 +12,7 @@ from batchchat.chats import RowError
 from batchchat.chats.json_text import json_text
 from batchchat.errors import UsageError
 from batchchat.evaluation import Answered, Answers, Evaluator, open_answers, refuse_run_gates
+from batchchat.job.files import published_files
 from batchchat.job.run import run
 from batchchat.job.selecting import finish_run, keep_apart, make_selector
 from batchchat.recipe import Recipe, load_recipe, recipe_from_mapping
@@ -24,6 +25,7 @@ from batchchat.store import RunDirectory
 from batchchat.store.directory import replacing
 from batchchat.store.export import raw_value
 from batchchat.store.manifest import open_store, require_run, time_now, versions
+from batchchat.store.publication import Publication
 from batchchat.version import __version__
 
 _SECTIONS = {"scoring", "summary", "judges", "rewards", "gates", "keep"}
@@ -76,7 +78,10 @@ def _score_run(target: str, recipe: str | None, overrides: Sequence[str], quiet:
         if report is None:
             raise UsageError(f"the run in {target} is not finished; finish it with: batchchat run {directory.recipe}")
         directory.write(directory.recipe, own.dump_yaml())
+        publication = stack.enter_context(Publication(own.published_at, directory, store))
+        publication.begin(replace=False)
         report = finish_run(evaluator, own, store, directory, report, Meters(), lambda judge: run(judge, quiet=quiet))
+        publication.finish(published_files(directory, own))
     return ScoreResult(report, directory.path, 0 if report.gates_hold else 4)
 
 

@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from batchchat.chats import Request, Writer
-from batchchat.engines import Budget, Engine, EngineContext, FollowingEngine, PaidEngine, build_engine
+from batchchat.chats import Request
+from batchchat.engines import Engine, EngineContext, FollowingEngine, PaidEngine, build_engine
 from batchchat.engines.facts import AnyEngineFacts, EngineFacts
 from batchchat.engines.together import EnginesTogether
-from batchchat.engines.tools.engine import ToolEngine
 from batchchat.errors import UsageError
-from batchchat.evaluation import Evaluator, is_evaluated
+from batchchat.evaluation import is_evaluated
+from batchchat.job.files import published_files
 from batchchat.job.finished import RunResult, finished_report, finished_run, say_finished, wanted_export, what_it_reads
 from batchchat.job.mending import mend, write_outputs
-from batchchat.job.reading import ChatReader, expect_rows
+from batchchat.job.opening import OwnEngine, Parts, open_engines, open_parts
+from batchchat.job.reading import ChatReader
 from batchchat.job.references import check_references
-from batchchat.job.selecting import finish_run, make_selector, select_run
-from batchchat.job.sides import Side, Sides, open_sides, side_facts
-from batchchat.job.structured import Structured
+from batchchat.job.selecting import finish_run, select_run
 from batchchat.job.turns import OpenChats, min_known
-from batchchat.launch.base import Launcher
-from batchchat.launch.opening import find_launcher, open_engine
-from batchchat.models import group, load_text_side, require_in_reach, show_loading
+from batchchat.models import group, load_text_side
+from batchchat.models.loaded import LoadedModel
 from batchchat.prompts import row_samples
 from batchchat.recipe import Recipe
 from batchchat.recipe.expansion import num_runs
 from batchchat.reporting.build import build_report
 from batchchat.reporting.keeping import keep_report
 from batchchat.reporting.log import log_to
-from batchchat.reporting.machine import machine_facts
 from batchchat.reporting.meters import Meters
 from batchchat.reporting.progress import OnProgress, ProgressDisplay
 from batchchat.reporting.report import Report
@@ -43,34 +39,15 @@ from batchchat.reporting.speeds import remember_speed
 from batchchat.reporting.watch import Watcher
 from batchchat.schedule import Feed
 from batchchat.selection.mark import is_selected
-from batchchat.sources import Source
-from batchchat.sources.from_recipe import open_recipe_source
 from batchchat.store import RunDirectory, RunStore
 from batchchat.store.export import Export
-from batchchat.store.kept import Kept
-from batchchat.store.manifest import make_manifest, open_store, settle_manifest
+from batchchat.store.manifest import open_store, settle_manifest
+from batchchat.store.publication import Publication
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger("batchchat")
-
-_BATCHES_AHEAD = 8
-_MOST_AHEAD = 16384
-"""Requests that are ready for any number of replicas: each look at the feed costs time for every one of them."""
-
-
-MakeEngine = Callable[[EngineContext], Engine]
-"""Makes an engine of one's own from what engines are made from."""
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What a recipe names, opened and found usable before anything is written."""
-
-    evaluator: Evaluator
-    source: Source
-    sides: Sides
-    launcher: Launcher | None
-    user_launcher: Launcher | None
-    manifest: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -78,7 +55,7 @@ class _Job:
     """A run whose chats are answered."""
 
     recipe: Recipe
-    parts: _Parts
+    parts: Parts
     reader: ChatReader
     store: RunStore
     directory: RunDirectory
@@ -86,7 +63,7 @@ class _Job:
     meters: Meters
     watcher: Watcher
     progress: ProgressDisplay
-    make_engine: MakeEngine
+    engine: OwnEngine | None
 
 
 def run(
@@ -97,7 +74,9 @@ def run(
     command: Sequence[str] = (),
     quiet: bool = True,
     on_progress: OnProgress | None = None,
-    engine: MakeEngine | None = None,
+    engine: OwnEngine | None = None,
+    model: PreTrainedModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> RunResult:
     """Answer every chat of the recipe's input and score the answers; goes on where an earlier run of the same recipe
     stopped, and scores anew where the recipe now asks for other scores.
@@ -105,32 +84,41 @@ def run(
     `restart` moves an existing run directory aside and begins anew; `retry_failed` tries the rows of errors.jsonl
     again, those apart that could not be read, and keeps everything else; `command` is kept in the manifest; without
     `quiet` progress is drawn on standard error where that is a terminal, and elsewhere it is logged; `on_progress` is
-    told of it, too. `engine` makes an engine of your own, in the place of the one that the recipe names; the tokenizer
-    is still that of the recipe's model. Raises `UsageError`, with nothing written, where recipe, input and model cannot
-    be used, and `EnvironmentFault` where the machine fails. After an interrupt everything that was finished is kept,
-    and the same call goes on.
+    told of it, too. `engine` is an engine of your own, or makes one, in the place of the one that the recipe names; the
+    tokenizer is still that of the recipe's model. `model` is a model of transformers that you have loaded, with its
+    `tokenizer`, in the place of the one that the recipe names: it may lie on any device, is the same afterwards, and is
+    told from others by a hash of its weights. Raises `UsageError`, with nothing written, where recipe, input and model
+    cannot be used, and `EnvironmentFault` where the machine fails. After an interrupt everything that was finished is
+    kept, and the same call goes on.
     """
     if recipe.matrix:
         raise UsageError(
             f"the recipe has a matrix, and is {num_runs(recipe):,} runs; run them with batchchat.job.matrix.run_matrix"
         )
+    loaded = LoadedModel.of(model, tokenizer)
+    if loaded is not None:
+        if engine is not None:
+            raise UsageError("run() takes a model or an engine of your own; leave one of them out")
+        recipe = loaded.named_in(recipe)
     directory = RunDirectory(recipe.run_directory)
     if retry_failed and not directory.database.exists():
         raise UsageError(
             f"{directory.path} holds no run whose failed rows could be tried again; leave --retry-failed out"
         )
-    found = None if restart or retry_failed else finished_run(recipe)
+    found = None if restart or retry_failed or loaded is not None else finished_run(recipe)
     if found is not None:
         return found
-    if recipe.reads_model:
+    if recipe.reads_model and loaded is None:
         log.info("loading %s …", recipe.model.name)
-    seen = what_it_reads(recipe)
+    seen = what_it_reads(recipe) if loaded is None else None
     meters = Meters()
     watcher = Watcher(counts=meters.counts)
     with ExitStack() as stack:
         stack.enter_context(watcher)
+        if loaded is not None:
+            stack.enter_context(loaded.evaluating())
         with meters.phase("load"):
-            parts = _read_parts(recipe, command, quiet, stack)
+            parts = open_parts(recipe, command, quiet, stack, loaded)
             is_new = restart or not directory.database.exists()
             if is_new:
                 check_references(parts.evaluator, parts.source, recipe)
@@ -138,15 +126,18 @@ def run(
             store = _begin(directory, recipe, parts.manifest, restart, stack)
             if retry_failed:
                 _reopen_failed(store)
-        source, launcher = parts.source, parts.launcher
+        publication = stack.enter_context(Publication(recipe.published_at, directory, store))
+        publication.begin(replace=restart)
+        source = parts.source
         reader = ChatReader(source, recipe, store, lambda chat: row_samples(recipe.generation, chat.settings))
-        exporting = Export(store, directory, recipe, reader.chat, reader.options, source.types)
+        exporting = Export(store, directory, recipe, reader.chat, reader.options, source.types, publication.soon)
         report = finished_report(store, recipe)
         if report is not None:
             whole = mend(report, store, directory, recipe, exporting)
             if whole and is_evaluated(store, recipe):
                 if not is_selected(store, recipe):
                     report = select_run(recipe, store, directory, report, meters)
+                publication.finish(published_files(directory, recipe))
                 store.set_meta("seen", seen)
                 say_finished(directory)
                 return RunResult.of(report, directory, recipe)
@@ -165,35 +156,15 @@ def run(
                 meters,
                 watcher,
                 progress,
-                engine or partial(open_engine, launcher=launcher),
+                engine,
             )
             report = _answer_all(job)
         if recipe.source.shard is None:  # scores are of the whole: `merging`
             judge = partial(run, quiet=quiet, on_progress=on_progress)
             report = finish_run(parts.evaluator, recipe, store, directory, report, meters, judge)
+        publication.finish(published_files(directory, recipe))
         store.set_meta("seen", seen)
     return RunResult.of(report, directory, recipe)
-
-
-def _read_parts(recipe: Recipe, command: Sequence[str], quiet: bool, stack: ExitStack) -> _Parts:
-    """Everything that can be wrong with recipe, input and model is said here."""
-    evaluator = Evaluator(recipe)
-    make_selector(recipe)
-    if recipe.reads_model:
-        require_in_reach(recipe.model)
-    source = stack.enter_context(open_recipe_source(recipe))
-    inputs = source.fingerprint()
-    expect_rows(source, recipe)
-    if recipe.reads_model:  # what else can be wrong was said before a large library is read
-        show_loading(not quiet and sys.stderr.isatty())
-    sides = open_sides(recipe)
-    Structured(recipe, sides.text.codec).require(sides.assistant.resolver.resolve({}))
-    launcher, user_launcher = (None if one is None else find_launcher(one) for one in (recipe, recipe.user))
-    for found in (launcher, user_launcher):
-        if found is not None:
-            stack.callback(found.close)
-    manifest = make_manifest(recipe, inputs, side_facts(recipe, sides), command)
-    return _Parts(evaluator, source, sides, launcher, user_launcher, manifest)
 
 
 def _begin(
@@ -282,11 +253,8 @@ def _generate(job: _Job) -> tuple[AnyEngineFacts, AnyEngineFacts | None]:
     if first is None:
         nothing = "nothing was left to generate, so no model was loaded"
         return EngineFacts(engine=recipe.engine.kind, note=nothing), None
-    look_ahead = _look_ahead(recipe, job.parts.launcher)
     with meters.phase("load"):
-        engine: Engine = job.make_engine(_context(job, recipe, job.parts.sides.assistant, ""))
-        if recipe.user is not None or recipe.tools is not None:
-            engine = _with_others(engine, job, look_ahead)
+        engine, look_ahead = open_engines(recipe, job.parts, store, meters, job.engine)
 
     def hand_out(count: int) -> None:
         with meters.phase("store"):
@@ -302,46 +270,6 @@ def _generate(job: _Job) -> tuple[AnyEngineFacts, AnyEngineFacts | None]:
     if totals.rows_done != totals.rows:
         raise RuntimeError(f"the engine returned with {totals.rows - totals.rows_done} rows unanswered")
     return facts, user_facts
-
-
-def _context(job: _Job, recipe: Recipe, side: Side, suffix: str) -> EngineContext:
-    """What an engine is made from; `suffix` tells what it remembers from what another one does."""
-    budget, kept = _budget(job.store, f"budget{suffix}"), Kept(job.store, f"engine{suffix}")
-    return EngineContext(recipe, side.codec, job.meters, budget=budget, kept=kept)
-
-
-def _with_others(engine: Engine, job: _Job, look_ahead: int) -> EnginesTogether:
-    """The model's engine beside those of the other sides: of the model that plays the user, and of tools."""
-    recipe, parts, user = job.recipe, job.parts, job.recipe.user
-    engines: dict[Writer, Engine] = {"assistant": engine}
-    rooms: dict[Writer, int] = {"assistant": look_ahead}
-    try:
-        if user is not None and parts.sides.user is not None:
-            engines["user"] = open_engine(_context(job, user, parts.sides.user, ".user"), parts.user_launcher)
-            rooms["user"] = _look_ahead(user, parts.user_launcher)
-        if recipe.tools is not None and parts.sides.tools is not None:
-            engines["tool"] = ToolEngine(recipe.tools, parts.sides.tools, job.meters)
-            rooms["tool"] = look_ahead
-    except BaseException:
-        for opened in engines.values():
-            opened.close()
-        raise
-    return EnginesTogether(engines, rooms)
-
-
-def _look_ahead(recipe: Recipe, launcher: Launcher | None) -> int:
-    """How many requests are ready for an engine."""
-    found = recipe.engine.look_ahead or _BATCHES_AHEAD * recipe.engine.max_batch_rows
-    replicas = 1 if launcher is None else len(launcher.places)
-    return found if replicas == 1 else max(found, min(_MOST_AHEAD, found * replicas))
-
-
-def _budget(store: RunStore, key: str) -> Budget:
-    """What fits into memory, as an earlier session of this run learned it on a machine like this one."""
-    machine = machine_facts().as_dict()
-    known = store.meta(key) or {}
-    tokens = known["tokens"] if known.get("machine") == machine else None
-    return Budget(tokens, lambda learned: store.set_meta(key, {"tokens": learned, "machine": machine}))
 
 
 def _answer(engine: Engine, feed: Feed, open_chats: OpenChats, job: _Job) -> None:

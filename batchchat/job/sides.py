@@ -11,6 +11,7 @@ from typing import Any
 from batchchat.engines.tools.offered import Offered, offered_tools
 from batchchat.models import TextSide, load_text_side, require_in_reach
 from batchchat.models.identity import model_identity
+from batchchat.models.loaded import LoadedModel
 from batchchat.prompts import Codec, MessagesCodec, SettingsResolver
 from batchchat.prompts.overflow import Policy
 from batchchat.prompts.simulated import SimulatedUser
@@ -50,16 +51,18 @@ class Sides:
     """Of a model of the user's own."""
     tools: Offered | None = None
     """Tools that are run."""
+    loaded: LoadedModel | None = None
+    """The assistant's model, where the caller has loaded it."""
 
 
-def open_sides(recipe: Recipe) -> Sides:
+def open_sides(recipe: Recipe, loaded: LoadedModel | None = None) -> Sides:
     """What the recipe's models need before a weight is read. Raises UsageError where they cannot be used."""
-    text = load_text_side(recipe)
+    text = load_text_side(recipe) if loaded is None else loaded.text_side(recipe)
     assistant = _side(recipe, text, recipe.generation)
     tools = None if recipe.tools is None else offered_tools(recipe.tools)
     simulate = recipe.simulate
     if simulate is None:
-        return Sides(text, assistant, tools=tools)
+        return Sides(text, assistant, tools=tools, loaded=loaded)
     own = recipe.user
     if own is not None and own.reads_model:
         require_in_reach(own.model)
@@ -69,7 +72,7 @@ def open_sides(recipe: Recipe) -> Sides:
     player = SimulatedUser(simulate, instructions, user.codec)
     if simulate.method == "magpie" and simulate.turns > MOST_QUERIES:
         log.warning("%s", many_queries(simulate.turns))
-    return Sides(text, assistant, user, player, user_text, tools)
+    return Sides(text, assistant, user, player, user_text, tools, loaded)
 
 
 def many_queries(turns: int) -> str:
@@ -82,7 +85,7 @@ def many_queries(turns: int) -> str:
 
 def side_facts(recipe: Recipe, sides: Sides) -> dict[str, Any]:
     """What decides the answers besides recipe and input: the models' files, their templates, their own defaults."""
-    facts = _model_facts(recipe, sides.text)
+    facts = _model_facts(recipe, sides.text, sides.loaded)
     if recipe.source.prompt_files:
         files = {name: _hash(read_template_file(name, "source.prompt_files")) for name in recipe.source.prompt_files}
         facts["prompt_files"] = files
@@ -96,8 +99,11 @@ def side_facts(recipe: Recipe, sides: Sides) -> dict[str, Any]:
     return facts
 
 
-def _model_facts(recipe: Recipe, text: TextSide) -> dict[str, Any]:
-    known = model_identity(recipe.model) if recipe.reads_model else {"name": recipe.model.name}
+def _model_facts(recipe: Recipe, text: TextSide, loaded: LoadedModel | None = None) -> dict[str, Any]:
+    if loaded is not None:
+        known = loaded.identity(recipe.model.name)
+    else:
+        known = model_identity(recipe.model) if recipe.reads_model else {"name": recipe.model.name}
     defaults = json.loads(json.dumps(dict(text.generation_defaults), default=str))
     return {**known, "template_sha256": _hash(text.codec.template or ""), "generation_defaults": defaults}
 

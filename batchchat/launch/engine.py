@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 from batchchat.chats import Completion, Request, Timings
@@ -37,6 +37,8 @@ _WAIT_SECONDS = 0.25
 _PAUSE_SECONDS = 5.0
 """A run that did nothing for so long was held up itself, and does not blame the replicas."""
 _FAREWELL_SECONDS = 30.0
+_RESTARTS = "replica_restarts"
+"""The name under which the count of all sessions is kept."""
 
 NewPatience = Callable[[], Patience]
 NewBackoff = Callable[[], Backoff]
@@ -55,6 +57,7 @@ class ReplicatedEngine:
         begin: Begin,
         meter: EngineMeter,
         budget: Budget | None = None,
+        kept: MutableMapping[str, Any] | None = None,
         patience: NewPatience = Patience,
         backoff: NewBackoff = Backoff,
     ):
@@ -62,6 +65,7 @@ class ReplicatedEngine:
         self._begin = begin
         self._meter = meter
         self._budget = budget or Budget()
+        self._kept = {} if kept is None else kept
         self._patience = patience
         self._backoff = backoff
         self._leases = Leases()
@@ -113,10 +117,11 @@ class ReplicatedEngine:
                 ...
         now = self._meter.now()
         told = whole_facts(self._members, now)
-        if told is not None:
-            return told
-        replicas = tuple(member.describe(now) for member in self._members)
-        return EngineFacts(engine="replicas", note="no replica lived to say what it computed with", replicas=replicas)
+        if told is None:
+            replicas = tuple(member.describe(now) for member in self._members)
+            note = "no replica lived to say what it computed with"
+            told = EngineFacts(engine="replicas", note=note, replicas=replicas)
+        return told.model_copy(update={"replica_restarts": self._kept.get(_RESTARTS, 0)})
 
     def standing(self) -> str:
         """How the replicas are, in one short line."""
@@ -172,7 +177,9 @@ class ReplicatedEngine:
                 except OSError as error:  # the system has no room for a further process
                     member.ended(f"could not be started ({error.strerror or error})", now)
                     continue
-                member.restarts += member.begun > 0
+                if member.begun:
+                    member.restarts += 1
+                    self._kept[_RESTARTS] = self._kept.get(_RESTARTS, 0) + 1
                 member.started(handle, now)
                 handle.send(self._begin)
         if all(member.given_up for member in self._members):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import queue
 import socket
 import threading
@@ -14,10 +15,14 @@ from batchchat.errors import EnvironmentFault
 from batchchat.launch.base import End, Handle
 from batchchat.launch.messages import Beat, FromReplica, ToReplica
 
+log = logging.getLogger("batchchat")
+
 _POLL_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
 _LOOK_SECONDS = 5.0
 """How often one looks for nodes that came later."""
+_SECONDS_BETWEEN_WARNINGS = 60.0
+_FIRST_WARNING_SECONDS = 10.0
 
 
 class RayLauncher:
@@ -47,9 +52,10 @@ class RayLauncher:
                     "engine.ray_address"
                 ) from error
         self._wanted = replicas
-        self._resources = {"num_gpus": devices} if devices else {"num_cpus": cores}
+        self._resources = {"GPU": devices} if devices else {"CPU": cores}
         self._known = replicas or 0
         self._looked = 0.0
+        self._warn_at = time.monotonic() + _FIRST_WARNING_SECONDS
         if not self.places:
             self.close()
             raise EnvironmentFault(
@@ -61,19 +67,34 @@ class RayLauncher:
         if self._wanted is None and time.monotonic() - self._looked > _LOOK_SECONDS:
             self._looked = time.monotonic()
             gpus = self._ray.cluster_resources().get("GPU", 0)
-            self._known = max(self._known, int(gpus // max(1, self._resources.get("num_gpus", 1))))
+            self._known = max(self._known, int(gpus // max(1, self._resources.get("GPU", 1))))
         return ("ray",) * self._known
 
     def start(self, number: int) -> RayReplica:
-        actor = self._ray.remote(_Actor).options(max_concurrency=4, max_restarts=0, **self._resources).remote()
+        needs = {f"num_{name.lower()}s": count for name, count in self._resources.items()}
+        actor = self._ray.remote(_Actor).options(max_concurrency=4, max_restarts=0, **needs).remote()
         return RayReplica(self._ray, actor)
 
     def wait(self, handles: Iterable[Handle], seconds: float) -> None:
-        polls = [handle.poll for handle in handles if isinstance(handle, RayReplica)]
-        if polls:
-            self._ray.wait(polls, num_returns=1, timeout=seconds, fetch_local=True)
-        else:
+        replicas = [handle for handle in handles if isinstance(handle, RayReplica)]
+        if not replicas:
             time.sleep(seconds)
+            return
+        self._ray.wait([one.poll for one in replicas], num_returns=1, timeout=seconds, fetch_local=True)
+        if time.monotonic() >= self._warn_at:
+            self._warn_at = time.monotonic() + _SECONDS_BETWEEN_WARNINGS
+            if not any(one.lived for one in replicas) and not self._has_room():
+                log.warning("%s", self._no_room())
+
+    def _has_room(self) -> bool:
+        """Whether a node has what a replica asks for, be it in use or not."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return any(all(node.get(name, 0) >= n for name, n in self._resources.items()) for node in nodes)
+
+    def _no_room(self) -> str:
+        asked = ", ".join(f"{n} {name}" for name, n in self._resources.items())
+        on_cpu = "; for replicas on CPUs set model.device_map=cpu" if "GPU" in self._resources else ""
+        return f"no node of the Ray cluster has what a replica needs ({asked}), so the run waits for one{on_cpu}"
 
     def close(self) -> None:
         if self._ours and self._ray.is_initialized():
@@ -94,7 +115,8 @@ class RayReplica:
         self._ray = ray
         self._actor = actor
         self._numbers = itertools.count()
-        self._lived = False
+        self.lived = False
+        """It was heard of: a node had room for it."""
         self._signs = 0
         self._end: str | None = None
         self.poll = actor.poll.remote()
@@ -110,11 +132,11 @@ class RayReplica:
         try:
             while self._ray.wait([self.poll], timeout=0)[0]:
                 said += self._ray.get(self.poll)
-                self._lived = True
+                self.lived = True
                 self.poll = self._actor.poll.remote()
         except self._ray.exceptions.RayError as error:
             self._end = " ".join(str(error).split())[:300]
-        if not self._lived:  # it waits for a machine that has room for it, which is no silence
+        if not self.lived:  # it waits for a machine that has room for it, which is no silence
             self._signs -= 1
             said.append(Beat(self._signs, float("-inf"), 0.0))
         return said

@@ -48,4 +48,4 @@ def open_engine(context: EngineContext, launcher: Launcher | None) -> Engine:
         context.budget.tokens,
         model_identity(recipe.model) if elsewhere else None,
     )
-    return ReplicatedEngine(launcher, begin, context.meter, context.budget)
+    return ReplicatedEngine(launcher, begin, context.meter, context.budget, context.kept)

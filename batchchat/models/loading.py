@@ -11,6 +11,7 @@ from batchchat.models.arithmetic import computing_dtype
 from batchchat.models.checkpoint import require_files, require_whole
 from batchchat.models.devices import require_usable_cuda
 from batchchat.models.group import require_group
+from batchchat.models.kinds import require_causal
 from batchchat.models.names import explained, hub_arguments, locate
 from batchchat.models.text import load_config
 from batchchat.recipe.model import ModelSection
@@ -30,7 +31,7 @@ def load_model(section: ModelSection) -> Any:
 
     name = locate(section)
     config = load_config(section)
-    _require_causal(section.name, config)
+    require_causal(section.name, config)
     if section.gguf_file is None:
         require_files(section.name, name)
     with explained(section.name):
@@ -66,35 +67,6 @@ def show_loading(shown: bool) -> None:
     from transformers.utils import logging
 
     (logging.enable_progress_bar if shown else logging.disable_progress_bar)()
-
-
-def _require_causal(name: str, config: Any) -> None:
-    if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
-        return  # code of its own, which the recipe trusts
-    what = _other_kind(config)
-    if what is not None:
-        raise UsageError(
-            f"the model {name} is of type {config.model_type!r}, {what}; set model.name to a causal language model"
-        )
-
-
-def _other_kind(config: Any) -> str | None:
-    """What a config describes, where it is no causal language model."""
-    from transformers import (
-        MODEL_FOR_CAUSAL_LM_MAPPING,
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-        MODEL_FOR_MASKED_LM_MAPPING,
-    )
-
-    kind = type(config)
-    if getattr(config, "is_encoder_decoder", False):
-        return "which reads with an encoder and writes with a decoder, and batchchat runs models of one stack"
-    if kind in MODEL_FOR_CAUSAL_LM_MAPPING:
-        is_encoder = kind in MODEL_FOR_MASKED_LM_MAPPING and getattr(config, "is_decoder", None) is False
-        return "an encoder, which fills gaps and does not go on with a text" if is_encoder else None
-    if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        return "a vision-language model, and batchchat runs models of text alone"
-    return "which writes no text token by token"
 
 
 def _format(section: ModelSection) -> dict[str, Any]:

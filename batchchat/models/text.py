@@ -34,14 +34,18 @@ def load_text_side(recipe: Recipe) -> TextSide:
         return TextSide(ByteCodec() if needs.token_ids else MessagesCodec(), {})
     config = load_config(recipe.model)
     defaults = load_generation_defaults(recipe.model)
-    codec = TokenizerCodec(
-        load_tokenizer(recipe.model),
+    return TextSide(codec_of(recipe, load_tokenizer(recipe.model), config, defaults), defaults)
+
+
+def codec_of(recipe: Recipe, tokenizer: Any, config: Any, defaults: Mapping[str, Any]) -> Codec:
+    """The codec of a tokenizer with the recipe's template, for a model of this config and these generation defaults."""
+    return TokenizerCodec(
+        tokenizer,
         template=read_template(recipe.chat.template),
         template_kwargs=recipe.chat.template_kwargs,
         eos_token_ids=_as_ids(defaults.get("eos_token_id", getattr(config, "eos_token_id", None))),
         context_length=context_length(config),
     )
-    return TextSide(codec, defaults)
 
 
 def load_config(section: ModelSection) -> Any:
@@ -81,7 +85,12 @@ def load_generation_defaults(section: ModelSection) -> dict[str, Any]:
     ends = found.eos_token_id
     if not all(type(end) is int and end >= 0 for end in (ends if isinstance(ends, list) else [ends or 0])):
         raise _broken_defaults(section.name, f"its eos_token_id is {ends!r}, no token id")
-    values: dict[str, Any] = found.to_diff_dict()
+    return own_values(found)
+
+
+def own_values(generation_config: Any) -> dict[str, Any]:
+    """What a transformers GenerationConfig sets otherwise than transformers does."""
+    values: dict[str, Any] = generation_config.to_diff_dict()
     return {key: value for key, value in values.items() if key != "transformers_version" and not key.startswith("_")}
 
 

@@ -254,9 +254,17 @@ class Recipe(Section):
     @property
     def run_directory(self) -> Path:
         """The folder of this recipe's results; those of a shard lie in one of its own within it."""
-        whole = Path(self.sink.directory.replace("{name}", self.name)).expanduser()
+        return Path(self._place(self.sink.directory)).expanduser()
+
+    @property
+    def published_at(self) -> str | None:
+        """The address that results are copied to, if they are; shards as in `run_directory`."""
+        return None if self.sink.publish is None else self._place(self.sink.publish)
+
+    def _place(self, whole: str) -> str:
+        named = whole.replace("{name}", self.name)
         number, count = self.source.part
-        return whole if self.source.shard is None else whole / f"shard-{number}-of-{count}"
+        return named if self.source.shard is None else f"{named.rstrip('/')}/shard-{number}-of-{count}"
 
     def dump_yaml(self) -> str:
         """The whole recipe as YAML, defaults written out, settings left open left out; loads to an equal recipe."""

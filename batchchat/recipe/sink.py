@@ -33,6 +33,14 @@ class SinkSection(OpenSection):
         json_schema_extra=MAY_CHANGE,
     )
 
+    publish: Text | None = Field(
+        default=None,
+        description="Copy the results to an address that fsspec knows, report.json last, and parts of sink.every as "
+        "soon as they are there; {name} stands for the recipe's name. The run still lives in its directory. An address "
+        "where another run's results lie is refused, unless the run is begun anew with --restart.",
+        examples=["s3://bucket/runs/{name}"],
+        json_schema_extra=MAY_CHANGE,
+    )
     shards: int | None = Field(
         default=None,
         ge=1,
@@ -56,13 +64,20 @@ class SinkSection(OpenSection):
         formats = data.get("formats")
         return iter(formats if isinstance(formats, list | tuple) else ())
 
-    @field_validator("directory")
+    @field_validator("directory", "publish")
     @classmethod
-    def _knows_its_placeholders(cls, directory: str) -> str:
-        unknown = [text for text in re.findall(r"\{[^{}]*\}?|\}", directory) if text != "{name}"]
+    def _knows_its_placeholders(cls, place: str | None) -> str | None:
+        unknown = [text for text in re.findall(r"\{[^{}]*\}?|\}", place or "") if text != "{name}"]
         if unknown:
             raise ValueError(f"holds {unknown[0]}, but {{name}} is the only placeholder; write runs/{{name}}")
-        return directory
+        return place
+
+    @field_validator("publish")
+    @classmethod
+    def _is_an_address(cls, address: str | None) -> str | None:
+        if address is not None and re.match(r"[a-z][a-z0-9+.-]*://.", address) is None:
+            raise ValueError(f"is {address}, no address; write s3://bucket/{{name}}, or file:///folder/{{name}}")
+        return address
 
     @field_validator("every")
     @classmethod

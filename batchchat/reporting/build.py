@@ -64,7 +64,11 @@ def build_report(
         missing["memory.devices"] = "this process used no accelerator"
     session = _session(meters, totals.sessions[-1]["completed"] if totals.sessions else 0)
     if not session.batches:
-        missing["session"] = "this process generated nothing: the run was complete before"
+        missing["session"] = (
+            "the engine does not say what it computed"
+            if session.turns
+            else "this process generated nothing: the run was complete before"
+        )
     watcher.stop()
     if recipe.source.shard is not None and (recipe.metrics or recipe.gates or recipe.keep):
         missing["scoring"] = "scores and gates are of the whole, and this is a shard: batchchat merge computes them"

@@ -1,4 +1,5 @@
-"""How far a run is: a line on a terminal, a log line now and then elsewhere, and a function of the caller's own."""
+"""How far a run is: a line on a terminal, a bar in a notebook, a log line now and then elsewhere, and a function of the
+caller's own."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
+
+from batchchat.reporting.notebook import NotebookLine, is_notebook
 
 log = logging.getLogger("batchchat")
 
@@ -78,16 +81,40 @@ OnProgress = Callable[[RunProgress], object]
 gone on with as after an interrupt."""
 
 
+class Line(Protocol):
+    """Where progress is drawn, as often as it is worth it."""
+
+    def show(self, progress: RunProgress) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TerminalLine:
+    """One line on standard error."""
+
+    def __init__(self, total: int | None, done: int):
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=total, initial=done, bar_format="{desc}", file=sys.stderr)
+
+    def show(self, progress: RunProgress) -> None:
+        self._bar.set_description_str(progress_line(progress, terminal_width()), refresh=False)
+        self._bar.update(progress.chats_done - self._bar.n)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
 class ProgressDisplay:
-    """Counts finished chats and generated tokens, and says so: on a terminal, unless `quiet`, in a line that stays;
-    elsewhere in log lines; and to `on_progress`."""
+    """Counts finished chats and generated tokens, and says so: unless `quiet`, on a terminal in a line that stays and
+    in a notebook in a bar; elsewhere in log lines; and to `on_progress`."""
 
     def __init__(self, run: str, total: int | None, quiet: bool = False, on_progress: OnProgress | None = None):
         self._run = run
         self._total = total
         self._tell = on_progress
-        self._drawn = not quiet and sys.stderr is not None and sys.stderr.isatty()
-        self._line: Any = None
+        self._quiet = quiet
+        self._line: Line | None = None
         self._spent: float | None = None
         self._standing: Callable[[], str] | None = None
         self._before = self._done = self._tokens = self._percent = 0
@@ -101,7 +128,7 @@ class ProgressDisplay:
             yield
         finally:
             if self._line is not None:
-                self._draw(time.perf_counter())
+                self._line.show(self._now(time.perf_counter()))
                 self._line.close()
         if self._tell is not None:
             self._tell(self._now(time.perf_counter()))
@@ -110,10 +137,10 @@ class ProgressDisplay:
         self._before = self._done = chats_done
         self._began = self._told = self._logged = time.perf_counter()
         self._percent = self._percent_now()
-        if self._drawn:
-            from tqdm import tqdm
-
-            self._line = tqdm(total=self._total, initial=chats_done, bar_format="{desc}", file=sys.stderr)
+        if not self._quiet and is_notebook():
+            self._line = NotebookLine()
+        elif not self._quiet and sys.stderr is not None and sys.stderr.isatty():
+            self._line = TerminalLine(self._total, chats_done)
 
     def watch(self, standing: Callable[[], str] | None) -> None:
         """`standing` says in a few words how the engine's replicas are, where it has some."""
@@ -123,21 +150,17 @@ class ProgressDisplay:
         """`chats_done` of the whole run are done by now; `new_tokens` were generated since the last call; the run has
         `spent` so much, where that is known."""
         self._spent = spent
-        finished, self._done = chats_done - self._done, chats_done
+        self._done = chats_done
         self._tokens += new_tokens
         now = time.perf_counter()
         if self._line is not None:
-            self._draw(now)
-            self._line.update(finished)
+            self._line.show(self._now(now))
         elif self._is_worth_a_line(now):
             self._logged, self._percent = now, self._percent_now()
             log.info("%s", self._now(now))
         if self._tell is not None and now - self._told >= _BETWEEN_CALLS:
             self._told = now
             self._tell(self._now(now))
-
-    def _draw(self, now: float) -> None:
-        self._line.set_description_str(progress_line(self._now(now), terminal_width()), refresh=False)
 
     def _now(self, now: float) -> RunProgress:
         seconds = now - self._began

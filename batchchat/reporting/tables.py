@@ -38,7 +38,8 @@ def report_tables(report: AnyReport) -> list[Table]:
     if isinstance(engine, EndpointFacts):
         tables.append(("Server", _server(engine)))
     if engine.replicas:
-        tables.append(("Replicas", [_replica(number, one) for number, one in enumerate(engine.replicas)]))
+        again = [("restarts", _count(engine.replica_restarts))] if engine.replica_restarts else []
+        tables.append(("Replicas", [*(_replica(number, one) for number, one in enumerate(engine.replicas)), *again]))
     if report.shards:
         tables.append(("Shards", [_shard(one) for one in report.shards]))
     if used is not None:

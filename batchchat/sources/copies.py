@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from batchchat.errors import EnvironmentFault, UsageError
+from batchchat.errors import BatchchatError, EnvironmentFault, UsageError
 from batchchat.sources.files import DataFile
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://")
@@ -35,12 +35,15 @@ def copy_from(stack: ExitStack, address: str) -> list[DataFile]:
             with system.open(name, "rb") as stream:
                 found.append(spool(stack, system.unstrip_protocol(name), stream, "".join(Path(name).suffixes[-2:])))
         return found
+    except BatchchatError:
+        raise
     except ImportError as error:
         raise EnvironmentFault(f"{address} needs a package that is not installed: {error}") from None
     except (FileNotFoundError, IsADirectoryError):
         raise UsageError(f"there is no file {address}") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{address} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    except Exception as error:  # each kind of storage has exceptions of its own
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UsageError(f"{address} cannot be read: {words}") from error
 
 
 def spool(stack: ExitStack, name: str, stream: BinaryIO, suffix: str = "") -> DataFile:

@@ -27,7 +27,8 @@ ReadChat = Callable[[StoredRow], Chat]
 class Export:
     """Outputs and errors of a run. The whole of a file appears at once: it is written beside its name and renamed.
 
-    `types` gives the Arrow types of the input's columns.
+    `types` gives the Arrow types of the input's columns; `on_part` is told of parts that are there while the run goes
+    on.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Export:
         read_chat: ReadChat,
         options: ReadOptions,
         types: Callable[[], Mapping[str, Any]],
+        on_part: Callable[[Path], None] = lambda part: None,
     ):
         self._store = store
         self._directory = directory
@@ -46,7 +48,7 @@ class Export:
         self._options = options
         self._types = types
         in_one = recipe.sink.shards is None and recipe.sink.every is None
-        self._parts = None if in_one else Parts(store, directory, recipe, self._outputs, types)
+        self._parts = None if in_one else Parts(store, directory, recipe, self._outputs, types, on_part)
 
     def advance(self) -> None:
         """Write the parts that are complete by now (`sink.every`)."""

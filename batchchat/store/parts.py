@@ -41,6 +41,7 @@ class Parts:
         recipe: Recipe,
         outputs_of: OutputsOf,
         types: Callable[[], Mapping[str, Any]],
+        on_part: Callable[[Path], None],
     ):
         self._store = store
         self._directory = directory
@@ -48,6 +49,7 @@ class Parts:
         self._name = recipe.name
         self._outputs_of = outputs_of
         self._types = types
+        self._on_part = on_part
         self._mark = {"every": self._sink.every, "formats": sorted(self._sink.formats), "timings": self._sink.timings}
         self._looked_at = -1
         """How many rows were done when it was last looked whether a part is complete."""
@@ -61,7 +63,8 @@ class Parts:
         self._looked_at = self._store.num_done
         while self._store.done_before() >= self._end(every):
             self._store.commit()  # what is on the disk is in the store
-            self._write(self._number, self._number * every, self._end(every) - 1)
+            for part in self._write(self._number, self._number * every, self._end(every) - 1):
+                self._on_part(part)
             self._number += 1
             self._store.set_meta("parts", {**self._mark, "number": self._number})
 
@@ -110,8 +113,10 @@ class Parts:
                 first, last = number * every, min(rows, (number + 1) * every) - 1
             self._write(number, first, last, shapes)
 
-    def _write(self, number: int, first: int, last: int, shapes: Mapping[str, Mapping[str, Any]] = {}) -> None:
-        """One part in every format; without `shapes` like the first part, where its rows fit in there."""
+    def _write(self, number: int, first: int, last: int, shapes: Mapping[str, Mapping[str, Any]] = {}) -> list[Path]:
+        """One part in every format; without `shapes` like the first part, where its rows fit in there. Returns the
+        files that are there."""
+        written = []
         for format_ in self._sink.formats:
             folder = self._directory.parts(format_)
             folder.mkdir(parents=True, exist_ok=True)
@@ -126,8 +131,11 @@ class Parts:
                 earlier = self._parts(format_)
                 shape = writer.shape_of(earlier[0]) if earlier else {}
             outputs = Outputs(lambda: self._outputs_of(first, last), self._types(), shape)
-            with replacing(folder / f"part-{number:05}.{format_}") as file:
+            part = folder / f"part-{number:05}.{format_}"
+            with replacing(part) as file:
                 writer.write(file, outputs, self._sink.options_of(format_))
+            written.append(part)
+        return written
 
     def _parts(self, format_: str) -> list[Path]:
         return sorted(self._directory.parts(format_).glob(f"part-*.{format_}"))

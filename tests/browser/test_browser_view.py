@@ -220,6 +220,7 @@ def test_an_old_browser_still_lists_chats(chromium: Any, one: str) -> None:
 
 def test_a_run_that_goes_on_is_followed(chromium: Any, tmp_path: Path) -> None:
     from http.server import HTTPServer
+    from queue import Queue
 
     from batchchat.chats import Place
     from batchchat.recipe import load_recipe
@@ -238,31 +239,38 @@ def test_a_run_that_goes_on_is_followed(chromium: Any, tmp_path: Path) -> None:
         row = {"id": f"c{n}", "messages": [{"role": "user", "content": f"ask {n}"}]}
         store.add_row(StoredRow(n, n, Place("in.jsonl", n + 1), f"c{n}", "messages", json.dumps(row), 1))
     store.commit()
-    with open_results(directory.path) as run:
-        assert isinstance(run, RunResults)
-        server = HTTPServer(("127.0.0.1", 0), _handler(LiveRun(run), "secret", lambda: server.server_port))
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            page = chromium.new_context().new_page()
-            refused = page.goto(f"http://127.0.0.1:{server.server_port}/guess/")
-            assert refused.status == 404
-            assert page.goto(f"http://localhost:{server.server_port}/secret/").status == 404
-            page.goto(f"http://127.0.0.1:{server.server_port}/secret/")
-            count(page, "3 of 3 chats, 3 not done yet")
-            said = {"message": {"role": "assistant", "content": "told"}, "seed": 1, "raw": "told", "token_ids": [1]}
-            store.add_turn(TurnRecord(1, 0, 0, 3, 1, "stop", 0.0, 0.0, 1.0, said))
-            store.finish_row(1)
-            store.commit()
-            count(page, "3 of 3 chats, 2 not done yet")
-            page.locator(".row", has_text="ask 1").click()
-            page.locator(".bubble.assistant", has_text="told").wait_for()
-            page.context.close()
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
-            store.close()
+    servers: Queue[HTTPServer] = Queue()
+
+    def answer() -> None:  # a store belongs to the thread that opens it
+        with open_results(directory.path) as run:
+            assert isinstance(run, RunResults)
+            with HTTPServer(("127.0.0.1", 0), _handler(LiveRun(run), "secret", lambda: server.server_port)) as server:
+                servers.put(server)
+                server.serve_forever(0.05)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    server = servers.get(timeout=60)
+    try:
+        page = chromium.new_context().new_page()
+        refused = page.goto(f"http://127.0.0.1:{server.server_port}/guess/")
+        assert refused.status == 404
+        assert page.goto(f"http://localhost:{server.server_port}/secret/").status == 404
+        page.goto(f"http://127.0.0.1:{server.server_port}/secret/")
+        count(page, "3 of 3 chats, 3 not done yet")
+        said = {"message": {"role": "assistant", "content": "told"}, "seed": 1, "raw": "told", "token_ids": [1]}
+        store.add_turn(TurnRecord(1, 0, 0, 3, 1, "stop", 0.0, 0.0, 1.0, said))
+        store.finish_row(1)
+        store.commit()
+        count(page, "3 of 3 chats, 2 not done yet")
+        page.locator(".row", has_text="ask 1").click()
+        page.locator(".bubble.assistant", has_text="told").wait_for()
+        page.context.close()
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        store.close()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1300, "light"), (1300, "dark"), (400, "light")])

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -45,9 +46,9 @@ def test_scripts_are_found() -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_are_sound(script: Path) -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)
-    if shutil.which("shellcheck") is None:
-        pytest.skip("shellcheck is not installed")
-    subprocess.run(["shellcheck", str(script)], check=True)
+    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert shellcheck is not None, "it comes with the extra `dev`"
+    subprocess.run([shellcheck, str(script)], check=True)
 
 
 def test_a_task_that_is_warned_stops_is_queued_again_and_goes_on(
@@ -81,6 +82,9 @@ def test_a_task_that_is_warned_stops_is_queued_again_and_goes_on(
 
 def test_the_job_of_pods_runs_a_recipe_that_loads(tmp_path: Path) -> None:
     job: Any = yaml.safe_load((FOLDER / "kubernetes-job.yaml").read_text(encoding="utf-8"))
+    kubernetes_validate.validate(job, "1.35", strict=True)
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate({**job, "spec": {**job["spec"], "complextions": 8}}, "1.35", strict=True)
     assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
     assert job["spec"]["completionMode"] == "Indexed", "which says each pod its number"
     (container,) = job["spec"]["template"]["spec"]["containers"]

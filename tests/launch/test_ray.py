@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from batchchat.launch.on_ray import RayLauncher
 from tests.support.jobs import ROOT, Command, outputs, read_jsonl, report_of, scripted_recipe, write_jsonl
 
 pytest.importorskip("ray", reason="Ray is not installed (pip install 'batchchat[ray]')")
@@ -61,6 +62,21 @@ def test_the_same_outputs_and_a_node_that_is_lost(tmp_path: Path, batchchat: Com
     assert ended.code == 0, ended.err
     assert outputs(recipe, "hurt") == outputs(recipe, "one")
     assert read_jsonl(tmp_path / "runs/hurt/errors.jsonl") == []
+
+
+def test_where_no_node_has_room_the_run_says_what_it_waits_for(
+    cluster: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchchat.launch.on_ray._FIRST_WARNING_SECONDS", 0.0)
+    launcher = RayLauncher(cluster.address, 2, devices=1, cores=1)
+    try:
+        with caplog.at_level("WARNING", "batchchat"):
+            launcher.wait([launcher.start(0)], 0.1)
+    finally:
+        launcher.close()
+    (record,) = caplog.records
+    assert "no node of the Ray cluster has what a replica needs (1 GPU)" in record.message
+    assert "model.device_map=cpu" in record.message
 
 
 def test_a_cluster_that_does_not_answer(tmp_path: Path, batchchat: Command) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,13 @@ def replicas_of(pid: int) -> list[psutil.Process]:
         return []
 
 
+def num_stored(database: Path) -> int:
+    """How many answers are durable by now."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as store:
+        (count,) = store.execute("SELECT sum(completed) FROM sessions").fetchone()
+    return int(count)
+
+
 def wait_until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not true():
@@ -99,6 +108,9 @@ def test_kills_of_replicas_and_of_the_run_cost_nothing(tmp_path: Path, batchchat
             victim.kill()
             victims.add(victim.pid)
     assert len(victims) >= 2, "the run was too short to be hurt"
+    wait_until(lambda: len(replicas_of(process.pid)) == 2)
+    known = num_stored(tmp_path / "runs/test/run.sqlite")
+    wait_until(lambda: num_stored(tmp_path / "runs/test/run.sqlite") > known)
     left = replicas_of(process.pid)
     process.kill()
     process.communicate()
@@ -108,6 +120,9 @@ def test_kills_of_replicas_and_of_the_run_cost_nothing(tmp_path: Path, batchchat
     assert (process.returncode, err) == (0, b"")
     assert outputs(recipe, "test") == outputs(calm, "test")
     assert read_jsonl(tmp_path / "runs/test/errors.jsonl") == []
+    report = report_of(recipe, "test")
+    assert len(report["sessions"]) == 2
+    assert report["engine"]["replica_restarts"] == len(victims), "those of the killed session count"
 
 
 def test_a_row_that_ends_replicas_is_an_error_and_the_others_are_answered(tmp_path: Path, batchchat: Command) -> None:

@@ -165,3 +165,36 @@ def test_a_function_that_raises_stops_the_run_and_what_was_finished_stays(tmp_pa
     run(recipe, on_progress=told.append)
     assert told[-1].chats_before >= int(str(caught.value)) - 1
     assert len(read_jsonl(tmp_path / "runs/test/outputs.jsonl")) == 40
+
+
+NOTEBOOK = """
+import json, sys
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+from batchchat import load_recipe, run
+
+class Cell(DisplayPublisher):
+    def publish(self, data, metadata=None, *, transient=None, update=False, **_):
+        print(json.dumps({"data": data, "id": transient["display_id"], "update": update}), file=sys.__stdout__)
+
+shell = InteractiveShell.instance(display_pub_class=Cell)
+shell.kernel = object()  # as the shells of notebooks have
+run(load_recipe(sys.argv[1]), quiet=False)
+"""
+
+
+def test_a_notebook_has_one_bar_that_is_drawn_anew(tmp_path: Path) -> None:
+    engine = {"max_batch_rows": 4, "scripted": {"batch_seconds": 0.1}}
+    recipe = scripted_recipe(tmp_path / "r.yaml", write_jsonl(tmp_path / "in.jsonl", ROWS), engine=engine)
+    command = [sys.executable, "-c", NOTEBOOK, str(recipe)]
+    env = {**os.environ, "IPYTHONDIR": str(tmp_path / "ipython")}
+    ended = subprocess.run(command, capture_output=True, cwd=ROOT, env=env, check=True, encoding="utf-8")
+    shown = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [one["update"] for one in shown] == [False] + [True] * (len(shown) - 1)
+    assert 3 <= len(shown) <= 10, "the run takes a second, and five drawings in it are enough"
+    assert len({one["id"] for one in shown}) == 1
+    last = shown[-1]["data"]
+    assert '<progress max="40" value="40" aria-label="test"' in last["text/html"]
+    assert "40 of 40 chats, 100%" in last["text/html"]
+    assert last["text/plain"].startswith("test: ")
+    assert "chats" not in ended.stderr, "what is drawn is not logged as well"

@@ -24,9 +24,8 @@ from batchchat.engines.continuous.passes import (
     recorded_forms,
 )
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
-from batchchat.engines.loading import load
+from batchchat.engines.loading import generation_defaults, load
 from batchchat.errors import UsageError
-from batchchat.models import load_generation_defaults
 from batchchat.prompts import resolve_settings
 
 
@@ -147,7 +146,7 @@ def _device(model: Any) -> torch.device:
 def _flags(context: EngineContext) -> list[str]:
     """Flags of `generate` that every row of the recipe has, and where each is set."""
     recipe = context.recipe
-    defaults = load_generation_defaults(recipe.model)
+    defaults = generation_defaults(context)
     own = {name for name, _ in recipe.generation.passthrough()}
     flags = [name for name, _ in resolve_settings(recipe.generation, {}, defaults, context.codec).flags]
     return [f"generation.{name}" if name in own else f"{name}, which the model's own file sets" for name in flags]

@@ -1,0 +1,141 @@
+"""Processes of a run are killed while it goes on, and it must come to what a calm run comes to."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+from scripts.many_devices.job import Job, Unlike
+from scripts.many_devices.ways import CALM, REPLICAS, on_ray, simulated_cluster
+
+_LOCAL = "batchchat.launch.child"
+_ON_RAY = "ray::_Actor"
+_POLL_SECONDS = 0.1
+_SHARE_LOADED = 0.75
+
+Alive = Callable[[], list[psutil.Process]]
+"""The replicas that live now."""
+
+
+class Kills:
+    """Kills of one run, `seconds` apart on average, at moments and of victims that a seed draws."""
+
+    def __init__(self, job: Job, name: str, seconds: float, seed: int):
+        self._job = job
+        self._name = name
+        self._seconds = seconds
+        self._random = random.Random(seed)
+        self.replicas = 0
+        """Replicas that were killed, each of which is to be started again."""
+
+    def local(self, count: int) -> float:
+        """Kill `count` replicas, then the run itself, then let it finish. Returns the seconds."""
+        began = time.monotonic()
+        process = self._job.start(self._name, f"engine.replicas={REPLICAS}")
+        self._kill_replicas(process, count, lambda: _local_replicas(process))
+        left = _local_replicas(process)
+        process.kill()
+        process.wait()
+        _wait_until(lambda: not any(map(_lives, left)), "a replica outlived its run")
+        self._finish(self._job.start(self._name, f"engine.replicas={REPLICAS}"))
+        return time.monotonic() - began
+
+    def on_ray(self, count: int) -> float:
+        """Kill `count` replicas, then a node, then the run itself, then let it finish. Returns the seconds."""
+        began = time.monotonic()
+        with simulated_cluster() as cluster:
+            arguments = on_ray(cluster)
+            process = self._job.start(self._name, *arguments)
+            self._kill_replicas(process, count, _ray_replicas)
+            cluster.remove_node(min(cluster.worker_nodes, key=lambda node: node.node_id), allow_graceful=False)
+            self._wait_for_all(process, _ray_replicas)
+            process.kill()
+            process.wait()
+            _wait_until(lambda: not _ray_replicas(), "an actor outlived its run")
+            self._finish(self._job.start(self._name, *arguments))
+        return time.monotonic() - began
+
+    def _kill_replicas(self, process: subprocess.Popen[bytes], count: int, alive: Alive) -> None:
+        """One after the other; returns when all live again."""
+        while self.replicas < count:
+            self._wait_for_answers(process)
+            _wait_until(lambda: bool(alive()), "no replica was started again", process)
+            try:
+                self._victim(alive()).send_signal(signal.SIGKILL)
+            except psutil.NoSuchProcess:
+                continue
+            self.replicas += 1
+        self._wait_for_all(process, alive)
+
+    def _wait_for_answers(self, process: subprocess.Popen[bytes]) -> None:
+        """For the seconds between two kills, and until something was answered."""
+        known = self._job.num_stored(self._name)
+        self._pause(process)
+        _wait_until(lambda: self._job.num_stored(self._name) > known, "nothing was answered any more", process)
+
+    def _victim(self, alive: list[psutil.Process]) -> psutil.Process:
+        """Any of them, but mostly one that is loaded: a replica that never comes to answer is given up, as it should
+        be."""
+        loading = self._job.report(CALM)["phases_seconds"]["load"]
+        loaded = [one for one in alive if time.time() - one.create_time() > 2 * loading]
+        return self._random.choice(loaded if loaded and self._random.random() < _SHARE_LOADED else alive)
+
+    def _wait_for_all(self, process: subprocess.Popen[bytes], alive: Alive) -> None:
+        """Until all replicas live, and what is known of them is in the store."""
+        _wait_until(lambda: len(alive()) == REPLICAS, "a replica was not started again", process)
+        self._pause(process)
+        self._pause(process)
+
+    def _pause(self, process: subprocess.Popen[bytes]) -> None:
+        until = time.monotonic() + self._seconds * self._random.uniform(0.5, 1.5)
+        while time.monotonic() < until:
+            if process.poll() is not None:
+                raise Unlike(
+                    f"{self._name} ended with {process.returncode} after {self.replicas} kills: if it is done, give it "
+                    "more to do with generation.samples=N"
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _finish(self, process: subprocess.Popen[bytes]) -> None:
+        if process.wait():
+            raise Unlike(f"{self._name} ended with {process.returncode}: read {self._job.folder / self._name}.log")
+
+
+def _local_replicas(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        children = psutil.Process(process.pid).children()
+        return [one for one in children if _lives(one) and _LOCAL in one.cmdline()]
+    except psutil.Error:
+        return []
+
+
+def _ray_replicas() -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if _lives(process) and any(word.startswith(_ON_RAY) for word in process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _wait_until(true: Callable[[], bool], otherwise: str, process: Any = None) -> None:
+    until = time.monotonic() + 300
+    while not true():
+        if time.monotonic() > until or (process is not None and process.poll() is not None):
+            raise Unlike(otherwise)
+        time.sleep(_POLL_SECONDS)
