@@ -252,7 +252,9 @@ class ReplicatedEngine:
         held = self._leases.held(member.number)
         lost = self._leases.leave(member.number, outside=outside)
         member.lost += held
-        member.ended(reason, now)
+        answered = [one.last_answer for one in self._members if one is not member and one.last_answer is not None]
+        well = any(when >= member.begun for when in answered)  # so what ended it is no fault of the model
+        member.ended(reason, now, for_good=not (outside and well))
         what = f"replica {member.number} ({member.place}) {reason}; {held} requests were handed out anew"
         self._meter.event("replica_lost", what)
         log.info(what)

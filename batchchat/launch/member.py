@@ -65,15 +65,16 @@ class Member:
         self.patience.heard_after(now - self.heard)
         self.heard = now
 
-    def ended(self, reason: str, now: float) -> None:
-        """Its process is no more; when the next is started depends on how often that happened in a row."""
+    def ended(self, reason: str, now: float, for_good: bool = True) -> None:
+        """Its process is no more; when the next is started, if it may be given up `for_good`, depends on how often that
+        happened in a row."""
         if self.handle is not None:
             self.handle.kill()
         if self.ready:
             self.ready_seconds += now - self.ready_since
         self.idle_before, self.idle_seconds = self.idle_before + self.idle_seconds, 0.0
         self.handle, self.ready, self.last_end = None, False, reason
-        wait = self.backoff.ended()
+        wait = self.backoff.ended(for_good)
         self.start_at = None if wait is None else now + wait
 
     def completion(self, request: Request, answer: Answer) -> Completion:

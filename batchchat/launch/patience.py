@@ -41,12 +41,12 @@ class Backoff:
     most: float = 60.0
     in_a_row: int = 0
 
-    def ended(self) -> float | None:
-        """It ended: seconds to wait, or None where it is given up."""
+    def ended(self, for_good: bool = True) -> float | None:
+        """It ended: seconds to wait, or None where it is given up, which it is only where that may be `for_good`."""
         self.in_a_row += 1
-        if self.in_a_row >= self.tries:
+        if for_good and self.in_a_row >= self.tries:
             return None
-        return 0.0 if self.in_a_row == 1 else min(self.most, 2.0 ** (self.in_a_row - 2))
+        return 0.0 if self.in_a_row == 1 else min(self.most, 2.0 ** min(self.in_a_row - 2, 30))
 
     def answered(self) -> None:
         self.in_a_row = 0
