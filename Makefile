@@ -3,6 +3,7 @@
 # make test-floors  test what leans on other packages with the oldest versions that are allowed (3 GB, half an hour)
 # make gpu    check on a GPU what only a GPU can say (8 minutes; PARTS="kernels strict" for some of it)
 # make test-browser   the viewer and the report in a real Chromium, which must be installed
+# make coverage  the tests, and which lines they run
 # make docs   build this project's site, its links checked, into build/site
 # make screenshots   make the site's pictures anew
 # make test-ray  the tests that need Ray, which is installed for them
@@ -20,7 +21,7 @@ STAMP := $(VENV)/.installed
 FLOOR_TESTS := tests/benchmarks tests/cli tests/engines tests/job tests/models tests/plugins tests/prompts tests/recipe \
 	tests/sampling tests/scoring tests/sources tests/test_package.py
 
-.PHONY: demo test lint types unit test-floors test-ray test-s3 test-vllm many-devices gpu test-browser screenshots docs bench tiny-chat schema setup clean
+.PHONY: demo test lint types unit coverage test-floors test-ray test-s3 test-vllm many-devices gpu test-browser screenshots docs bench tiny-chat schema setup clean
 
 setup: $(STAMP)
 
@@ -43,6 +44,9 @@ types: setup
 	$(VENV)/bin/mypy
 
 unit: setup
+	$(PY) -m pytest --numprocesses auto --dist worksteal --ignore tests/browser --durations 30
+
+coverage: setup
 	$(PY) -m pytest --numprocesses auto --dist worksteal --ignore tests/browser --cov --cov-report=term:skip-covered
 
 # The interpreter of Triton 3.6 turns arrays into numbers in a way that numpy warns of.
