@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from batchchat.engines.continuous.paged.pages import new_pages
 from batchchat.engines.cuda import layers
-from batchchat.engines.cuda.backend import PagedAttention
+from batchchat.engines.cuda.backend import HeadNorms, PagedAttention
 from tests.support.pages import BACKENDS, CPU, needs_interpreter
 
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
@@ -54,6 +54,31 @@ def test_keys_are_turned_and_written(
             assert torch.equal(values[block, place], value[token])
     for pages, width in ((keys, dim), (values, value_dim)):
         assert int(pages.isfinite().sum()) == 3 * kv_heads * width
+
+
+@pytest.mark.parametrize("form", layers.FORMS)
+@pytest.mark.parametrize("rotary", [24, 10])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_heads_are_normed_before_they_are_turned(backend: PagedAttention, rotary: int, form: int) -> None:
+    random = torch.Generator().manual_seed(form)
+    query, key, value = (torch.randn(4, heads, 24, generator=random) for heads in (5, 2, 2))
+    weights = [torch.rand(24, generator=random) for _ in range(2)]
+    angles = torch.rand(4, rotary // 2, generator=random) * 6
+    slots = torch.tensor([3, -1, 0, 2])
+
+    def run(query: torch.Tensor, key: torch.Tensor, norms: HeadNorms | None) -> tuple[torch.Tensor, torch.Tensor]:
+        keys = new_pages(1, 16, 2, 24, torch.float32, CPU).zero_()
+        out = backend.rotate_and_write(
+            query, key, value, angles.cos(), angles.sin(), keys, keys.clone(), slots, norms=norms
+        )
+        return out, keys
+
+    def normed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * (weight + (form == layers.ONE_MORE))
+
+    found = run(query, key, HeadNorms(*weights, 1e-5, form))
+    wanted = run(normed(query, weights[0]), normed(key, weights[1]), None)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -55,7 +55,7 @@ def cuda_that(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
 def devices_of(device_map: str) -> Any:
     section = {"name": "m", "device_map": device_map}
     recipe = Recipe.model_validate({"model": section, "source": {"path": "-"}})
-    return loading._devices(recipe.model)
+    return loading.place_of(recipe.model)
 
 
 def test_a_device_that_cannot_be_used_is_not_passed_over_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
