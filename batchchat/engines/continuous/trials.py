@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,11 +13,32 @@ _TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 0.04}
 """Largest difference that rounding may explain, in standard deviations."""
 
 
+Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
 class Norm(NamedTuple):
     """A root-mean-square norm."""
 
     weight: torch.Tensor
     epsilon: float
+
+
+class NormForward:
+    """What computes a root-mean-square norm, in one of a device's forms, in the place of its own code (`plain`), which
+    is left to numbers of another type."""
+
+    def __init__(self, weight: torch.Tensor, epsilon: float, form: int, plain: Forward):
+        self.weight = weight
+        self.epsilon = epsilon
+        self.form = form
+        self._plain = plain
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self._plain(x) if x.dtype != self.weight.dtype else self.normed(x)
+
+    def normed(self, x: torch.Tensor) -> torch.Tensor:
+        """The norm of `x` `[..., size]`, by the device's kernel."""
+        raise NotImplementedError
 
 
 def norm_of(module: nn.Module) -> Norm | None:

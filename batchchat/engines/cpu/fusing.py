@@ -11,28 +11,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from batchchat.engines.continuous.trials import is_close, norm_of, sample, takes_one_tensor
+from batchchat.engines.continuous.trials import Forward, NormForward, is_close, norm_of, sample, takes_one_tensor
 from batchchat.engines.cpu.kernels import ops
 from batchchat.engines.cpu.kernels.code import FORMS
-
-Forward = Callable[[torch.Tensor], torch.Tensor]
 
 _ROTARY = "apply_rotary_pos_emb"
 """What the modules of transformers' models call the function that turns queries and keys."""
 
 
-class FusedNorm:
-    """A root-mean-square norm in one of `code`'s forms; what `plain` does for numbers of another type."""
+class FusedNorm(NormForward):
+    """In one of `code`'s forms."""
 
-    def __init__(self, weight: torch.Tensor, epsilon: float, form: int, plain: Forward):
-        self.weight = weight
-        self.epsilon = epsilon
-        self.form = form
-        self._plain = plain
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if x.dtype != self.weight.dtype:
-            return self._plain(x)
+    def normed(self, x: torch.Tensor) -> torch.Tensor:
         return ops.rms_norm(x, self.weight, self.epsilon, self.form)
 
 

@@ -7,46 +7,21 @@ from typing import Any
 
 import torch
 
-from batchchat.engines.continuous.admission import probe
 from batchchat.engines.continuous.attention_spec import AttentionSpec
-from batchchat.engines.continuous.form import DecoderForm, LayerForm, OtherFormError, computed_by, form_of
+from batchchat.engines.continuous.form import DecoderForm, LayerForm, OtherFormError, computed_by
 from batchchat.engines.continuous.kv_cache import KVCache
-from batchchat.engines.continuous.model_runner import PROGRAMS, ModelRunner
+from batchchat.engines.continuous.lowering import adopt
 from batchchat.engines.cpu.fusing import FusedGate, FusedNorm
 from batchchat.engines.cpu.packing import OutputSlice, Product, TiledProduct
 from batchchat.engines.cpu.program import Program
 from batchchat.engines.cpu.table import Decoder, Heads, Layer
-from batchchat.models.shortened import longest_length
-
-_TAKES = ((20, 7), (1, 1), (3, 1), (0, 2))
-"""How many tokens of each of two prompts the passes of the trial take."""
-_LEAST = 5
-"""Places of a pass: some are padding."""
 
 
 def lower(model: Any) -> Callable[[], None]:
-    """Give a packed model a program, if it is of the common form and the program computes what its modules compute.
-    Returns what undoes it."""
-    try:
-        form = form_of(model)
-        by_modules, scorings = _trial(model)
-        program = Program(_decoder(form, scorings))
-    except Exception:  # a model of any other form may fail in any way; it is computed by its modules
-        return lambda: None
-    PROGRAMS[model] = program
-    far = 1 + longest_length(model.config)
-    try:
-        is_right = torch.equal(_trial(model)[0], by_modules)
-        is_right = is_right and torch.equal(_trial(model, far)[0], _trial(model, far, by_modules=True)[0])
-    except Exception:
-        is_right = False
-    if not is_right:
-        del PROGRAMS[model]
-
-    def undo() -> None:
-        PROGRAMS.pop(model, None)
-
-    return undo
+    """Give a packed model a program whose logits are the same bits. Returns what undoes it."""
+    return adopt(
+        model, lambda form, scorings: Program(_decoder(form, scorings)), lambda: KVCache(budget=1024), torch.equal
+    )
 
 
 def _decoder(form: DecoderForm, scorings: dict[int, AttentionSpec]) -> Decoder:
@@ -85,13 +60,3 @@ def _layer(layer: LayerForm, heads: Heads, spec: AttentionSpec) -> Layer:
         gated.both,
         computed_by(gated.down, Product, TiledProduct),
     )
-
-
-def _trial(model: Any, offset: int = 0, by_modules: bool = False) -> tuple[torch.Tensor, dict[int, AttentionSpec]]:
-    """Logits `[tokens, vocabulary]` of two prompts whose positions begin at `offset`, and how each layer scores its
-    keys."""
-    runner = ModelRunner(model, KVCache(budget=1024), by_modules=by_modules)
-    tokens = probe.prompts(
-        model.config.get_text_config().vocab_size, [sum(counts) for counts in zip(*_TAKES, strict=True)]
-    )
-    return torch.cat(probe.logits(runner, _TAKES, tokens, least=_LEAST, offset=offset)), runner.scorings

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from batchchat.engines.continuous.trials import is_close, norm_of, sample, takes_one_tensor
+from batchchat.engines.continuous.trials import Forward, is_close, norm_of, sample, takes_one_tensor
 from batchchat.engines.cuda import layers
-from batchchat.engines.cuda.fused import Forward, FusedGate, FusedNorm
+from batchchat.engines.cuda.fused import FusedGate, FusedNorm
 from batchchat.engines.cuda.kernels import why_not
 from batchchat.engines.cuda.lowering import lower
 from batchchat.engines.cuda.paged import DTYPES

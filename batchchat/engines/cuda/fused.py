@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
+from batchchat.engines.continuous.trials import NormForward
 from batchchat.engines.cuda import layers
 
-Forward = Callable[[torch.Tensor], torch.Tensor]
 
+class FusedNorm(NormForward):
+    """In one of `layers.FORMS`."""
 
-class FusedNorm:
-    """A root-mean-square norm in one of `layers.FORMS`; what `plain` does for numbers of another type."""
-
-    def __init__(self, weight: torch.Tensor, epsilon: float, form: int, plain: Forward):
-        self.weight = weight
-        self.epsilon = epsilon
-        self.form = form
-        self._plain = plain
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if x.dtype != self.weight.dtype:
-            return self._plain(x)
+    def normed(self, x: torch.Tensor) -> torch.Tensor:
         return layers.rms_norm(x, self.weight, self.epsilon, self.form)
 
     def after(self, x: torch.Tensor, added: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """The norm of `x`, to which `added` is added first, and that sum."""
         if added is None:
-            return layers.rms_norm(x, self.weight, self.epsilon, self.form), x
+            return self.normed(x), x
         return layers.add_rms_norm(added, x, self.weight, self.epsilon, self.form)
 
 

@@ -8,51 +8,27 @@ from typing import Any
 import torch
 from torch import nn
 
-from batchchat.engines.continuous.admission import probe
 from batchchat.engines.continuous.attention_spec import AttentionSpec
-from batchchat.engines.continuous.form import DecoderForm, LayerForm, OtherFormError, computed_by, form_of
-from batchchat.engines.continuous.model_runner import PROGRAMS, ModelRunner
+from batchchat.engines.continuous.form import DecoderForm, LayerForm, OtherFormError, computed_by
+from batchchat.engines.continuous.lowering import adopt
 from batchchat.engines.continuous.paged.paged_cache import PagedCache
 from batchchat.engines.cuda.backend import HeadNorms
 from batchchat.engines.cuda.fused import FusedGate, FusedNorm
 from batchchat.engines.cuda.program import Decoder, Joined, Layer, Program
 from batchchat.engines.rounding import logit_differences, tolerance
-from batchchat.models.shortened import longest_length
-
-_TAKES = ((20, 7), (1, 1), (3, 1), (0, 2))
-"""How many tokens of each of two prompts the passes of the trial take."""
-_LEAST = 5
-"""Places of a pass: some are padding."""
 
 
 def lower(model: Any) -> Callable[[], None]:
-    """Give a prepared model a program, if it is of the common form and the program computes what its modules compute.
-    Returns what undoes it."""
-    try:
-        form = form_of(model)
-        _, scorings = _trial(model, by_modules=True)
-        program = Program(_decoder(form, scorings))
-        far = 1 + longest_length(model.config)
-        by_modules = [_trial(model, offset, by_modules=True)[0] for offset in (0, far)]
-        PROGRAMS[model] = program
-        found = [_trial(model, offset)[0] for offset in (0, far)]
-        difference = float(logit_differences(torch.cat(found), torch.cat(by_modules)).max())
-    except torch.OutOfMemoryError:
-        PROGRAMS.pop(model, None)
-        raise
-    except Exception:  # a model of any other form may fail in any way; it is computed by its modules
-        difference = torch.inf
-    if not difference <= tolerance(model.dtype):
-        PROGRAMS.pop(model, None)
+    """Give a prepared model a program whose logits differ by no more than rounding. Returns what undoes it."""
 
-    def undo() -> None:
-        PROGRAMS.pop(model, None)
+    def agree(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+        return float(logit_differences(found, wanted).max()) <= tolerance(model.dtype)
 
-    return undo
+    return adopt(model, _program, lambda: PagedCache(budget=1024), agree)
 
 
-def _decoder(form: DecoderForm, scorings: dict[int, AttentionSpec]) -> Decoder:
-    return Decoder(
+def _program(form: DecoderForm, scorings: dict[int, AttentionSpec]) -> Program:
+    decoder = Decoder(
         form.embed,
         form.rotary,
         tuple(_layer(layer, form, scorings[number]) for number, layer in enumerate(form.layers)),
@@ -61,6 +37,7 @@ def _decoder(form: DecoderForm, scorings: dict[int, AttentionSpec]) -> Decoder:
         form.kv_heads,
         form.dim,
     )
+    return Program(decoder)
 
 
 def _layer(layer: LayerForm, form: DecoderForm, spec: AttentionSpec) -> Layer:
@@ -95,13 +72,3 @@ def _head_norms(layer: LayerForm, form: DecoderForm) -> HeadNorms | None:
     if (query.epsilon, query.form) != (key.epsilon, key.form) or len(query.weight) != form.dim:
         raise OtherFormError
     return HeadNorms(query.weight, key.weight, query.epsilon, query.form)
-
-
-def _trial(model: Any, offset: int = 0, by_modules: bool = False) -> tuple[torch.Tensor, dict[int, AttentionSpec]]:
-    """Logits `[tokens, vocabulary]` of two prompts whose positions begin at `offset`, and how each layer scores its
-    keys."""
-    runner = ModelRunner(model, PagedCache(budget=1024), by_modules=by_modules)
-    tokens = probe.prompts(
-        model.config.get_text_config().vocab_size, [sum(counts) for counts in zip(*_TAKES, strict=True)]
-    )
-    return torch.cat(probe.logits(runner, _TAKES, tokens, least=_LEAST, offset=offset)), runner.scorings

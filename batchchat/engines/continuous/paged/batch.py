@@ -155,10 +155,11 @@ def lay_out(
     form = _form(decoding, others, int(counts.sum()), size, num_logits, forms)
     behind = np.arange(len(ordered)) >= len(decoding)
     rows = np.arange(len(ordered)) + behind * (form.decoding - len(decoding))
-    firsts = counts.cumsum() - counts + behind * (form.decoding - len(decoding))
+    begins_packed = counts.cumsum() - counts
+    firsts = begins_packed + behind * (form.decoding - len(decoding))
     row_of = np.repeat(np.arange(len(ordered)), counts)
-    inside = np.arange(len(row_of)) - np.repeat(counts.cumsum() - counts, counts)
-    places = firsts[row_of] + inside
+    inside = np.arange(len(row_of)) - begins_packed[row_of]
+    places, held_at = firsts[row_of] + inside, starts[row_of] + inside
 
     held = [span.slot.blocks for span in ordered]
     widths = np.fromiter(map(len, held), np.int64, len(held))
@@ -169,11 +170,8 @@ def lay_out(
     lengths[rows] = starts + counts
     known = np.fromiter(chain.from_iterable(span.ids for span in ordered), np.int64, len(row_of))
     ids, slots, positions = np.full(form.size, known[0]), np.full(form.size, -1), np.zeros(form.size, np.int64)
-    ids[places], positions[places] = known, starts[row_of] + inside
-    slots[places] = (
-        tables[rows[row_of], positions[places] // BLOCK_SIZE].astype(np.int64) * BLOCK_SIZE
-        + positions[places] % BLOCK_SIZE
-    )
+    ids[places], positions[places] = known, held_at
+    slots[places] = tables[rows[row_of], held_at // BLOCK_SIZE].astype(np.int64) * BLOCK_SIZE + held_at % BLOCK_SIZE
     offsets = np.full(form.rows + 1, form.tokens if not others else int(counts[len(decoding) :].sum()), np.int32)
     offsets[: len(others)] = firsts[len(decoding) :] - form.decoding
     ends = {id(span): end for span, end in zip(ordered, (firsts + counts).tolist(), strict=True)}
