@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import shutil
 import socket
@@ -10,6 +11,8 @@ import ssl
 import subprocess
 import sys
 import threading
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -476,6 +479,49 @@ def test_a_certificate_that_does_not_verify_is_said_and_one_that_is_named_is_tru
         assert "engine.endpoint.verify" in done.err
         assert batchchat("run", path, "-q", f"engine.endpoint.verify={file}").code == 0
     assert len(answers(path)) == 3
+
+
+def test_a_proxy_of_the_environment_carries_what_it_should(
+    tmp_path: Path, batchchat: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ChatServer() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://me:secret@127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("http_proxy", f"http://me:secret@127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        path = recipe(tmp_path, "http://served.invalid/v1", questions(3))
+        assert batchchat("run", path, "-q").code == 0
+        with ChatServer() as near:
+            assert batchchat("run", path, "-q", "name=near", f"engine.endpoint.url={near.url}").code == 0
+    assert {asked.path for asked in proxy.asked} == {"http://served.invalid/v1/chat/completions"}
+    assert {asked.headers["host"] for asked in proxy.asked} == {"served.invalid"}
+    assert {asked.headers["proxy-authorization"] for asked in proxy.asked} == {"Basic bWU6c2VjcmV0"}
+    assert len(proxy.asked) == len(near.asked) == 3
+
+
+@pytest.mark.parametrize("packed", [gzip.compress, zlib.compress])
+def test_answers_may_be_packed(packed: Callable[[bytes], bytes], tmp_path: Path, batchchat: Command) -> None:
+    name = "gzip" if packed is gzip.compress else "deflate"
+    said = Said(200, {"content-encoding": name}, packed(as_json(completion("question 3")).body))
+    with ChatServer(only_for(3, said)) as server:
+        path = recipe(tmp_path, server, questions(6), QUICK)
+        assert batchchat("run", path, "-q").code == 0
+    assert answers(path)["q3"]["content"] == "question 3"
+    assert len(server.asked) == 6
+
+
+def test_a_connection_that_was_idle_and_closed_is_opened_again(tmp_path: Path, batchchat: Command) -> None:
+    """As servers do after a while: nothing is lost, and nothing is sent twice."""
+
+    async def closes(asked: Asked) -> Said:
+        said = as_json(completion(asked.question))
+        head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(said.body)}\r\n\r\n"
+        return Said(wire=head.encode() + said.body)
+
+    with ChatServer(closes) as server:
+        path = recipe(tmp_path, server, questions(12), {"max_in_flight": 2, "requests_per_minute": 2400})
+        assert batchchat("run", path, "-q").code == 0
+    assert len(answers(path)) == 12
+    assert 12 <= len(server.asked) <= 12 + report_of(path, "test")["engine"]["retries"]
 
 
 # --- limits, cost, keys ----------------------------------------------------------------------------------------------
