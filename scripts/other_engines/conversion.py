@@ -6,11 +6,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from batchchat.chats.formats.conversion import convertible
+from batchchat.chats import Place as RowPlace
+from batchchat.chats import SourceRow
+from batchchat.chats.formats import ReadOptions
+from batchchat.chats.formats.conversion import convertible, take_apart
 from batchchat.job.convert import Conversion, convert
 from batchchat.recipe import recipe_from_mapping
 from scripts.other_engines.job import ROOT, SHARED, Place, require
@@ -59,17 +63,28 @@ def _there_and_back(place: Place, start: Path, format_: str, to: str, kind: str)
     went = _convert(start, there, to, **{"source.format": format_})
     columns = {"source.csv.json_columns": list(went.written.json_columns)} if went.written.json_columns else {}
     came = _convert(there, back, format_ if to != "same" else "same", **columns)
-    before, after = (list(map(_bare, map(json.loads, file.read_text().splitlines()))) for file in (start, back))
-    if before == after:
+    before, after = ([json.loads(line) for line in file.read_text().splitlines()] for file in (start, back))
+    if list(map(_bare, before)) == list(map(_bare, after)):
         return "lossless"
-    is_said = went.lost or came.lost or went.refused or came.refused or went.written.nulls
-    require(bool(is_said), f"{format_} to {to}{kind} and back: other rows, and not a word")
-    return "with a word on what does not fit"
+    if went.lost or came.lost or went.refused or came.refused or went.written.nulls:
+        return "with a word on what does not fit"
+    chats = [[_chat(row, format_) for row in rows] for rows in (before, after)]
+    require(chats[0] == chats[1], f"{format_} to {to}{kind} and back: other chats, and not a word")
+    return "the same chats in another spelling of the format"
 
 
 def _convert(source: Path, output: Path, to: str, **settings: Any) -> Conversion:
     overrides = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
     return convert(recipe_from_mapping({"source": {"path": [str(source)]}}, overrides), output, to)
+
+
+def _chat(row: dict[str, Any], format_: str) -> Any:
+    """What a row holds, whatever its spelling; an id is made where a format needs one."""
+    whole = take_apart(SourceRow(0, RowPlace("rows", 1), row, json.dumps(row)), format_, ReadOptions())
+    columns = _bare({name: value for name, value in whole.columns.items() if name != "id"})
+    if isinstance(columns.get("tools"), str):
+        columns["tools"] = json.loads(columns["tools"])
+    return replace(whole, columns=columns, id=None)
 
 
 def _bare(row: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-SHARED = ROOT.parent / "shared" / "data"
+SHARED = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
+"""Real questions, chats and requests, where there are any."""
 MODEL = "builtin:tiny-chat"
 RECIPE = "recipes/mt-bench.yaml"
 GREEDY = ("generation.max_new_tokens=32", "generation.temperature=0", "generation.model_defaults=false")
