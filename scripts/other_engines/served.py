@@ -73,7 +73,7 @@ class _Served:
 
     async def forward(self, asked: Asked) -> Said:
         said = await asyncio.to_thread(self._send, asked)
-        if said.status == 200:
+        if said.wire is None and said.status == 200:
             self.answered[asked.raw] += 1
             if self.answered.total() == self._killed_after:
                 threading.Thread(target=self._kill).start()
