@@ -74,7 +74,8 @@ def _compared(place: Place, python: Path) -> Iterator[str]:
     model = str(resolve_name(MODEL))
     lines = (_line(n, model=model, max_tokens=8, temperature=0, **({"n": 2} if n == 1 else {})) for n in range(3))
     source = place.write("few.jsonl", lines)
-    place.call("run-batch", "-i", source, "-o", place.folder / "ours.jsonl", "--model", MODEL, "-q")
+    ours = ["-i", source, "-o", place.folder / "ours.jsonl", "--model", MODEL, "-q", "model.dtype=float32"]
+    place.call("run-batch", *ours)
     theirs = place.folder / "theirs.jsonl"
     command = [python, "-m", "vllm.entrypoints.openai.run_batch", "-i", source, "-o", theirs, "--model", model]
     limits = ["--max-model-len", "512", "--dtype", "float32", "--enforce-eager", "--max-num-seqs", "8"]
