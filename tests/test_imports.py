@@ -12,12 +12,13 @@ from tests.support.jobs import ROOT
 
 PACKAGE = ROOT / "batchchat"
 
-BASE = {"credentials", "errors", "chats", "recipe", "plugins", "version"}
+BASE = {"cache", "credentials", "errors", "chats", "recipe", "plugins", "version"}
 TOOLS = {"schedule", "prompts", "models", "sources"}
 MAY_IMPORT: dict[str, set[str]] = {
     "credentials": set(),
     "errors": {"credentials"},
     "hub": set(),
+    "cache": set(),
     "version": set(),
     "plugins": {"errors"},
     "chats": {"errors", "plugins"},
