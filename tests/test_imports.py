@@ -12,13 +12,14 @@ from tests.support.jobs import ROOT
 
 PACKAGE = ROOT / "batchchat"
 
-BASE = {"cache", "credentials", "errors", "chats", "recipe", "plugins", "version"}
+BASE = {"cache", "credentials", "errors", "chats", "process", "recipe", "plugins", "version"}
 TOOLS = {"schedule", "prompts", "models", "sources"}
 MAY_IMPORT: dict[str, set[str]] = {
     "credentials": set(),
     "errors": {"credentials"},
     "hub": set(),
     "cache": set(),
+    "process": set(),
     "version": set(),
     "plugins": {"errors"},
     "chats": {"errors", "plugins"},

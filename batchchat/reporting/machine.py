@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from batchchat.chats.record import Bytes, Record, Unit
+from batchchat.process import num_cores
 
 
 class Accelerator(Record):
@@ -38,7 +38,7 @@ def machine_facts() -> Machine:
 
     return Machine(
         processor=_processor(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        cores=num_cores(),
         memory_gib=round(psutil.virtual_memory().total / 2**30),
         accelerators=accelerators(),
     )
