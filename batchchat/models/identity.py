@@ -56,9 +56,9 @@ def model_files(section: ModelSection) -> list[Path] | None:
     """The files that `model_identity` is about, found without asking the hub or reading a library of models; None where
     that cannot be."""
     name = resolve_name(section.name, section.gguf_file)
-    folders = [_folder_at_hand(name, section.gguf_file or "config.json", section)]
+    folders = [folder_at_hand(name, section.gguf_file or "config.json", section)]
     if section.adapter is not None:
-        folders.append(_folder_at_hand(section.adapter, "adapter_config.json", section))
+        folders.append(folder_at_hand(section.adapter, "adapter_config.json", section))
     found: list[Path] = []
     for folder in folders:
         if folder is None:
@@ -67,7 +67,7 @@ def model_files(section: ModelSection) -> list[Path] | None:
     return found
 
 
-def _folder_at_hand(name: str, file: str, section: ModelSection) -> Path | None:
+def folder_at_hand(name: str, file: str, section: ModelSection) -> Path | None:
     """The folder of a model or adapter: its own, or where the hub's library keeps the revision that it fetched last."""
     folder = Path(name).expanduser()
     if folder.is_dir():

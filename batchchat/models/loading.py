@@ -12,6 +12,7 @@ from batchchat.models.checkpoint import require_files, require_whole
 from batchchat.models.devices import require_usable_cuda
 from batchchat.models.group import require_group
 from batchchat.models.kinds import require_causal
+from batchchat.models.lean import settle
 from batchchat.models.names import explained, hub_arguments, locate
 from batchchat.models.text import load_config
 from batchchat.recipe.model import ModelSection
@@ -29,6 +30,7 @@ def load_model(section: ModelSection) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
+    settle()
     name = locate(section)
     config = load_config(section)
     require_causal(section.name, config)
