@@ -12,7 +12,7 @@ from tests.support.jobs import ROOT
 
 PACKAGE = ROOT / "batchchat"
 
-BASE = {"cache", "credentials", "errors", "chats", "process", "recipe", "plugins", "version"}
+BASE = {"credentials", "errors", "chats", "recipe", "plugins", "version"}
 TOOLS = {"schedule", "prompts", "models", "sources"}
 MAY_IMPORT: dict[str, set[str]] = {
     "credentials": set(),
@@ -30,13 +30,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "prompts": {*BASE},
     "structure": {"errors", "plugins", "chats", "scoring"},
     "sampling": {"errors", "chats", "structure"},
-    "models": {*BASE, "prompts", "hub"},
+    "models": {*BASE, "prompts", "hub", "cache"},
     "evaluation": {*BASE, "scoring", "sources", "store", "reporting", "models"},
     "engines": {*BASE, "schedule", "prompts", "models", "sampling"},
-    "launch": {*BASE, "schedule", "prompts", "models", "engines", "reporting"},
-    "benchmarks": {*BASE, "schedule", "prompts", "models", "engines", "launch", "reporting"},
+    "launch": {*BASE, "process", "schedule", "prompts", "models", "engines", "reporting"},
+    "benchmarks": {*BASE, "process", "schedule", "prompts", "models", "engines", "launch", "reporting"},
     "store": {*BASE},
-    "reporting": {*BASE, "store", "scoring", "engines"},
+    "reporting": {*BASE, "cache", "process", "store", "scoring", "engines"},
     "results": {*BASE, "scoring", "sources", "store", "reporting", "evaluation"},
     "selection": {*BASE, "scoring", "sources", "store", "reporting", "evaluation", "results"},
     "publish": {*BASE, "scoring", "engines", "store", "reporting", "results", "selection"},
@@ -57,6 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "interactive": {*BASE, *TOOLS, "engines", "reporting", "job"},
     "cli": {
         *BASE,
+        "process",
         *TOOLS,
         "reporting",
         "launch",

@@ -14,6 +14,7 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import PackageNotFoundError, version
@@ -63,16 +64,38 @@ def settle() -> None:
         gc.freeze()
 
 
+@contextmanager
+def unfilled() -> Iterator[None]:
+    """Within, where it was made lean, tensors without memory are not filled with random numbers: torch's code for it
+    imports sympy. transformers makes a model of such before it reads the weights."""
+    if not isinstance(sys.modules.get(_COMPILER), _Compiler):
+        yield
+        return
+    from torch.nn import init
+
+    fill = init.normal_
+
+    def filled(tensor: Any, *arguments: Any, **named: Any) -> Any:
+        return tensor if tensor.is_meta else fill(tensor, *arguments, **named)
+
+    init.normal_ = filled
+    try:
+        yield
+    finally:
+        init.normal_ = fill
+
+
 def _know_arrow_without_pandas() -> None:
     """pyarrow imports pandas to see whether the first list that it gets is one of pandas'. It does so again where
     something has to be, so this time it may find none."""
     import pyarrow
 
-    sys.modules["pandas"] = None  # type: ignore[assignment]
+    without = _Without("pandas")
+    sys.meta_path.insert(0, without)
     try:
         pyarrow.array([])
     finally:
-        del sys.modules["pandas"]
+        sys.meta_path.remove(without)
 
 
 def _are_tried() -> bool:
@@ -114,6 +137,18 @@ def _is_plain(section: ModelSection) -> bool:
         return False
     words = config.read_text(encoding="utf-8", errors="replace")
     return not any(word in words for word in _UNUSUAL)
+
+
+class _Without(MetaPathFinder):
+    """Finds that a module is not there."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        if fullname == self._name:
+            raise ModuleNotFoundError(f"no module named {fullname!r}", name=fullname)
+        return None
 
 
 class _Finder(MetaPathFinder):
