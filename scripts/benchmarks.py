@@ -24,6 +24,8 @@ from batchchat.benchmarks.compare import table
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "build" / "benchmarks"
 DOCUMENT = ROOT / "docs" / "BENCHMARKS.md"
+OTHERS = "\n## Start-up\n"
+"""What begins the parts that are measured otherwise, and stay as they are."""
 GPU = "\n## On a GPU\n"
 """What the table of `make gpu` begins with."""
 
@@ -79,8 +81,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=(), help="measure these parts, even again")
     parser.add_argument("--gpu", type=Path, metavar="TABLE", help="measure nothing; put this table at the end")
     options = parser.parse_args()
-    before, found, gpu = DOCUMENT.read_text(encoding="utf-8").partition(GPU)
+    text = DOCUMENT.read_text(encoding="utf-8")
     if options.gpu is not None:
+        before = text.partition(GPU)[0]
         DOCUMENT.write_text(f"{before}\n{options.gpu.read_text(encoding='utf-8')}", encoding="utf-8")
         return
     KEPT.mkdir(parents=True, exist_ok=True)
@@ -89,7 +92,7 @@ def main() -> None:
         if name in options.only or (not options.only and not file.exists()):
             print(f"measuring: {name}", flush=True)
             file.write_text(json.dumps(measured(name, arguments, options.vllm_python)), encoding="utf-8")
-    DOCUMENT.write_text(document() + found + gpu, encoding="utf-8")
+    DOCUMENT.write_text(document() + "".join(text.partition(OTHERS)[1:]), encoding="utf-8")
     print(f"written: {DOCUMENT}")
 
 

@@ -20,6 +20,7 @@ from batchchat.job.structured import Structured
 from batchchat.launch.base import Launcher
 from batchchat.launch.opening import find_launcher, open_engine
 from batchchat.models import require_in_reach, show_loading
+from batchchat.models.identity import hash_ahead
 from batchchat.models.loaded import LoadedModel
 from batchchat.recipe import Recipe
 from batchchat.reporting.machine import machine_facts
@@ -79,6 +80,8 @@ def open_parts(
     expect_rows(source, recipe)
     if recipe.published_at is not None:
         open_address(recipe.published_at)
+    if recipe.reads_model and loaded is None:
+        hash_ahead(recipe.model)
     if recipe.reads_model:  # what else can be wrong was said before a large library is read
         show_loading(not quiet and sys.stderr.isatty())
     sides = open_sides(recipe, loaded)

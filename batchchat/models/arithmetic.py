@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from batchchat.models.memory import DTYPE_BYTES
+from batchchat.models.names import resolve_name
 from batchchat.models.text import checkpoint_dtype
 from batchchat.recipe.model import ModelSection
 
@@ -31,7 +34,7 @@ def computing_dtype(section: ModelSection, config: Any, memory: int | None = Non
     if stored not in _MULTIPLIED_BY or not _on_cpu(section) or not _features() or _multiplies(stored):
         return stored
     try:
-        size = 4 * _parameters(section, config)
+        size = 4 * _parameters(section, config, stored)
     except Exception:  # a model of its own code may not be made of nothing; it is loaded as it is stored
         return stored
     return "float32" if 2 * size <= _SHARE * (memory or _memory()) else stored
@@ -57,7 +60,11 @@ def _features() -> Mapping[str, Any]:
     return found
 
 
-def _parameters(section: ModelSection, config: Any) -> int:
+def _parameters(section: ModelSection, config: Any, stored: str) -> int:
+    """How many weights the model has, by the size of its files where these are at hand."""
+    files = list(Path(resolve_name(section.name, section.gguf_file)).glob("*.safetensors"))
+    if files:
+        return sum(file.stat().st_size for file in files) // DTYPE_BYTES[stored]
     from batchchat.models.shape import empty_model
 
     return sum(math.prod(one.shape) for one in empty_model(config, section.trust_remote_code).parameters())

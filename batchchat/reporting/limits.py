@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from batchchat.cache import read_cache, write_cache
 from batchchat.chats.record import BytesPerSecond, FlopsPerSecond, Record
-from batchchat.reporting.machine import machine_facts, read_cache, write_cache
+from batchchat.reporting.machine import machine_facts
 
 _FILE = "limits.json"
 _WARM_UP_SECONDS = 0.05

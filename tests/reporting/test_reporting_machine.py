@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from batchchat.cache import cache_file, read_cache, write_cache
 from batchchat.engines.facts import EngineFacts
 from batchchat.engines.work import Work
 from batchchat.reporting.limits import MachineLimits, machine_limits, measure_limits
-from batchchat.reporting.machine import cache_file, read_cache, write_cache
 from batchchat.reporting.report import Utilisation
 from batchchat.reporting.utilisation import utilisation
 from batchchat.reporting.watch import Watcher
