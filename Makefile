@@ -109,7 +109,7 @@ many-devices: setup
 	$(PY) -m scripts.many_devices recipes/mt-bench.yaml generation.samples=16
 
 bench: setup
-	$(PY) -m scripts.benchmarks $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))
+	$(PY) -m scripts.benchmarks $(addprefix --peer ,$(PEERS))
 
 tiny-chat: setup
 	$(PY) -m scripts.tiny_chat
