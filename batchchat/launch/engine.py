@@ -259,14 +259,14 @@ class ReplicatedEngine:
         self._meter.event("replica_lost", what)
         log.info(what)
         yield None, list(lost.again)
-        for request in lost.failed:
-            words = f"three replicas ended while they computed this request, the last one alone: it {reason}"
+        for request, ends in lost.failed:
+            words = f"{ends} replicas ended while they computed this request, the last one alone: it {reason}"
             yield Completion(request, (), "", "error", Timings(now, now, now), error=words), []
 
     # --- requests --------------------------------------------------------------------------------------------------
 
     def _hand_out(self, feed: Feed) -> None:
-        given: dict[int, list[Request]] = {number: [request] for number, request in self._leases.try_alone().items()}
+        given = self._leases.try_apart()
 
         def pick(ready: list[Request]) -> tuple[list[Request], list[Request]]:
             chosen, rest = self._leases.assign(ready)

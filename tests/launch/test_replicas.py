@@ -136,7 +136,7 @@ def test_a_row_that_ends_replicas_is_an_error_and_the_others_are_answered(tmp_pa
     assert batchchat("run", recipe, "-q").code == 0
     (error,) = read_jsonl(tmp_path / "runs/test/errors.jsonl")
     assert error["index"] == 5
-    assert "three replicas ended while they computed this request, the last one alone" in error["reason"]
+    assert "3 replicas ended while they computed this request, the last one alone" in error["reason"]
     assert "SIGSEGV" in error["reason"]
     assert len(read_jsonl(tmp_path / "runs/test/outputs.jsonl")) == 29
     report = report_of(recipe, "test")
