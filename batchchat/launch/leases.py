@@ -83,7 +83,7 @@ class Lost:
     again: Sequence[Request]
     """To be handed out anew."""
     failed: Sequence[tuple[Request, int]]
-    """Computed alone when the replica ended, after others: each is an error. With it how many replicas ended over it."""
+    """Computed alone when the replica ended, after others: each is an error. With each its number of ends."""
 
 
 class Leases:

@@ -24,6 +24,7 @@ from batchchat.launch.engine import ReplicatedEngine
 from batchchat.launch.local import LocalLauncher
 from batchchat.launch.messages import Begin
 from batchchat.launch.patience import Backoff, Patience
+from batchchat.launch.versions import versions
 from batchchat.prompts import ByteCodec
 from batchchat.recipe import load_recipe
 from batchchat.reporting.meters import Meters
@@ -75,8 +76,8 @@ def engine_of(recipe: Path, **options: Any) -> ReplicatedEngine:
     loaded = load_recipe(recipe)
     places = find_places(loaded)
     assert places is not None
-    begin = Begin(loaded.model_dump(exclude_none=True), (str(ROOT), *sys.path), None)
-    return ReplicatedEngine(LocalLauncher(places), begin, Meters(), **options)
+    begin = Begin(versions(), loaded.model_dump(exclude_none=True), (str(ROOT), *sys.path), None)
+    return ReplicatedEngine(LocalLauncher(places), begin, options.pop("meters", None) or Meters(), **options)
 
 
 def test_the_same_outputs_with_any_number_of_replicas(tmp_path: Path, batchchat: Command) -> None:
@@ -304,7 +305,7 @@ def test_a_failing_device_costs_the_replica_and_no_row(monkeypatch: pytest.Monke
     def build(context: EngineContext) -> ScriptedEngine:
         return ScriptedEngine(ByteCodec(), context.meter, rows=1, fail_every=2)
 
-    one.run(Begin(recipe.model_dump(exclude_none=True), (), None), build)
+    one.run(Begin(versions(), recipe.model_dump(exclude_none=True), (), None), build)
     assert [answer.key[0] for message in said if isinstance(message, Answers) for answer in message.answers] == [0]
     assert isinstance(said[-1], Failed)
     assert "illegal memory access" in said[-1].reason
