@@ -108,7 +108,8 @@ class Leases:
         held = self._held.pop(replica, None)
         if held is None:
             return Lost([], [])
-        again, failed = [], []
+        again: list[Request] = []
+        failed: list[tuple[Request, int]] = []
         for key, request in held.leases.items():
             self._homes.pop(request.index, None)
             if key in held.started:
