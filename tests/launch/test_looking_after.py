@@ -25,8 +25,8 @@ from batchchat.models.identity import model_identity
 from batchchat.recipe import load_recipe
 from batchchat.reporting.meters import Meters
 from batchchat.schedule import Feed
-from tests.launch.test_replicas import MISBEHAVING, engine_of, job
 from tests.support.jobs import ROOT
+from tests.support.replicas import MISBEHAVING, engine_of, job
 from tests.support.requests import scripted_requests
 
 

@@ -21,13 +21,10 @@ from batchchat.launch.versions import versions
 from batchchat.recipe import load_recipe
 from batchchat.reporting.meters import Meters
 from batchchat.schedule import Feed
-from tests.launch.test_replicas import wait_until
-from tests.launch.test_scaling import few, until_all_take_part
 from tests.support.jobs import ROOT, Command, outputs, read_jsonl, report_of, scripted_recipe, write_jsonl
+from tests.support.replicas import MISBEHAVING, few, until_all_take_part, wait_until
 
 pytest.importorskip("ray", reason="Ray is not installed (pip install 'batchchat[ray]')")
-
-MISBEHAVING = "tests.support.misbehaving"
 
 
 @pytest.fixture

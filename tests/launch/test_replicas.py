@@ -9,10 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -20,29 +18,15 @@ import pytest
 from batchchat.engines import EngineContext
 from batchchat.errors import EnvironmentFault
 from batchchat.launch.devices import find_places, require_free
-from batchchat.launch.engine import ReplicatedEngine
-from batchchat.launch.local import LocalLauncher
 from batchchat.launch.messages import Begin
 from batchchat.launch.patience import Backoff, Patience
 from batchchat.launch.versions import versions
 from batchchat.prompts import ByteCodec
 from batchchat.recipe import load_recipe
-from batchchat.reporting.meters import Meters
 from batchchat.schedule import Feed
 from tests.support.jobs import ROOT, Command, outputs, read_jsonl, report_of, scripted_recipe, write_jsonl
+from tests.support.replicas import MISBEHAVING, engine_of, job, wait_until
 from tests.support.requests import scripted_requests
-
-MISBEHAVING = "tests.support.misbehaving"
-
-
-def job(folder: Path, rows: int = 60, **sections: Any) -> Path:
-    """Chats of one to three turns."""
-    chats = [
-        {"question_id": n, "turns": [f"{'x' * (n % 23)} {turn}" for turn in range(1 + n % 3)]} for n in range(rows)
-    ]
-    scripted = sections.pop("scripted", {"answer": "counting"})
-    engine = {"max_batch_rows": 4, "scripted": scripted, **sections.pop("engine", {})}
-    return scripted_recipe(folder / "r.yaml", write_jsonl(folder / "in.jsonl", chats), engine=engine, **sections)
 
 
 def start(recipe: Path, *args: str, **environment: str) -> subprocess.Popen[bytes]:
@@ -63,21 +47,6 @@ def num_stored(database: Path) -> int:
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as store:
         (count,) = store.execute("SELECT sum(completed) FROM sessions").fetchone()
     return int(count)
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def engine_of(recipe: Path, **options: Any) -> ReplicatedEngine:
-    loaded = load_recipe(recipe)
-    places = find_places(loaded)
-    assert places is not None
-    begin = Begin(versions(), loaded.model_dump(exclude_none=True), (str(ROOT), *sys.path), None)
-    return ReplicatedEngine(LocalLauncher(places), begin, options.pop("meters", None) or Meters(), **options)
 
 
 def test_the_same_outputs_with_any_number_of_replicas(tmp_path: Path, batchchat: Command) -> None:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchchat.chats import Request
-from batchchat.launch.engine import ReplicatedEngine
 from batchchat.launch.scaling import Scaling
 from batchchat.recipe import load_recipe
 from batchchat.recipe.mistakes import RecipeError
 from batchchat.schedule import Feed
-from tests.launch.test_replicas import MISBEHAVING, engine_of, job
 from tests.support.jobs import Command, outputs, report_of
-from tests.support.requests import scripted_requests
+from tests.support.replicas import MISBEHAVING, engine_of, few, job, until_all_take_part
 
 ROWS = 4
 
@@ -42,20 +36,6 @@ def test_a_moment_without_work_ends_no_replica() -> None:
     assert scaling.change(4, 8, 16, ROWS, 9.0) == 0
     assert scaling.change(4, 8, 3, ROWS, 11.0) == 0, "too little again, for a moment"
     assert scaling.change(4, 8, 3, ROWS, 21.0) == -3
-
-
-def until_all_take_part(engine: ReplicatedEngine) -> Iterator[Request]:
-    """Requests, as long as a replica is starting, let go, or has answered nothing."""
-    (one,) = scripted_requests(["x"])
-    for number in itertools.count():
-        if not any(part.startswith("0") or "(" in part for part in engine.standing().split(", ")):
-            return
-        yield replace(one, chat_id=str(number), index=number)
-
-
-def few() -> Iterator[Request]:
-    """They keep one replica busy for a while."""
-    return iter(scripted_requests(["linger, the longest, which begins first", *["x"] * 8]))
 
 
 def test_replicas_come_with_the_work_and_go_without_it(tmp_path: Path) -> None:
