@@ -106,7 +106,9 @@ test-s3: setup
 
 many-devices: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
-	$(PY) -m scripts.many_devices recipes/mt-bench.yaml generation.samples=16
+	$(PY) -m scripts.many_devices recipes/mt-bench.yaml generation.samples=16 \
+		--only two-replicas four-replicas accelerate torchrun shards ray
+	$(PY) -m scripts.many_devices recipes/mt-bench.yaml generation.samples=160 --every 3 --only killed killed-on-ray
 
 bench: setup
 	$(PY) -m scripts.benchmarks $(addprefix --peer ,$(PEERS))
