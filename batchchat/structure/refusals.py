@@ -12,6 +12,7 @@ from batchchat.chats import Structure
 from batchchat.errors import BadRow
 from batchchat.scoring.extras import need
 from batchchat.structure.by_llguidance import byte_matchers, grammar_mistake
+from batchchat.structure.grammars import endless_rule
 from batchchat.structure.schemas import endless
 
 _MOST_BYTES = 1_000_000
@@ -55,6 +56,8 @@ def _too_large(structure: Structure) -> str | None:
 
 
 def _malformed(structure: Structure) -> str | None:
+    if structure.kind == "grammar" and (rule := endless_rule(structure.text)) is not None:
+        return f"its grammar has the rule {rule}, which never ends: whatever way it takes, it needs itself again"
     if structure.kind != "json_schema":
         return None
     library = need("jsonschema", "generation.structured", "structured")
