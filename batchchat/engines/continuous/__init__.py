@@ -15,6 +15,7 @@ from batchchat.engines.continuous.admission.batch_invariance import passes_can_b
 from batchchat.engines.continuous.admission.self_check import self_check
 from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.continuous.graphs import CudaGraphs
+from batchchat.engines.continuous.model_runner import NO_PROGRAM
 from batchchat.engines.continuous.paged.sizing import page_tokens, try_largest, try_recording
 from batchchat.engines.continuous.passes import (
     WIDE_CHUNK,
@@ -72,6 +73,8 @@ def _build(
         )
     for name, why in ({} if found.pages is None else found.pages.not_by).items():
         context.meter.event("attention_fallback", f"{name} does not attend over the pages: {why}")
+    if model in NO_PROGRAM:
+        context.meter.event("no_program", f"the model's modules compute its layers: {NO_PROGRAM[model]}")
     config = _config(model, context)
     drafter = drafter or _drafter(model, context, undoing)
     if config.batch_invariant:

@@ -30,12 +30,12 @@ def prepare(model: nn.Module) -> Callable[[], None]:
 
     gates = pack(model, replace)
     if compiled() and changed:
-        from batchchat.engines.cpu.fusing import fuse_rotary, fused_gate, fused_norm
+        from batchchat.engines.cpu.fusing import fuse_rotary, fused_gate, fused_norm, joined_gates
 
         undoing.append(fuse_rotary(model))
         for module in model.modules():
             replace(module, fused_norm(module))
-        for module, product in gates.items():
+        for module, product in (gates | joined_gates(model)).items():
             replace(module, fused_gate(module, product))
         if programmable():
             from batchchat.engines.cpu.lowering import lower
