@@ -323,12 +323,12 @@ def test_compiled_code_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
-    "name", ["llama", "gemma2, window 50", "phi3", "olmo2", "granite"]
+    "name", ["llama", "gemma2, window 50", "phi3", "olmo2", "granite", "qwen3_moe", "gpt_oss, window 50"]
 )
 def test_passes_of_any_size_give_the_same_bits(name: str, dtype: torch.dtype) -> None:
     """Strict mode without fixed shapes: alone, together, and in another order."""
     model = next(one for one in ARCHITECTURES if one.name == name).model().to(dtype)
-    prepare(model)
+    prepare(model, batch_invariant=True)
     assert model in PROGRAMS
     assert rows_are_independent(model, pass_sizes(EngineConfig(max_rows=9)))
     strict: dict[str, Any] = {"batch_invariant": True, "products_are_invariant": True}

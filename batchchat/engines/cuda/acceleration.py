@@ -20,8 +20,9 @@ from batchchat.engines.cuda.paged import DTYPES
 Way = TypeVar("Way", bound=Callable[[torch.Tensor], torch.Tensor])
 
 
-def prepare(model: nn.Module) -> Callable[[], None]:
-    """Compute a model's norms and gated layers by kernels, and all of it by a program. Returns what undoes it."""
+def prepare(model: nn.Module, batch_invariant: bool = False) -> Callable[[], None]:
+    """Compute a model's norms and gated layers by kernels, and all of it by a program, which is the same in either
+    mode. Returns what undoes it."""
     changed: list[nn.Module] = []
     for module in model.modules():
         if "forward" in vars(module):  # which moves its input from another device
