@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -101,38 +102,35 @@ _KINDS = [
 
 class FusedRotary:
     """Stands for the function that turns queries and keys in a module of transformers: what `plain` is, and faster for
-    the shapes of packed passes, with the kinds of tables that it was tried with."""
+    the shapes of packed passes. Each kind of tables is tried when it is first met."""
 
     def __init__(self, plain: Callable[..., Any]):
         self.plain = plain
-        self._right = {kind for kind in _KINDS if self._is_right(kind)}
+        self._serves = cache(self._is_right)
 
     def __call__(
         self, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *others: Any, **named: Any
     ) -> Any:
-        kind = self._kind(q, cos)
-        if (
-            not torch.is_inference_mode_enabled()
-            or others
-            or named
-            or q.device.type != "cpu"
-            or (q.dtype, cos.dtype) != (k.dtype, sin.dtype)
-            or kind not in self._right
-            or cos.shape[:2] != (1, q.shape[2])
-            or len(q) != 1
-        ):
-            return self.plain(q, k, cos, sin, *others, **named)
-        return _rotate(q, k, cos, sin, kind)
+        kind = None
+        if torch.is_inference_mode_enabled() and not others and not named and q.device.type == "cpu":
+            kind = self._kind(q, k, cos, sin)
+        return self.plain(q, k, cos, sin, *others, **named) if kind is None else _rotate(q, k, cos, sin, kind)
 
-    def _kind(self, q: torch.Tensor, cos: torch.Tensor) -> _Tables:
-        """The kind of the tables; of those that turn half of a head, or are for either half, the right one."""
-        size, dim = cos.shape[2], q.shape[3]
+    def _kind(self, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> _Tables | None:
+        """The kind of the tables of a packed pass, if it is served; of those that turn half of a head, or are for
+        either half, the right one."""
+        if (q.dtype, cos.dtype) != (k.dtype, sin.dtype) or (q.dim(), cos.dim()) != (4, 3):
+            return None
+        _, _, tokens, dim = q.shape
+        size = cos.shape[2]
+        if len(q) != 1 or cos.shape[:2] != (1, tokens) or not 0 < size <= dim:
+            return None
         kinds = [_Tables(8 if size == dim else 4, halved, cos.dtype, q.dtype) for halved in (2 * size == dim, False)]
-        return kinds[0] if kinds[0] in self._right else kinds[1]
+        return next((kind for kind in kinds if kind in _KINDS and self._serves(kind)), None)
 
     def is_right(self) -> bool:
         """Whether there are tables with which both ways give the same numbers."""
-        return bool(self._right)
+        return any(map(self._serves, _KINDS))
 
     @torch.inference_mode()
     def _is_right(self, kind: _Tables) -> bool:
