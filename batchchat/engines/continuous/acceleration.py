@@ -18,8 +18,9 @@ ACCELERATIONS: dict[str, str] = {"cpu": "batchchat.engines.cpu", "cuda": "batchc
 class Acceleration(Protocol):
     """Faster ways to compute, each taken only where it gives the numbers of the plain one."""
 
-    def prepare(self, model: Any) -> Callable[[], None]:
-        """Change how a loaded model computes. Returns what undoes it."""
+    def prepare(self, model: Any, batch_invariant: bool = False) -> Callable[[], None]:
+        """Change how a loaded model computes, with `batch_invariant` so that a row's bits depend on no other, as far as
+        that can be had. Returns what undoes it."""
         ...
 
     def has_kernels(self) -> bool:

@@ -18,7 +18,12 @@ def products_are_invariant(model: Any, sizes: Collection[int]) -> bool:
     linears = [module for module in model.modules() if type(module) is nn.Linear]
     if not compiled() or not linears or not all(map(is_packed, linears)):
         return False
-    return all(_product_is_invariant(*shape, sizes) for shape in product_shapes(model))
+    from batchchat.engines.cpu import experts
+
+    if any(map(experts.is_left_alone, model.modules())):
+        return False
+    shapes = product_shapes(model) | experts.product_shapes(model)
+    return all(_product_is_invariant(*shape, sizes) for shape in shapes)
 
 
 @torch.inference_mode()

@@ -47,10 +47,8 @@ def tiled() -> bool:
         return False
 
 
-def attends(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, softcap: float | None, sinks: torch.Tensor | None
-) -> bool:
+def attends(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sinks: torch.Tensor | None) -> bool:
     """Whether a kernel does this attention."""
     tensors = [query, key, value, *([] if sinks is None else [sinks])]
     one_kind = {(tensor.device.type, tensor.dtype) for tensor in tensors}
-    return softcap is None and one_kind in ({("cpu", dtype)} for dtype in _NUMBERS) and compiled()
+    return one_kind in ({("cpu", dtype)} for dtype in _NUMBERS) and compiled()
