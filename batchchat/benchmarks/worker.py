@@ -28,7 +28,6 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
     from batchchat.benchmarks.contenders import CONTENDERS
     from batchchat.benchmarks.workloads import WORKLOADS, fitted
-    from batchchat.reporting.limits import measure_limits
     from batchchat.reporting.meters import device_peaks, host_peak_bytes
 
     born = psutil.Process().create_time()
@@ -51,7 +50,6 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     facts = contender.facts()
     contender.close()
     prompt_tokens = sum(len(request.prompt_ids) for request in requests)
-    limits = measure_limits(job["dtype"], str(model.device))
     return {
         **job,
         "seconds": seconds,
@@ -63,10 +61,20 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         "generated_tokens": sum(counts),
         "host_peak_bytes": host_peak_bytes(),
         "device_peaks": {name: device.as_dict() for name, device in device_peaks().items()},
-        "least_seconds": least_seconds(model, prompt_tokens, sum(counts), limits.flops_per_second),
+        **job_limits(model, job["dtype"], prompt_tokens, sum(counts)),
+        "facts": facts,
+    }
+
+
+def job_limits(model: Any, dtype: str, prompt_tokens: int, generated_tokens: int) -> dict[str, float]:
+    """What this machine can do at best, and the least time that the workload takes on it."""
+    from batchchat.reporting.limits import measure_limits
+
+    limits = measure_limits(dtype, str(model.device))
+    return {
+        "least_seconds": least_seconds(model, prompt_tokens, generated_tokens, limits.flops_per_second),
         "flops_per_second": limits.flops_per_second,
         "bytes_per_second": limits.bytes_per_second,
-        "facts": facts,
     }
 
 

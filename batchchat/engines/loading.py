@@ -8,6 +8,7 @@ from typing import Any
 from batchchat.engines.base import EngineContext
 from batchchat.models import load_generation_defaults, load_model
 from batchchat.models.devices import remarks
+from batchchat.recipe.model import ModelSection
 
 _DTYPE = "dtype"
 """What is kept of the numbers that `model.dtype: auto` came to: a resumed run goes on in them, whatever another machine
@@ -22,15 +23,28 @@ def load(context: EngineContext) -> Any:
     return model
 
 
+def begun_section(context: EngineContext) -> ModelSection:
+    """The recipe's model, in the numbers that the run began with where they are not the recipe's."""
+    section = context.recipe.model
+    if _is_chosen(section) and _DTYPE in context.kept:
+        return section.model_copy(update={"dtype": context.kept[_DTYPE]})
+    return section
+
+
+def keep_dtype(context: EngineContext, dtype: object) -> None:
+    """Remember in which numbers the model was loaded (torch's name of them)."""
+    if _is_chosen(context.recipe.model):
+        context.kept.setdefault(_DTYPE, str(dtype).removeprefix("torch."))
+
+
 def _load(context: EngineContext) -> Any:
-    section, kept = context.recipe.model, context.kept
-    is_chosen = section.dtype == "auto" and section.gguf_file is None
-    if is_chosen and _DTYPE in kept:
-        section = section.model_copy(update={"dtype": kept[_DTYPE]})
-    model = load_model(section)
-    if is_chosen:
-        kept.setdefault(_DTYPE, str(model.dtype).removeprefix("torch."))
+    model = load_model(begun_section(context))
+    keep_dtype(context, model.dtype)
     return model
+
+
+def _is_chosen(section: ModelSection) -> bool:
+    return section.dtype == "auto" and section.gguf_file is None
 
 
 def generation_defaults(context: EngineContext) -> Mapping[str, Any]:

@@ -36,7 +36,7 @@ class RowConstraints:
         self._vocab_size = vocab_size
         self._device = device
         self._texts = texts
-        self._rows: list[_ConstrainedRow | None] = []
+        self._rows: list[ConstrainedRow | None] = []
 
     def refusal(self, request: Request) -> str | None:
         """Why a row for this request could not be kept in its form, in one sentence; None if it can."""
@@ -86,12 +86,11 @@ class RowConstraints:
         """Rows whose form allows no token, and why."""
         return {number: row.failure for number, row in enumerate(self._rows) if row is not None and row.failure}
 
-    def _row(self, request: Request) -> _ConstrainedRow:
+    def _row(self, request: Request) -> ConstrainedRow:
         assert self._texts is not None, "a form needs the texts of the tokens"
-        texts = self._texts()
-        return _ConstrainedRow(request, texts, _matchers(texts, self._vocab_size), self._vocab_size)
+        return constrained_row(request, self._texts(), self._vocab_size)
 
-    def _look_ahead(self, rows: Sequence[_ConstrainedRow]) -> None:
+    def _look_ahead(self, rows: Sequence[ConstrainedRow]) -> None:
         """Begin to work out what may come next in these rows."""
         if rows:
             coming = _background().submit(_masks, rows)
@@ -99,7 +98,12 @@ class RowConstraints:
                 row.wait_for(coming, place)
 
 
-class _ConstrainedRow:
+def constrained_row(request: Request, texts: Texts, vocab_size: int) -> ConstrainedRow:
+    """A row for a request with a form, at its first token. Raises BadRow for a form that cannot be kept."""
+    return ConstrainedRow(request, texts, _matchers(texts, vocab_size), vocab_size)
+
+
+class ConstrainedRow:
     """One answer while it is written."""
 
     def __init__(self, request: Request, texts: Texts, matchers: Matchers, vocab_size: int):
@@ -129,6 +133,10 @@ class _ConstrainedRow:
         elif rest := self.reasoning.take(token):
             whole = rest == self._texts.pieces[token]
             self._fits(self.matcher.take([token] if whole else self._texts.tokens(rest)))
+
+    def allowed(self) -> Mask:
+        """What may come next, worked out now. Nothing, where `failure` says why."""
+        return self.mask(self.matchers.allowed([self.matcher])[0])
 
     def mask(self, allowed: Mask) -> Mask:
         """What may come next, from what the matcher allows."""
@@ -167,7 +175,7 @@ class _ConstrainedRow:
             self.failure = self.matcher.failure or "a token of the answer does not belong to its form"
 
 
-def _masks(rows: Sequence[_ConstrainedRow]) -> list[Mask]:
+def _masks(rows: Sequence[ConstrainedRow]) -> list[Mask]:
     allowed = rows[0].matchers.allowed([row.matcher for row in rows])
     return [row.mask(mask) for row, mask in zip(rows, allowed, strict=True)]
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
 import threading
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +281,97 @@ def test_what_is_refused_or_cannot_be_kept_is_asked_once(
     assert len(server.asked) == 6
 
 
+def test_an_answer_that_comes_in_halves_is_whole(tmp_path: Path, batchchat: Command) -> None:
+    said = as_json(completion("question 3"))
+    halves = Said(200, said.headers, said.body, pause_after=120, pause=0.2)
+    with ChatServer(only_for(3, halves)) as server:
+        path = recipe(tmp_path, server, questions(6), QUICK)
+        assert batchchat("run", path, "-q").code == 0
+    assert answers(path)["q3"]["content"] == "question 3"
+    assert len(server.asked) == 6
+
+
+@pytest.mark.parametrize("tells_its_length", [True, False])
+def test_an_answer_of_40_mb_costs_its_row_and_little_memory(
+    tells_its_length: bool, tmp_path: Path, batchchat: Command
+) -> None:
+    size, part = 40_000_000, b"x" * 1_000_000
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+    if tells_its_length:
+        wire = head + b"content-length: %d\r\n\r\n" % size + part * (size // len(part))
+    else:
+        chunk = b"%x\r\n%b\r\n" % (len(part), part)
+        wire = head + b"transfer-encoding: chunked\r\n\r\n" + chunk * (size // len(part)) + b"0\r\n\r\n"
+    with ChatServer(only_for(3, Said(wire=wire))) as server:
+        path = recipe(tmp_path, server, questions(6), max_error_rate=0.2)
+        assert batchchat("run", path, "-q").code == 0
+    (error,) = errors(path)
+    assert (error["id"], "more than 32 MiB" in error["reason"]) == ("q3", True)
+    assert len(server.asked) == 6
+
+
+def test_answers_of_another_model_are_taken_where_the_recipe_says_so(tmp_path: Path, batchchat: Command) -> None:
+    other = as_json({**completion("hello"), "model": "another"})
+    with ChatServer(only_for(3, other)) as server:
+        path = recipe(tmp_path, server, questions(6), {"other_model": "allow", "max_in_flight": 1})
+        assert batchchat("run", path, "-q").code == 0
+    assert answers(path)["q3"]["content"] == "hello"
+    report = report_of(path, "test")
+    assert report["engine"]["served_model"] == "served"
+    assert "answered as another, not as served" in json.dumps(report)
+
+
+def test_a_server_elsewhere_is_sent_nothing(
+    tmp_path: Path, batchchat: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    with ChatServer() as elsewhere:
+        moved = Said(308, {"location": f"{elsewhere.url}/chat/completions"})
+        with ChatServer(only_for(3, moved)) as server:
+            path = recipe(tmp_path, server, questions(6), {"api_key_env": "MY_KEY"})
+            done = batchchat("run", path, "-q")
+    assert done.code == 5
+    assert elsewhere.url in done.err
+    assert not elsewhere.asked
+    assert not elsewhere.others
+
+
+def test_a_wrong_key_is_said_before_anything_is_asked(
+    tmp_path: Path, batchchat: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    with ChatServer(models=fault(401, "Incorrect API key provided")) as server:
+        done = batchchat("run", recipe(tmp_path, server, questions(3), {"api_key_env": "MY_KEY"}), "-q")
+    assert done.code == 5
+    assert "Incorrect API key provided" in done.err
+    assert "put a valid key into the environment variable MY_KEY" in done.err
+    assert not server.asked
+
+
+def test_a_server_that_does_not_take_connections_ends_the_run_in_time(tmp_path: Path, batchchat: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
+        port = deaf.getsockname()[1]
+        waiting = [socket.socket() for _ in range(3)]
+        for one in waiting:  # fill what the system keeps for it
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", port))
+        path = recipe(tmp_path, f"http://127.0.0.1:{port}/v1", questions(2), {"connect_seconds": 0.3})
+        done = batchchat("run", path, "-q")
+        for one in waiting:
+            one.close()
+    assert done.code == 5
+    assert "connecting took more than 0.3 s" in done.err
+
+
+def test_a_ceiling_of_requests_a_minute_holds(tmp_path: Path, batchchat: Command) -> None:
+    with ChatServer() as server:
+        path = recipe(tmp_path, server, questions(40), {"requests_per_minute": 1200})
+        assert batchchat("run", path, "-q").code == 0
+    times = [asked.at for asked in server.asked]
+    assert len(times) == 40
+    assert times[-1] - times[0] >= (40 - 20 - 2) / 20, "a second's worth may go at once"
+
+
 def test_an_answer_that_drips_ends_at_its_time_limit(tmp_path: Path, batchchat: Command) -> None:
     async def drip(asked: Asked) -> Said:
         if asked.question != "question 0":
@@ -384,6 +479,49 @@ def test_a_certificate_that_does_not_verify_is_said_and_one_that_is_named_is_tru
         assert "engine.endpoint.verify" in done.err
         assert batchchat("run", path, "-q", f"engine.endpoint.verify={file}").code == 0
     assert len(answers(path)) == 3
+
+
+def test_a_proxy_of_the_environment_carries_what_it_should(
+    tmp_path: Path, batchchat: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ChatServer() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://me:secret@127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("http_proxy", f"http://me:secret@127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        path = recipe(tmp_path, "http://served.invalid/v1", questions(3))
+        assert batchchat("run", path, "-q").code == 0
+        with ChatServer() as near:
+            assert batchchat("run", path, "-q", "name=near", f"engine.endpoint.url={near.url}").code == 0
+    assert {asked.path for asked in proxy.asked} == {"http://served.invalid/v1/chat/completions"}
+    assert {asked.headers["host"] for asked in proxy.asked} == {"served.invalid"}
+    assert {asked.headers["proxy-authorization"] for asked in proxy.asked} == {"Basic bWU6c2VjcmV0"}
+    assert len(proxy.asked) == len(near.asked) == 3
+
+
+@pytest.mark.parametrize("packed", [gzip.compress, zlib.compress])
+def test_answers_may_be_packed(packed: Callable[[bytes], bytes], tmp_path: Path, batchchat: Command) -> None:
+    name = "gzip" if packed is gzip.compress else "deflate"
+    said = Said(200, {"content-encoding": name}, packed(as_json(completion("question 3")).body))
+    with ChatServer(only_for(3, said)) as server:
+        path = recipe(tmp_path, server, questions(6), QUICK)
+        assert batchchat("run", path, "-q").code == 0
+    assert answers(path)["q3"]["content"] == "question 3"
+    assert len(server.asked) == 6
+
+
+def test_a_connection_that_was_idle_and_closed_is_opened_again(tmp_path: Path, batchchat: Command) -> None:
+    """As servers do after a while: nothing is lost, and nothing is sent twice."""
+
+    async def closes(asked: Asked) -> Said:
+        said = as_json(completion(asked.question))
+        head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(said.body)}\r\n\r\n"
+        return Said(wire=head.encode() + said.body)
+
+    with ChatServer(closes) as server:
+        path = recipe(tmp_path, server, questions(12), {"max_in_flight": 2, "requests_per_minute": 2400})
+        assert batchchat("run", path, "-q").code == 0
+    assert len(answers(path)) == 12
+    assert 12 <= len(server.asked) <= 12 + report_of(path, "test")["engine"]["retries"]
 
 
 # --- limits, cost, keys ----------------------------------------------------------------------------------------------

@@ -280,6 +280,15 @@ def test_under_a_rate_limit_every_request_is_answered_once_within_its_budget(
     assert all(isinstance(one.verdict, Answered) and one.attempts <= 13 for one in done)
 
 
+def test_a_ceiling_of_tokens_a_minute_holds() -> None:
+    """Each takes ten."""
+    traffic = Traffic(OPTIONS.model_copy(update={"tokens_per_minute": 600}), Ledger())
+    simulation = Simulation(traffic, 1000)
+    assert len(simulation.run([job(n) for n in range(120)])) == 120
+    assert 120 - 1 <= simulation.now + 1 <= 122
+    assert max(simulation.seen.values()) <= 2
+
+
 @given(st.sets(st.integers(0, 40), max_size=7))
 def test_requests_that_fail_alone_cost_themselves(fails: set[int]) -> None:
     traffic = Traffic(OPTIONS.model_copy(update={"retries": 2}), Ledger())

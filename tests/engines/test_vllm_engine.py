@@ -18,13 +18,14 @@ from typing import Any
 
 import pytest
 
-from batchchat.chats import Completion, Message, Request, Settings
+from batchchat.chats import Completion, Message, Request, Settings, Structure
 from batchchat.engines import EngineContext, build_engine
 from batchchat.engines.facts import VllmFacts
 from batchchat.errors import UsageError
 from batchchat.models import load_text_side
 from batchchat.recipe import Recipe
 from batchchat.schedule import Feed, request_seed
+from batchchat.structure import agreement
 from tests.support.jobs import ROOT, Command, read_jsonl, report_of, write_jsonl
 from tests.support.zoo import Clock
 
@@ -121,6 +122,49 @@ def test_greedy_answers_are_those_of_the_local_engine(vllm: Answer, local: Answe
     assert {done.finish_reason for done in found} >= {"stop", "stop_string", "length"}
 
 
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer", "minimum": 0, "maximum": 99}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+FORMS = (
+    Structure("json_schema", json.dumps(PERSON), "none"),
+    Structure("json_schema", json.dumps({"type": "array", "items": {"type": "boolean"}, "maxItems": 3})),
+    Structure("regex", "[a-f]{3}-[0-9]{2}"),
+    Structure("choice", '["certainly", "certainly not"]'),
+    Structure("grammar", 'start: "(" start ")" | "x"'),
+    None,
+)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_answers_have_their_forms(vllm: Answer, local: Answer, temperature: float) -> None:
+    requests = [
+        request(n, structured=FORMS[n % len(FORMS)], max_new_tokens=48, temperature=temperature) for n in range(24)
+    ]
+    found, expected = vllm(requests), local(requests)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.error is None, ours.error
+        form = ours.request.settings.structured
+        if form is not None:
+            state = agreement(form, ours.text, cut=ours.finish_reason == "length").state
+            assert state == ("valid" if ours.finish_reason == "stop" else "cut off"), ours.text
+        if not temperature:
+            assert (ours.token_ids, ours.finish_reason) == (theirs.token_ids, theirs.finish_reason)
+    stopped = [done.request.index % len(FORMS) for done in found if done.finish_reason == "stop"]
+    assert {0, 2, 3} <= set(stopped)
+
+
+def test_a_form_that_allows_nothing_more_costs_its_row(vllm: Answer) -> None:
+    """Nor does it keep others waiting."""
+    short = Structure("regex", "[0-9]")
+    stuck, other = vllm([request(0, structured=short, min_new_tokens=9), request(1, max_new_tokens=4)])
+    assert other.error is None
+    assert stuck.finish_reason == "error"
+    assert "no token is left for step 2 of the answer" in (stuck.error or "")
+
+
 def test_a_sampled_answer_comes_from_its_own_seed(vllm: Answer) -> None:
     settings = [{"temperature": 2.0}, {"temperature": 1.9, "top_p": 0.98}, {"temperature": 2.0, "top_k": 40}]
     requests = [request(n, **settings[n % 3], max_new_tokens=12) for n in range(24)]
@@ -140,6 +184,8 @@ def test_a_sampled_answer_comes_from_its_own_seed(vllm: Answer) -> None:
         ({"stop_token_ids": (99_999,)}, "vLLM refused the request: token_id(s) [99999]"),
         ({"bad_texts": ("blue",)}, "bans tokens and not texts"),
         ({"flags": (("num_beams", 2),)}, "vLLM does not know num_beams"),
+        ({"structured": Structure("regex", "(a"), "temperature": 0.0}, "form cannot be kept"),
+        ({"structured": Structure("choice", '["a"]'), "logprobs": 1}, "of what an answer's form allows"),
         ({"logprobs": 1, "logprobs_of": "processed"}, "set generation.logprobs_of=processed"),
         ({"max_new_tokens": 4000}, "do not fit into the 2048 for which vLLM has room; raise engine.max_batch_tokens"),
     ],
@@ -210,10 +256,13 @@ def job(folder: Path, **sections: Any) -> Path:
 
 
 def start(recipe: Path, *settings: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("TRITON_INTERPRET", None)  # which is for our kernels, not for vLLM's
     command = [sys.executable, "-m", "batchchat", "run", str(recipe), *settings, "-q"]
-    return subprocess.Popen(command, env=environment, cwd=ROOT)
+    return subprocess.Popen(command, env=environment(), cwd=ROOT)
+
+
+def environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}  # for our kernels only
+    return {**kept, "PYTHONPATH": str(ROOT)}
 
 
 def num_turns(database: Path) -> int:
@@ -253,6 +302,27 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
         return [[message["content"] for message in row["messages"]] for row in rows]
 
     assert texts("killed") == texts("whole")
+
+
+NUMBERS = """
+from tests.engines.test_vllm_engine import *
+
+recipe = recipe_for("vllm", model={"dtype": "auto"})
+for kept in ({}, {"dtype": "bfloat16"}, {"dtype": "float32"}):
+    before = dict(kept)
+    engine = build_engine("vllm", EngineContext(recipe, CODEC, Clock(), kept=kept))
+    print("found", json.dumps([before, engine.describe().dtype, kept]))
+    engine.close()
+"""
+
+
+def test_a_run_goes_on_in_the_numbers_that_it_began_with() -> None:
+    """On a machine that would choose others, too."""
+    done = subprocess.run([sys.executable, "-c", NUMBERS], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    new, *resumed = [json.loads(line[6:]) for line in done.stdout.splitlines() if line.startswith("found ")]
+    assert new[2] == {"dtype": new[1]}
+    assert resumed == [[{"dtype": name}, name, {"dtype": name}] for name in ("bfloat16", "float32")]
 
 
 def test_a_judge_by_vllm_after_a_run_by_vllm(tmp_path: Path) -> None:

@@ -29,7 +29,17 @@ def recipe(folder: Path, **sections: Any) -> Path:
         ({"model": {"gguf_file": "m.gguf"}}, "model.gguf_file"),
         ({"model": {"parallel": "tensor"}}, "model.parallel is tensor"),
         ({"generation": {"bad_words": ["x"]}}, "bans tokens and not texts"),
-        ({"generation": {"structured": {"choice": ["a", "b"]}}}, "generation.structured, which the local engines keep"),
+        (
+            {"generation": {"structured": {"choice": ["a", "b"]}, "logprobs": 1}},
+            "generation.logprobs with generation.structured",
+        ),
+        (
+            {
+                "generation": {"structured": {"choice": ["a", "b"]}},
+                "engine": {"vllm": {"args": {"speculative_config": {"method": "ngram"}}}},
+            },
+            "generation.structured with engine.vllm.args: {speculative_config",
+        ),
         ({"generation": {"num_beams": 4}}, "generation.num_beams, which is a flag of transformers"),
         ({"engine": {"vllm": {"args": {"max_num_seqs": 4}}}}, "write engine.max_batch_rows"),
         ({"engine": {"vllm": {"tensor_paralel": 2}}}, "did you mean engine.vllm.tensor_parallel?"),

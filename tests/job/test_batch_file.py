@@ -6,9 +6,11 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -176,12 +178,13 @@ def test_a_call_that_was_killed_goes_on_where_it_stopped(tmp_path: Path, batchch
         return await echo(asked)
 
     count = 400
+    prices = ["engine.endpoint.prices={input: 1.0, output: 1.0}"]
     source = write_jsonl(tmp_path / "in.jsonl", [line(f"r{n}", f"question {n}") for n in range(count)])
     results = tmp_path / "out.jsonl"
     with ChatServer(slow) as server:
         arguments = ["run-batch", "-i", str(source), "-o", str(results), "--endpoint", server.url, "-q"]
         running = subprocess.Popen(
-            [sys.executable, "-m", "batchchat", *arguments, "engine.endpoint.max_in_flight=16"],
+            [sys.executable, "-m", "batchchat", *arguments, "engine.endpoint.max_in_flight=16", *prices],
             cwd=ROOT,
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -191,13 +194,24 @@ def test_a_call_that_was_killed_goes_on_where_it_stopped(tmp_path: Path, batchch
         os.kill(running.pid, signal.SIGKILL)
         running.communicate()
         assert not results.exists()
-        done = batchchat(*arguments)
+        kept, turns = stored(tmp_path / "out.jsonl.run/run.sqlite")
+        assert turns > 0
+        assert kept == pytest.approx(turns * 12e-6), "an answer and what it cost are stored together"
+        done = batchchat(*arguments, *prices)
         assert done.code == 0, done.err
         asked = len(server.asked)
         assert batchchat(*arguments).code == 0
         assert len(server.asked) == asked, "a finished call asks for nothing"
     assert list(check(results)) == [f"r{n}" for n in range(count)]
     assert count <= asked <= count + 48, "only what was in flight, or not yet stored, is asked again"
+
+
+def stored(database: Path) -> tuple[float, int]:
+    """What a run spent, and its answers, as a resumed run finds them."""
+    with closing(sqlite3.connect(database)) as store:
+        (value,) = store.execute("SELECT value FROM meta WHERE key = 'engine'").fetchone()
+        (turns,) = store.execute("SELECT count(*) FROM turns").fetchone()
+    return json.loads(value)["spent"][0], turns
 
 
 @pytest.mark.parametrize(

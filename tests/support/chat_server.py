@@ -84,12 +84,20 @@ async def echo(asked: Asked) -> Said:
 class ChatServer:
     """Runs in a thread of its own while it is entered. `asked` are the requests for answers, in order."""
 
-    def __init__(self, handler: Handler = echo, context: ssl.SSLContext | None = None, port: int = 0):
+    def __init__(
+        self,
+        handler: Handler = echo,
+        context: ssl.SSLContext | None = None,
+        port: int = 0,
+        models: Said | None = None,
+    ):
+        """`models`: what is said of the models that there are; by default that there is one."""
         self.asked: list[Asked] = []
         self.others: list[Asked] = []
         self._handler = handler
         self._context = context
         self._port = port
+        self._models = models or as_json({"object": "list", "data": [{"id": "served", "object": "model"}]})
         self._in_flight = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -153,7 +161,7 @@ class ChatServer:
         log.append(asked)
         try:
             if log is self.others and path.endswith("/models"):
-                said = as_json({"object": "list", "data": [{"id": "served", "object": "model"}]})
+                said = self._models
             else:
                 said = await self._handler(asked)
         except Exception as error:

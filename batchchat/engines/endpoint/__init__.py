@@ -10,7 +10,8 @@ concurrency  how many requests are in flight
 pace         requests and tokens a minute
 cost         what was spent, and whether there is money for one more
 traffic      which request is sent when: all of the above, without clock, thread or network
-connection   one attempt over HTTP
+wire         HTTP over one connection
+connection   one attempt over it
 stream       an answer that comes in pieces
 lines        threads that carry requests, each with a connection of its own
 tokens       both of these by token ids

@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import IO, Any
 
-import httpx2
+import httpcore2
 
 from batchchat.chats import Request
 from batchchat.engines.endpoint.address import path_url
-from batchchat.engines.endpoint.connection import Connection, Server
+from batchchat.engines.endpoint.connection import Server
 from batchchat.engines.endpoint.retry import Again, Answered, Attempt, Verdict, judge, server_words
 from batchchat.errors import EnvironmentFault
 
@@ -142,7 +142,7 @@ class BatchClient:
         have begun."""
         headers, reason = self._server.headers(None if body is None else kind), ""
         for attempts in range(self._options.retries + 1):
-            with closing(Connection(self._server)) as connection:
+            with closing(self._server.connect()) as connection:
                 attempt = connection.send(method, self._url(path), headers, body)
             found = _object(attempt)
             if found is not None:
@@ -163,7 +163,7 @@ class BatchClient:
         for attempts in range(self._options.retries + 1):
             file.seek(0)
             file.truncate()
-            with closing(Connection(self._server)) as connection:
+            with closing(self._server.connect()) as connection:
                 attempt = connection.send("GET", url, self._server.headers(None), sink=file)
             if attempt.status == 200:
                 return
@@ -171,8 +171,8 @@ class BatchClient:
                 time.sleep(self._options.batch_poll_seconds)
         raise EnvironmentFault(f"the answers at {url} cannot be fetched: {attempt.words or server_words(attempt)}")
 
-    def _url(self, path: str) -> httpx2.URL:
-        return httpx2.URL(path_url(self._options.url, path))
+    def _url(self, path: str) -> httpcore2.URL:
+        return httpcore2.URL(path_url(self._options.url, path))
 
 
 def _object(attempt: Attempt) -> Mapping[str, Any] | None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 import ssl
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.parse import urlsplit
 
+import httpcore2
 import httpx2
 
 from batchchat.chats import Message
@@ -19,6 +18,7 @@ from batchchat.engines.endpoint.address import chat_url, path_url, text_url
 from batchchat.engines.endpoint.options import EndpointOptions
 from batchchat.engines.endpoint.retry import Attempt, Failure
 from batchchat.engines.endpoint.stream import Pieces
+from batchchat.engines.endpoint.wire import Headers, Wire, Wires, header, parts_of
 from batchchat.errors import EnvironmentFault
 from batchchat.version import __version__
 
@@ -38,32 +38,33 @@ class Server:
         """Raises EnvironmentFault where the key's variable or the file of authorities cannot be used."""
         self.options = options
         self.clock = clock
-        self.chat = httpx2.URL(chat_url(options.url, options.prompts))
-        self.text = httpx2.URL(text_url(options.url))
-        self.models = httpx2.URL(path_url(options.url, "/models"))
+        self.chat = httpcore2.URL(chat_url(options.url, options.prompts))
+        self.text = httpcore2.URL(text_url(options.url))
+        self.models = httpcore2.URL(path_url(options.url, "/models"))
         self._key = read_key(options.api_key_env)
         is_secret = self._key is not None and len(self._key) >= _SHORTEST_SECRET
         self._secret = self._key.encode("ascii") if self._key is not None and is_secret else b""
-        self._context = _trust(options.verify) if self.chat.scheme == "https" else _UNUSED
-        self._proxy = _proxy(options.url)
+        parts = urlsplit(options.url)
+        self._host = parts.netloc
+        context = _trust(options.verify) if parts.scheme == "https" else _UNUSED
+        silence = options.silence_seconds
+        seconds = {"connect": options.connect_seconds, "read": silence, "write": silence}
+        self._wires = Wires(options.url, context, _proxy(options.url), seconds)
 
-    def headers(self, kind: str | None = "application/json") -> httpx2.Headers:
-        """Of a request whose body is of this kind."""
+    def headers(self, kind: str | None = "application/json") -> Headers:
+        """Of a request whose body is of this kind; its length comes to them."""
         own = {"User-Agent": f"batchchat/{__version__}", "Accept": "application/json", **self.options.headers}
         if kind is not None:
             own["Content-Type"] = kind
         if self._key is not None:
             bearer = self.options.api_key_header.lower() == "authorization"
             own[self.options.api_key_header] = f"Bearer {self._key}" if bearer else self._key
-        return httpx2.Headers({"Host": self.chat.netloc.decode("ascii"), **own})
+        named = {"Host": self._host, **own}
+        return [(name.encode("ascii"), value.encode("ascii")) for name, value in named.items()]
 
     def connect(self) -> Connection:
         """A connection that is opened when it is used."""
-        return Connection(self)
-
-    def transport(self) -> httpx2.HTTPTransport:
-        one = httpx2.Limits(max_connections=1, max_keepalive_connections=1)
-        return httpx2.HTTPTransport(verify=self._context, trust_env=False, limits=one, proxy=self._proxy)
+        return Connection(self, self._wires.wire())
 
     def hidden(self, said: bytes) -> bytes:
         """What a server said, without the key, should it repeat it."""
@@ -73,19 +74,11 @@ class Server:
 class Connection:
     """Sends one request after the other. `cut` may be called from another thread; everything else from one."""
 
-    def __init__(self, server: Server):
-        options = server.options
+    def __init__(self, server: Server, wire: Wire):
         self._server = server
+        self._wire = wire
         self._headers = server.headers()
-        self._transport = server.transport()
-        self._socket: socket.socket | None = None
         self._cut: str | None = None
-        self._abandoned = False
-        seconds = {"connect": options.connect_seconds, "read": options.silence_seconds}
-        self._extensions = {
-            "timeout": {**seconds, "write": options.silence_seconds, "pool": None},
-            "trace": self._watch,
-        }
         self.busy_since: float | None = None
 
     def post(self, body: bytes, is_chat: bool = True, on_message: Callable[[Message], None] | None = None) -> Attempt:
@@ -97,8 +90,8 @@ class Connection:
     def send(
         self,
         method: str,
-        url: httpx2.URL,
-        headers: httpx2.Headers,
+        url: httpcore2.URL,
+        headers: Headers,
         body: bytes | None = None,
         sink: IO[bytes] | None = None,
         on_message: Callable[[Message], None] | None = None,
@@ -107,11 +100,12 @@ class Connection:
         clock = self._server.clock
         self._cut = None
         self.busy_since = sent = clock()
+        if body is not None:
+            headers = [*headers, (b"Content-Length", b"%d" % len(body))]
         try:
-            request = httpx2.Request(method, url, headers=headers, content=body, extensions=self._extensions)
-            response = self._transport.handle_request(request)
+            response = self._wire.send(method, url, headers, body)
             try:
-                if sink is not None and response.status_code == 200:
+                if sink is not None and response.status == 200:
                     for line in _lines(response):
                         sink.write(self._server.hidden(line))
                     answer = b""
@@ -121,11 +115,12 @@ class Connection:
                     answer = self._server.hidden(_whole(response))
             finally:
                 response.close()
-            known = {name.lower(): self._server.hidden(value).decode("latin-1") for name, value in _pairs(response)}
-            return Attempt(sent, clock(), response.status_code, known, answer)
+            hidden = self._server.hidden
+            known = {name.lower().decode("ascii"): hidden(one).decode("latin-1") for name, one in response.headers}
+            return Attempt(sent, clock(), response.status, known, answer)
         except Exception as error:  # whatever it was, the request came to nothing
             failure, words = self._explained(error)
-            self._reopen()
+            self._wire.close()
             return Attempt(sent, clock(), failure=failure, words=words)
         finally:
             self.busy_since = None
@@ -133,9 +128,9 @@ class Connection:
     def cut(self, why: str) -> None:
         """End the attempt that is being made."""
         self._cut = why
-        self._shut()
+        self._wire.shut()
 
-    def _joined(self, response: httpx2.Response, on_message: Callable[[Message], None]) -> bytes:
+    def _joined(self, response: httpcore2.Response, on_message: Callable[[Message], None]) -> bytes:
         pieces, size = Pieces(), 0
         for line in _lines(response):
             size += len(line)
@@ -147,29 +142,13 @@ class Connection:
             raise EOFError("the answer ended in the middle")
         return pieces.body()
 
-    def _shut(self) -> None:
-        if self._socket is not None:
-            with suppress(OSError):  # it has ended by itself
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # TLS itself bears no second thread
-
     def abandon(self) -> None:
         """End the attempt that is being made, at the latest when it is connected, and make no other."""
-        self._abandoned = True
-        self.cut("it was given up")
+        self._cut = "it was given up"
+        self._wire.shut(for_good=True)
 
     def close(self) -> None:
-        self._transport.close()
-
-    def _reopen(self) -> None:
-        self._transport.close()
-        self._transport = self._server.transport()
-        self._socket = None
-
-    def _watch(self, event: str, info: Mapping[str, Any]) -> None:
-        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
-            self._socket = info["return_value"].get_extra_info("socket")
-            if self._abandoned:
-                self._shut()
+        self._wire.close()
 
     def _explained(self, error: Exception) -> tuple[Failure, str]:
         options = self._server.options
@@ -181,11 +160,11 @@ class Connection:
             return "untrusted", untrusted.verify_message
         if isinstance(error, _TooLargeError):
             return "large", f"more than {MOST_BYTES // 2**20} MiB"
-        if isinstance(error, httpx2.ConnectTimeout):
+        if isinstance(error, httpcore2.ConnectTimeout):
             return "unreachable", f"connecting took more than {options.connect_seconds:g} s"
-        if isinstance(error, httpx2.ConnectError | httpx2.ProxyError):
+        if isinstance(error, httpcore2.ConnectError | httpcore2.ProxyError):
             return "unreachable", _words(causes)
-        if isinstance(error, httpx2.TimeoutException):
+        if isinstance(error, httpcore2.TimeoutException):
             return "late", f"it said nothing for {options.silence_seconds:g} s"
         return "broken", _words(causes)
 
@@ -194,11 +173,11 @@ class _TooLargeError(Exception):
     """An answer has too many bytes."""
 
 
-def _whole(response: httpx2.Response) -> bytes:
-    if int(response.headers.get("content-length") or 0) > MOST_BYTES:
+def _whole(response: httpcore2.Response) -> bytes:
+    if int(header(response, b"content-length") or 0) > MOST_BYTES:
         raise _TooLargeError
     parts, size = [], 0
-    for part in response.iter_bytes():
+    for part in parts_of(response):
         size += len(part)
         if size > MOST_BYTES:
             raise _TooLargeError
@@ -206,19 +185,15 @@ def _whole(response: httpx2.Response) -> bytes:
     return b"".join(parts)
 
 
-def _is_in_pieces(response: httpx2.Response) -> bool:
-    kind: str = response.headers.get("content-type", "")
-    return response.status_code == 200 and kind.startswith("text/event-stream")
+def _is_in_pieces(response: httpcore2.Response) -> bool:
+    kind = header(response, b"content-type") or b""
+    return response.status == 200 and kind.startswith(b"text/event-stream")
 
 
-def _pairs(response: httpx2.Response) -> Iterator[tuple[str, bytes]]:
-    return ((name.decode("ascii"), value) for name, value in response.headers.raw)
-
-
-def _lines(response: httpx2.Response) -> Iterator[bytes]:
+def _lines(response: httpcore2.Response) -> Iterator[bytes]:
     """Whole lines with their ends, as they come."""
     rest: list[bytes] = []
-    for part in response.iter_bytes():
+    for part in parts_of(response):
         *lines, last = part.split(b"\n")
         for line in lines:
             yield b"".join((*rest, line, b"\n"))

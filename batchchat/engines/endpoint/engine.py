@@ -185,9 +185,10 @@ class EndpointEngine:
 
     def _cost(self, verdict: Answered, highest: float) -> float:
         """What an answer cost; the most that it could where the server does not count."""
-        usage, prices = read_usage(verdict.data), self._options.prices
+        prices = self._options.prices
         if prices is None:
             return 0.0
+        usage = read_usage(verdict.data)
         return highest if usage is None else cost_of(prices, usage)
 
     def _answered(self, request: Request, verdict: Answered, timings: Timings, in_flight: int) -> Completion:

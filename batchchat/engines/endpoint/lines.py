@@ -38,6 +38,7 @@ class Lines:
         self._threads: list[threading.Thread] = []
         self._connections: list[Connection] = []
         self._closed = False
+        self._looked = float("-inf")
         self._fault: Exception | None = None
         """Of our own making, in one of the threads."""
 
@@ -51,6 +52,7 @@ class Lines:
             for job in jobs:
                 self._traffic.add(job)
             self._open()
+            self._may_send.notify()
 
     def wait(self) -> list[Job]:
         """The jobs that are done, as soon as there are any; empty where nothing more will come of what was added, where
@@ -104,7 +106,6 @@ class Lines:
             self._connections.append(connection)
             self._threads.append(thread)
             thread.start()
-        self._may_send.notify(wanted)
 
     def _carry(self, connection: Connection) -> None:
         try:
@@ -143,7 +144,12 @@ class Lines:
             return None
 
     def _cut_late(self) -> None:
-        latest = self._clock() - self._traffic.options.answer_seconds
+        """Called often; looks now and then."""
+        now = self._clock()
+        if now < self._looked + _LOOK_SECONDS:
+            return
+        self._looked = now
+        latest = now - self._traffic.options.answer_seconds
         for connection in self._connections:
             since = connection.busy_since
             if since is not None and since < latest:

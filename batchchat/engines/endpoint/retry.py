@@ -84,9 +84,9 @@ def judge(attempt: Attempt, options: EndpointOptions, now: datetime, is_chat: bo
         return _failed(attempt, options)
     status = attempt.status
     assert status is not None, "what did not fail has a status"
-    words = server_words(attempt)
     if 200 <= status < 300:
-        return _answered(attempt, words)
+        return _answered(attempt)
+    words = server_words(attempt)
     if 300 <= status < 400:
         where = attempt.headers.get("location", "(it does not say where)")[:_WORDS]
         return Stop(
@@ -120,10 +120,11 @@ def server_words(attempt: Attempt) -> str:
     return f"{line[:_WORDS]}…" if len(line) > _WORDS else line or "(nothing)"
 
 
-def _answered(attempt: Attempt, words: str) -> Verdict:
+def _answered(attempt: Attempt) -> Verdict:
     data = _json(attempt.body)
     if isinstance(data, Mapping) and isinstance(data.get("choices"), list) and data["choices"]:
         return Answered(data)
+    words = server_words(attempt)
     if isinstance(data, Mapping) and data.get("error"):
         return Refused(f"the server answered with an error: {words}")
     kind = attempt.headers.get("content-type", "no type").partition(";")[0]

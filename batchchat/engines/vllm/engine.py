@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,13 @@ from batchchat.engines.answer import OpenAnswer
 from batchchat.engines.base import EngineContext
 from batchchat.engines.facts import VllmFacts
 from batchchat.engines.memory import release_memory
+from batchchat.engines.vllm.forms import Forms
 from batchchat.engines.vllm.loading import Started, close_groups, start, words_of
 from batchchat.engines.vllm.sampling import read_logprob, refusal, sampling_params
-from batchchat.errors import EnvironmentFault
+from batchchat.errors import BadRow, EnvironmentFault
 from batchchat.models.shape import empty_model
 from batchchat.models.text import load_config
+from batchchat.sampling.constraints import ConstrainedRow
 from batchchat.schedule import Feed
 
 _WAIT_SECONDS = 1.0
@@ -27,6 +29,7 @@ class Flight:
 
     answer: OpenAnswer
     queued: float
+    form: ConstrainedRow | None = None
 
 
 class VllmEngine:
@@ -43,6 +46,7 @@ class VllmEngine:
         self._meter = context.meter
         self._on_token = context.on_token
         self._max_rows = context.recipe.engine.max_batch_rows
+        self._forms = Forms(started.engine, context.codec.token_texts)
         self._flights: dict[str, Flight] = {}
         self._num_reused = 0
 
@@ -96,32 +100,39 @@ class VllmEngine:
         flight = Flight(OpenAnswer(request, self._codec), self._meter.now(wait=False))
         if flight.answer.done:
             return self._completion(flight)
-        reason = self._refusal(request)
-        if reason is None:
-            name = "-".join(map(str, request.key))
+        name = "-".join(map(str, request.key))
+        try:
+            self._require(request)
+            if request.settings.structured is not None:
+                flight.form = self._forms.open(name, request)
             in_pieces = self._on_token is not None or bool(request.settings.stop)
-            try:
-                params = sampling_params(request, in_pieces=in_pieces)
-                self._engine.add_request(name, _prompt(request), params, lora_request=self._adapter)
-            except _refusals() as error:
-                reason = f"vLLM refused the request: {words_of(error)}"
-            else:
-                self._flights[name] = flight
-                return None
-        flight.answer.fail(reason)
+            params = sampling_params(request, in_pieces=in_pieces, form=None if flight.form is None else name)
+            self._engine.add_request(name, _prompt(request), params, lora_request=self._adapter)
+        except BadRow as error:
+            flight.answer.fail(str(error))
+        except _refusals() as error:
+            flight.answer.fail(f"vLLM refused the request: {words_of(error)}")
+        else:
+            self._flights[name] = flight
+            return None
+        self._forms.close([name])
         return self._completion(flight)
 
-    def _refusal(self, request: Request) -> str | None:
+    def _require(self, request: Request) -> None:
+        """Raises BadRow for what vLLM would not do, or not as it is asked."""
         if not request.prompt_ids:
-            return "the prompt has no tokens; give the chat some text"
+            raise BadRow("the prompt has no tokens; give the chat some text")
         length = len(request.prompt_ids) + request.settings.max_new_tokens
         longest = self._engine.vllm_config.model_config.max_model_len
         if length > longest:
-            return (
+            raise BadRow(
                 f"{length} tokens of prompt and answer do not fit into the {longest} for which vLLM has room; raise "
                 "engine.max_batch_tokens or engine.vllm.gpu_memory, or lower generation.max_new_tokens"
             )
-        return refusal(request.settings, self._recipe.generation.logprobs_of)
+        guesses = self._engine.vllm_config.speculative_config is not None
+        reason = refusal(request.settings, self._recipe.generation.logprobs_of, guesses=guesses)
+        if reason is not None:
+            raise BadRow(reason)
 
     def _step(self) -> Iterator[Completion]:
         try:
@@ -136,12 +147,12 @@ class VllmEngine:
             flight = self._flights.get(output.request_id)
             if flight is None:
                 continue
-            self._read(flight.answer, output)
+            self._read(flight, output)
             if not flight.answer.done:
                 continue
             if not output.finished:
                 self._abort([output.request_id])
-            self._flights.pop(output.request_id, None)
+            self._drop([output.request_id])
             self._num_reused += output.num_cached_tokens or 0
             done.append(self._completion(flight))
         for completion in done:
@@ -149,17 +160,19 @@ class VllmEngine:
             self._meter.batch(in_flight, prompt, written, prompt + written)
             yield completion
 
-    def _read(self, answer: OpenAnswer, output: Any) -> None:
+    def _read(self, flight: Flight, output: Any) -> None:
         """The tokens that came. Those behind the answer's end are none of it."""
-        (choice,) = output.outputs
+        answer, (choice,) = flight.answer, output.outputs
         count = answer.request.settings.logprobs
         for place, token_id in enumerate(choice.token_ids):
             if answer.done:
-                return
+                break
             answer.add(token_id, None if count is None else read_logprob(token_id, choice.logprobs[place], count))
             if self._on_token is not None:
                 self._on_token(answer.request, token_id)
-        if output.finished and not answer.done:
+        if flight.form is not None and flight.form.failure is not None:
+            answer.fail(flight.form.failure)
+        elif output.finished and not answer.done:
             answer.fail(f"vLLM ended the answer before its end ({choice.finish_reason})")
 
     def _completion(self, flight: Flight) -> Completion:
@@ -169,8 +182,12 @@ class VllmEngine:
     def _abort(self, names: list[str]) -> None:
         if names:
             self._engine.abort_request(names)
+        self._drop(names)
+
+    def _drop(self, names: Sequence[str]) -> None:
         for name in names:
             self._flights.pop(name, None)
+        self._forms.close(names)
 
     def _parameters(self) -> int | None:
         """Weights of the model as its config describes it: vLLM lays them out in its own way."""

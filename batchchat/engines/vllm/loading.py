@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from batchchat.engines.base import EngineContext
+from batchchat.engines.loading import begun_section, keep_dtype
 from batchchat.engines.vllm.options import VllmOptions
 from batchchat.errors import EnvironmentFault, UsageError
 from batchchat.models import load_config
@@ -50,10 +51,11 @@ def start(context: EngineContext) -> Started:
     """Raises EnvironmentFault where vLLM is not installed or does not fit here, UsageError for what it cannot run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what vLLM's libraries say of each other
-        return _started(context.recipe)
+        return _started(context)
 
 
-def _started(recipe: Recipe) -> Started:
+def _started(context: EngineContext) -> Started:
+    recipe = context.recipe.model_copy(update={"model": begun_section(context)})
     _import(recipe.engine.reproducible == "strict")
     from vllm import EngineArgs
     from vllm.platforms import current_platform
@@ -74,6 +76,7 @@ def _started(recipe: Recipe) -> Started:
     except Exception as error:
         close_groups()
         raise _explained(recipe, error) from error
+    keep_dtype(context, config.model_config.dtype)
     return Started(engine, request, os.environ.get(_INVARIANT) == "1" and not on_cpu)
 
 

@@ -104,8 +104,12 @@ def cannot(sections: Mapping[str, Any], options: VllmOptions) -> str | None:
         return None
     if generation.bad_words:
         return "generation.bad_words, since it bans tokens and not texts: leave it out"
-    if generation.structured is not None:
-        return "generation.structured, which the local engines keep: write engine.kind: continuous"
+    if generation.structured is not None and "speculative_config" in options.args:
+        return "generation.structured with engine.vllm.args: {speculative_config: …}: leave one of them out"
+    if generation.structured is not None and generation.logprobs is not None:
+        return (
+            "generation.logprobs with generation.structured, as it gives those of what the form allows: leave one out"
+        )
     if generation.passthrough():
         return f"generation.{generation.passthrough()[0][0]}, which is a flag of transformers: leave it out"
     return None

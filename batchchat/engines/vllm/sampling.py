@@ -12,12 +12,18 @@ _LEAST_TEMPERATURE = 0.01
 """vLLM raises what is less to this, in silence."""
 
 
-def refusal(settings: Settings, logprobs_of: str) -> str | None:
-    """Why vLLM would not do what a row asks for; `logprobs_of` is that of all rows."""
+def refusal(settings: Settings, logprobs_of: str, *, guesses: bool = False) -> str | None:
+    """Why vLLM would not do what a row asks for; `logprobs_of` is that of all rows, and `guesses` says whether it
+    guesses tokens ahead."""
     if settings.flags:
         return f"vLLM does not know {settings.flags[0][0]}, a flag of transformers; set engine.kind=pipeline"
-    if settings.structured is not None:
-        return "engine.kind vllm keeps no form; leave generation.structured out, or set engine.kind=continuous"
+    if settings.structured is not None and guesses:
+        return "no form is kept where vLLM guesses ahead; leave engine.vllm.args: {speculative_config: …} out"
+    if settings.structured is not None and settings.logprobs is not None:
+        return (
+            "vLLM gives the log-probabilities of what an answer's form allows, not the model's own; leave "
+            "generation.logprobs out, or set engine.kind=continuous"
+        )
     if settings.bad_words or settings.bad_texts:
         return "vLLM bans tokens and not texts; leave generation.bad_words out, or set engine.kind=continuous"
     if 0 < settings.temperature < _LEAST_TEMPERATURE:
@@ -30,11 +36,12 @@ def refusal(settings: Settings, logprobs_of: str) -> str | None:
     return None
 
 
-def sampling_params(request: Request, *, in_pieces: bool) -> Any:
+def sampling_params(request: Request, *, in_pieces: bool, form: str | None = None) -> Any:
     """`vllm.SamplingParams`. All ends are the request's own. With `in_pieces` tokens come as they are chosen, else all
-    at the end. Raises ValueError or an error of vLLM's for what it does not take."""
+    at the end; `form` is the name of the answer's form (`forms`). Raises ValueError or an error of vLLM's for what it
+    does not take."""
     from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
     settings = request.settings
     return SamplingParams(
@@ -53,6 +60,7 @@ def sampling_params(request: Request, *, in_pieces: bool) -> Any:
         ignore_eos=True,
         logprobs=settings.logprobs,
         detokenize=False,
+        structured_outputs=None if form is None else StructuredOutputsParams(grammar=form),
         output_kind=RequestOutputKind.DELTA if in_pieces else RequestOutputKind.FINAL_ONLY,
     )
 
