@@ -13,6 +13,7 @@ from batchchat.engines import EngineContext
 from batchchat.engines.loading import load
 from batchchat.models.arithmetic import computing_dtype
 from batchchat.models.loading import load_model
+from batchchat.models.text import load_config
 from batchchat.recipe import Recipe
 from batchchat.recipe.model import ModelSection
 from tests.support.published import LLAMA_8B
@@ -62,9 +63,18 @@ def test_weights_that_have_no_room_in_float32_stay_as_they_are(monkeypatch: pyte
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AVX2)
     config = copy.deepcopy(LLAMA_8B)
     config.dtype = "bfloat16"
-    section = ModelSection(device_map="cpu")
+    section = ModelSection(name="owner/not-here", device_map="cpu")
     assert computing_dtype(section, config, 64 * GIB) == "bfloat16"
     assert computing_dtype(section, config, 128 * GIB) == "float32"
+
+
+def test_the_size_of_weights_is_that_of_their_files_where_these_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AVX2)
+    monkeypatch.setattr("batchchat.models.shape.empty_model", None)  # not even asked
+    section = ModelSection(device_map="cpu")  # 2.8 million weights
+    config = load_config(section)
+    assert computing_dtype(section, config, 30 * 2**20) == "bfloat16"
+    assert computing_dtype(section, config, 64 * 2**20) == "float32"
 
 
 def test_a_model_is_loaded_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
