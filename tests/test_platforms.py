@@ -16,7 +16,7 @@ POSIX_ONLY = {
     "crypt", "fcntl", "grp", "nis", "ossaudiodev", "posix", "pty", "pwd", "readline", "resource", "spwd", "syslog",
     "termios", "tty",
 }  # fmt: skip
-ALONE = {"benchmarks/vllm_worker.py"}
+ALONE = {"benchmarks/peers/worker.py"}
 """Run by another Python, where vLLM is, which is no Windows."""
 
 
