@@ -44,7 +44,7 @@ def show(place: Place, python: Path) -> Iterator[str]:
 def _as_server(place: Place, python: Path, turns: int) -> Iterator[str]:
     folder, port = str(resolve_name(MODEL)), free_port()
     api = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--port", str(port)]
-    limits = ["--host", "127.0.0.1", "--max-model-len", "1024", "--dtype", "float32", "--enforce-eager"]
+    limits = ["--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager"]
     own = ["--generation-config", "vllm", "--max-num-seqs", str(_ROWS), *LITTLE_MEMORY]
     with served(place, [*api, *limits, *own], port):
         for prompts in ("messages", "tokens"):
