@@ -17,6 +17,9 @@ from batchchat.engines.cpu.decoder import Decoder, Gated, Heads, Layer
 from batchchat.engines.cpu.fusing import FusedGate, FusedNorm
 from batchchat.engines.cpu.packing import AnyProduct, OutputSlice
 from batchchat.engines.cpu.program import Program
+from batchchat.engines.cpu.quantized import QuantizedProduct
+
+_PRODUCTS = *get_args(AnyProduct), QuantizedProduct
 
 
 def lower(model: Any) -> Callable[[], None]:
@@ -44,7 +47,7 @@ def _layer(layer: LayerForm, heads: Heads, spec: AttentionSpec) -> Layer:
         _head_norm(layer.key_norm, heads.keys, heads.key_dim),
         layer.turn,
         spec,
-        computed_by(layer.out, *get_args(AnyProduct)),
+        computed_by(layer.out, *_PRODUCTS),
         _norm(layer.norm_behind),
         _norm(layer.second_norm),
         _second(layer.second),
@@ -53,13 +56,13 @@ def _layer(layer: LayerForm, heads: Heads, spec: AttentionSpec) -> Layer:
     )
 
 
-def _joined(layer: LayerForm, heads: Heads) -> AnyProduct:
+def _joined(layer: LayerForm, heads: Heads) -> AnyProduct | QuantizedProduct:
     """The product for queries, keys and values."""
     sizes = tuple(linear.out_features for linear in layer.projections)
     if sizes not in (heads.sizes, (sum(heads.sizes),)) or layer.out.in_features != heads.queries * heads.value_dim:
         raise OtherFormError("its layers have heads of several sizes")
     if len(sizes) == 1:
-        return computed_by(layer.projections[0], *get_args(AnyProduct))
+        return computed_by(layer.projections[0], *_PRODUCTS)
     return computed_by(layer.projections[0], OutputSlice).joined.product
 
 
@@ -78,7 +81,7 @@ def _head_norm(module: Any | None, count: int, dim: int) -> FusedNorm | None:
 def _second(module: nn.Module) -> Gated | nn.Module:
     fused = vars(module).get("forward")
     if isinstance(fused, FusedGate):
-        down = computed_by(fused.down, *get_args(AnyProduct))
+        down = computed_by(fused.down, *_PRODUCTS)
         return Gated(fused.both, fused.gate, fused.down.in_features, down)
     if not takes_one_tensor(module):
         raise OtherFormError(f"its {type(module).__name__} takes more than hidden states")

@@ -14,13 +14,14 @@ import psutil
 import torch
 from torch import nn
 
+from batchchat.engines.continuous.trials import Forward
 from batchchat.engines.cpu.kernels import tiled
 from batchchat.models.memory import PACKED_SHARE
 
 Replace = Callable[[nn.Module, Callable[[torch.Tensor], torch.Tensor]], None]
 """Puts another `forward` in the place of a module's own."""
 
-_SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Linear layers that take the same input one after the other, by the names that most decoders give them."""
 
 _ROWS = 32
@@ -37,9 +38,10 @@ def pack(model: nn.Module, replace: Replace) -> dict[nn.Module, AnyProduct]:
     gates: dict[nn.Module, AnyProduct] = {}
     for module in model.modules():
         for group in _groups(module):
-            joined = Joined(group)
+            product = _product(group)
+            joined = Joined(product, [linear.out_features for linear in group])
             if len(group) == 2:
-                gates[module] = joined.product
+                gates[module] = product
             for place, linear in enumerate(group):
                 replace(linear, OutputSlice(joined, place))
     for linear in linears:
@@ -66,7 +68,7 @@ def _supported(linears: Sequence[nn.Linear]) -> bool:
 
 def _groups(module: nn.Module) -> Iterator[list[nn.Linear]]:
     """Children of a module whose products can be one: linear layers of one input width, all with a bias or none."""
-    for names in _SIBLINGS:
+    for names in SIBLINGS:
         children: list[Any] = [getattr(module, name, None) for name in names]
         if all(type(child) is nn.Linear for child in children):
             kinds = {(child.in_features, child.bias is None, child.weight.dtype) for child in children}
@@ -141,9 +143,9 @@ def product_of(weight: torch.Tensor, bias: torch.Tensor | None = None) -> AnyPro
 class Joined:
     """Linear layers that are called one after the other with the same tensor: the first call computes for all."""
 
-    def __init__(self, linears: Sequence[nn.Linear]):
-        self.product = _product(linears)
-        self.sizes = [linear.out_features for linear in linears]
+    def __init__(self, product: Forward, sizes: list[int]):
+        self.product = product
+        self.sizes = sizes
         self._input: torch.Tensor | None = None
         self._parts: dict[int, torch.Tensor] = {}
 
