@@ -30,6 +30,7 @@ def in_4_bits(
     return layer.to("cpu").eval()
 
 
+@torch.no_grad()
 def by_definition(layer: Any, rows: torch.Tensor) -> torch.Tensor:
     """The product of rows `[rows, size]` in double precision, but for the rounding of what is multiplied."""
     bias = 0 if layer.bias is None else layer.bias.double()

@@ -56,7 +56,9 @@ class FusedGate:
 
 
 @torch.inference_mode()
-def fused_gate(module: Any, product: AnyProduct | QuantizedProduct, quantized: torch.dtype | None = None) -> FusedGate | None:
+def fused_gate(
+    module: Any, product: AnyProduct | QuantizedProduct, quantized: torch.dtype | None = None
+) -> FusedGate | None:
     """A forward for a gated layer, or None where it computes something else. `product` is that of the gate and of what
     it is for, joined; where both are quantized, `quantized` is the type of the numbers that they multiply."""
     down: Any = getattr(module, "down_proj", None)

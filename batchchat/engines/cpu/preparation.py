@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from batchchat.engines.cpu.kernels import compiled, programmable
 from batchchat.engines.continuous.acceleration import QUANTIZED
+from batchchat.engines.cpu.kernels import compiled, programmable
 from batchchat.engines.cpu.packing import Replace, pack
 from batchchat.engines.facts import QuantizedFacts
 from batchchat.models.quantized import quantized_layers

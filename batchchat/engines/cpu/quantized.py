@@ -22,6 +22,7 @@ _ROUNDING = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FL
 _NESTED_BLOCK = 256
 """Scales of 4-bit blocks that have one scale, where those are quantized too: bitsandbytes knows no other number."""
 
+
 class NotServedError(Exception):
     """A layer that has no kernel: the message says why."""
 
@@ -170,7 +171,10 @@ class QuantizedProduct:
         assert all(weight.kind == first.kind for weight in self.weights)
         self.size, self.outputs = first.size, sum(weight.outputs for weight in self.weights)
         places = np.cumsum([0, *(weight.outputs for weight in self.weights[:-1])])
-        blocks = [abi.block(abi.PART, beyond=int(place), **weight.words) for place, weight in zip(places, self.weights, strict=True)]
+        blocks = [
+            abi.block(abi.PART, beyond=int(place), **weight.words)
+            for place, weight in zip(places, self.weights, strict=True)
+        ]
         self._parts = np.array(blocks, dtype=np.int64)
         self._run = 0
         if first.bits == 4 and self.level.looks_up:

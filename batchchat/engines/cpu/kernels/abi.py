@@ -56,8 +56,9 @@ QUANTIZED_PRODUCT = _words(
 
 PART = _words("weight scales outputs bias beyond shift nested code offset table sums")
 """A weight `[outputs, size]` of several, whose first output is at `beyond` in a row of the target, and its bias, as
-floats. Of one of 8 bits `sums` are those of its rows. Of one of 4 bits, `2 ** shift` numbers have one of the `scales`; where `nested` is not 0,
-these are bytes, for which numbers are looked up in `code`, 256 times one of `nested`, to which `offset` is added."""
+floats. Of one of 8 bits `sums` are those of its rows. Of one of 4 bits, `2 ** shift` numbers have one of the `scales`;
+where `nested` is not 0, these are bytes, for which numbers are looked up in `code`, 256 times one of `nested`, to which
+`offset` is added."""
 
 PLAN = _words("first count row length end pool")
 """One row of a pass's plan: its first token in the pass, how many it has, its row in the pool, the pool's length, how

@@ -161,8 +161,8 @@ def finish(
     _: Any, sums: Any, row_scale: Any, scales: Any, corrections: Any, bias: Any, out: Any,
     outputs: Any, small: Any, in_bytes: Any, rounding: Any, narrow: Any,
 ) -> Any:  # fmt: skip
-    """Write `outputs` sums of a row with their bias, rounded, as floats or `narrow`: the upper halves of floats. Those of
-    `small` weights, of 8 bits, are scaled before, by the row's scale times each output's; `in_bytes` takes 128 times
+    """Write `outputs` sums of a row with their bias, rounded, as floats or `narrow`: the upper halves of floats. Those
+    of `small` weights, of 8 bits, are scaled before, by the row's scale times each output's; `in_bytes` takes 128 times
     `corrections` off before that. All but `row_scale` are addresses or constants."""
     count, to = outputs.literal_value, rounding.literal_value
     kind, ints = ir.VectorType(_FLOAT, count), ir.VectorType(_INT, count)

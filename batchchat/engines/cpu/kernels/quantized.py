@@ -14,7 +14,6 @@ from numba import carray, float32, int32, int64, njit, uint8
 from batchchat.engines.cpu.kernels.abi import PART, QUANTIZED_PRODUCT, QUANTIZED_ROWS, ROUNDED_ROWS
 from batchchat.engines.cpu.kernels.blocks import (
     FLOAT16,
-    PER_127_SQUARED,
     Level,
     finish,
     look_up,
