@@ -6,7 +6,7 @@ import hashlib
 import json
 
 from batchchat.engines.facts import EngineFacts
-from batchchat.reporting.machine import machine_facts, read_cache, write_cache
+from batchchat.engines.machine import machine_facts, read_cache, write_cache
 from batchchat.reporting.report import Session
 
 _FILE = "speeds.json"

@@ -12,7 +12,8 @@ from batchchat.engines.continuous.form import DecoderForm, LayerForm, OtherFormE
 from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.lowering import adopt
 from batchchat.engines.cpu.fusing import FusedGate, FusedNorm
-from batchchat.engines.cpu.packing import OutputSlice, Product, TiledProduct
+from batchchat.engines.cpu.packing import OutputSlice
+from batchchat.engines.cpu.products import KernelProduct, Product
 from batchchat.engines.cpu.program import Program
 from batchchat.engines.cpu.table import Decoder, Heads, Layer
 
@@ -55,8 +56,8 @@ def _layer(layer: LayerForm, heads: Heads, spec: AttentionSpec) -> Layer:
         query_norm,
         key_norm,
         spec,
-        computed_by(layer.out, Product, TiledProduct),
+        computed_by(layer.out, KernelProduct, Product),
         computed_by(layer.second_norm, FusedNorm),
         gated.both,
-        computed_by(gated.down, Product, TiledProduct),
+        computed_by(gated.down, KernelProduct, Product),
     )

@@ -17,7 +17,7 @@ from batchchat.engines.continuous.batch import Pass
 from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.pools import Pool
 from batchchat.engines.cpu.kernels import loop
-from batchchat.engines.cpu.packing import Product
+from batchchat.engines.cpu.products import Product
 from batchchat.engines.cpu.table import Decoder, Layout, Result, Table, Weights
 
 _MOST_POOLS = 64

@@ -16,11 +16,12 @@ from batchchat.engines.cuda.fused import FusedGate, FusedNorm
 from batchchat.engines.cuda.kernels import why_not
 from batchchat.engines.cuda.lowering import lower
 from batchchat.engines.cuda.paged import DTYPES
+from batchchat.engines.facts import ProductFacts
 
 Way = TypeVar("Way", bound=Callable[[torch.Tensor], torch.Tensor])
 
 
-def prepare(model: nn.Module) -> Callable[[], None]:
+def prepare(model: nn.Module, *_: Any) -> Callable[[], None]:
     """Compute a model's norms and gated layers by kernels, and all of it by a program. Returns what undoes it."""
     changed: list[nn.Module] = []
     for module in model.modules():
@@ -38,6 +39,11 @@ def prepare(model: nn.Module) -> Callable[[], None]:
             del module.forward  # the instance's; the class's is plain again
 
     return undo
+
+
+def products(model: Any) -> tuple[ProductFacts, ...]:
+    """Torch's own."""
+    return ()
 
 
 def has_kernels() -> bool:

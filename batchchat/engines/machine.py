@@ -7,6 +7,8 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,7 +41,7 @@ def machine_facts() -> Machine:
     import psutil
 
     return Machine(
-        processor=_processor(),
+        processor=processor(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         memory_gib=round(psutil.virtual_memory().total / 2**30),
         accelerators=accelerators(),
@@ -70,6 +72,25 @@ def read_cache(name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+@contextmanager
+def changing_cache(name: str) -> Iterator[dict[str, Any]]:
+    """What a cache file holds, to be changed and written while no other process changes it so. Where the system has no
+    locks, or the folder cannot be written, it is as if there were no others."""
+    path = cache_file(name)
+    with ExitStack() as stack:
+        try:
+            import fcntl
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(path.with_suffix(".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except (ImportError, OSError):
+            pass
+        values = read_cache(name)
+        yield values
+        write_cache(name, values)
+
+
 def write_cache(name: str, values: dict[str, Any]) -> None:
     """Replace a cache file, whole or not at all. A folder that cannot be written costs the cache, never the run."""
     path = cache_file(name)
@@ -82,7 +103,7 @@ def write_cache(name: str, values: dict[str, Any]) -> None:
         return
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, as the system gives it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
