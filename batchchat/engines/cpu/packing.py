@@ -70,7 +70,8 @@ class _Choice:
         with torch.inference_mode():
             weight = torch.cat([linear.weight for linear in linears]) if len(linears) > 1 else linears[0].weight
             biases = [linear.bias for linear in linears if linear.bias is not None]
-            shape = Shape(*weight.shape, weight.dtype)
+            outputs, width = weight.shape
+            shape = Shape(outputs, width, weight.dtype)
             if self.names.get(shape.name) not in candidates(*shape):
                 self.names[shape.name] = chosen(shape, weight, self._may_copy)
             return make(self.names[shape.name], weight.detach(), torch.cat(biases).detach() if biases else None)

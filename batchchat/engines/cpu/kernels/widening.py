@@ -55,18 +55,13 @@ def registers() -> Registers | None:
     return Registers(16, 12) if "avx512f" in found else Registers(8, 6)
 
 
-def packed_shape(outputs: int, size: int, panel: int) -> tuple[int, int]:
-    """Outputs and numbers of a packed weight, which are filled up with zeros."""
-    return outputs + -outputs % panel, size + -size % _CHUNK
-
-
 def pack(weight: torch.Tensor, panel: int) -> torch.Tensor:
     """A weight `[outputs, size]` as it is read: panel after panel, and of each the numbers of all its outputs one after
-    the other; in bfloat16 those of each output in pairs."""
-    outputs, size = packed_shape(*weight.shape, panel)
-    filled = functional.pad(weight, (0, size - weight.shape[1], 0, outputs - weight.shape[0]))
+    the other; in bfloat16 those of each output in pairs. Both sizes are filled up with zeros."""
+    outputs, size = weight.shape
+    filled = functional.pad(weight, (0, -size % _CHUNK, 0, -outputs % panel))
     pair = 2 if weight.dtype == torch.bfloat16 else 1
-    return filled.view(outputs // panel, panel, size // pair, pair).transpose(1, 2).contiguous()
+    return filled.view(-(-outputs // panel), panel, filled.shape[1] // pair, pair).transpose(1, 2).contiguous()
 
 
 _HELD = (torch.float32, torch.bfloat16, torch.float16)
