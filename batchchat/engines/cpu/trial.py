@@ -26,7 +26,10 @@ _MOST_NUMBERS = 1 << 23
 """Of weights with more, outputs for so many numbers are timed: they take time in proportion."""
 _EVICTED_BYTES = 1 << 26
 """Read before each call: in a model, other weights have come between."""
-_CALLS = 5
+_CALLS, _MOST_CALLS, _SECONDS = 5, 15, 0.2
+"""Calls of each, at least and at most, and for how long there are more than the least."""
+_FEWEST_CALLS, _LONG = 3, 0.02
+"""Calls after which a candidate may be given up, since something else may have held one up; or one that took so long."""
 _HOPELESS = 4.0
 """Times the least time from which on a candidate is not tried again, nor with more rows: that might take seconds."""
 _WORTH = 0.95
@@ -108,14 +111,18 @@ def measured(shape: Shape, weight: torch.Tensor) -> dict[str, list[float | None]
 
 def _in_turns(products: Mapping[str, AnyProduct], rows: torch.Tensor, others: torch.Tensor) -> dict[str, float]:
     least = dict.fromkeys(products, float("inf"))
-    for call in range(_CALLS):
+    began = time.perf_counter()
+    for call in range(_MOST_CALLS):
+        if call >= _CALLS and time.perf_counter() - began > _SECONDS:
+            break
         for name, product in products.items():
-            if call and least[name] > _HOPELESS * min(least.values()):
+            long = call >= _FEWEST_CALLS or (call and least[name] > _LONG)
+            if long and least[name] > _HOPELESS * min(least.values()):
                 continue
             others.sum()
-            began = time.perf_counter()
+            start = time.perf_counter()
             product(rows)
-            least[name] = min(least[name], time.perf_counter() - began)
+            least[name] = min(least[name], time.perf_counter() - start)
     return least
 
 
