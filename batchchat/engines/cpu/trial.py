@@ -29,7 +29,8 @@ _EVICTED_BYTES = 1 << 26
 _CALLS, _MOST_CALLS, _SECONDS = 5, 15, 0.2
 """Calls of each, at least and at most, and for how long there are more than the least."""
 _FEWEST_CALLS, _LONG = 3, 0.02
-"""Calls after which a candidate may be given up, since something else may have held one up; or one of so many seconds."""
+"""Calls after which a candidate may be given up, since something else may have held one up; or one that took so many
+seconds."""
 _HOPELESS = 4.0
 """Times the least time from which on a candidate is not tried again, nor with more rows: that might take seconds."""
 _WORTH = 0.95
