@@ -17,7 +17,6 @@ from pydantic import Field
 
 from batchchat.chats.record import Bytes, Record, Unit
 
-
 _PATIENCE = 60.0
 """Seconds for which a process waits for what another one measures."""
 
