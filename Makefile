@@ -12,6 +12,7 @@
 #             (half an hour; PARTS="served limited" for some of it)
 # make test-s3   the tests that copy from and to S3, with a server of their own
 # make many-devices  MT-Bench on replicas, by launchers, on Ray and in shards, also with kills: the same bytes (half an hour)
+# make synthesis  recipes that make data, 1,000 rows each, killed twice: the same bytes; the best of four answers (15 minutes)
 # make bench  measure the engines side by side and write docs/BENCHMARKS.md (an hour)
 VENV := .venv
 FLOORS := .venv-floors
@@ -23,7 +24,7 @@ STAMP := $(VENV)/.installed
 FLOOR_TESTS := tests/benchmarks tests/cli tests/engines tests/job tests/models tests/plugins tests/prompts tests/recipe \
 	tests/sampling tests/scoring tests/sources tests/test_package.py
 
-.PHONY: demo test lint types unit coverage test-floors test-ray test-s3 test-vllm many-devices other-engines gpu test-browser screenshots docs bench tiny-chat schema setup clean
+.PHONY: demo test lint types unit coverage test-floors test-ray test-s3 test-vllm many-devices other-engines synthesis gpu test-browser screenshots docs bench tiny-chat schema setup clean
 
 setup: $(STAMP)
 
@@ -106,16 +107,24 @@ test-s3: setup
 
 many-devices: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
-	$(PY) -m scripts.many_devices recipes/mt-bench.yaml generation.samples=16
+	$(PY) -m scripts.many_devices recipes/mt-bench.yaml generation.samples=16 \
+		--only two-replicas four-replicas accelerate torchrun shards ray
+	$(PY) -m scripts.many_devices recipes/mt-bench.yaml generation.samples=160 --every 3 --only killed killed-on-ray
+
+synthesis: setup
+	$(PY) -m scripts.synthesis.killed
+	$(PY) -m scripts.synthesis.best_of_four
+	$(PY) -m scripts.synthesis.duplicates
 
 bench: setup
-	$(PY) -m scripts.benchmarks $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))
+	$(PY) -m scripts.benchmarks $(addprefix --peer ,$(PEERS))
 
 tiny-chat: setup
 	$(PY) -m scripts.tiny_chat
 
 schema: setup
 	$(VENV)/bin/batchchat schema --output recipes/recipe.schema.json
+	$(VENV)/bin/batchchat schema --pipeline --output recipes/pipelines/pipeline.schema.json
 	$(VENV)/bin/batchchat schema --markdown --output docs/OPTIONS.md
 	$(VENV)/bin/batchchat schema --results --markdown --output docs/OUTPUT.md
 

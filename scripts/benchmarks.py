@@ -1,6 +1,6 @@
 """Measures everything that docs/BENCHMARKS.md says, and writes it.
 
-    python -m scripts.benchmarks [--vllm-python PYTHON] [--only PART ...] [--gpu TABLE]
+    python -m scripts.benchmarks [--peer NAME=PATH ...] [--only PART ...] [--gpu TABLE]
 
 Each part is one call of `batchchat bench`, whose results are kept in build/benchmarks; parts that were measured before
 are measured again only where they are named. The document holds what is there, and at its end the table of `make gpu`
@@ -20,11 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from batchchat.benchmarks.compare import table
+from batchchat.benchmarks.peers import PEERS, peer_paths
 from batchchat.benchmarks.products import products_table
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "build" / "benchmarks"
 DOCUMENT = ROOT / "docs" / "BENCHMARKS.md"
+OTHERS = "\n## Start-up\n"
+"""What begins the parts that are measured otherwise, and stay as they are."""
 GPU = "\n## On a GPU\n"
 """What the table of `make gpu` begins with."""
 
@@ -88,12 +91,13 @@ PARTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vllm-python", help="the Python of an environment with vLLM, to measure that too")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PATH", help="as of batchchat bench")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=(), help="measure these parts, even again")
     parser.add_argument("--gpu", type=Path, metavar="TABLE", help="measure nothing; put this table at the end")
     options = parser.parse_args()
-    before, found, gpu = DOCUMENT.read_text(encoding="utf-8").partition(GPU)
+    text = DOCUMENT.read_text(encoding="utf-8")
     if options.gpu is not None:
+        before = text.partition(GPU)[0]
         DOCUMENT.write_text(f"{before}\n{options.gpu.read_text(encoding='utf-8')}", encoding="utf-8")
         return
     KEPT.mkdir(parents=True, exist_ok=True)
@@ -101,17 +105,22 @@ def main() -> None:
         file = KEPT / f"{name}.json"
         if name in options.only or (not options.only and not file.exists()):
             print(f"measuring: {name}", flush=True)
-            file.write_text(json.dumps(measured(name, arguments, options.vllm_python)), encoding="utf-8")
-    DOCUMENT.write_text(document() + found + gpu, encoding="utf-8")
+            file.write_text(json.dumps(measured(name, arguments, options.peer)), encoding="utf-8")
+    DOCUMENT.write_text(document() + "".join(text.partition(OTHERS)[1:]), encoding="utf-8")
     print(f"written: {DOCUMENT}")
 
 
-def measured(name: str, arguments: tuple[str, ...], vllm_python: str | None) -> dict[str, Any]:
-    if name == "engines" and vllm_python is not None:
-        arguments = (arguments[0], f"{arguments[1]},vllm", *arguments[2:], "--vllm-python", vllm_python)
+def measured(name: str, arguments: tuple[str, ...], peers: list[str]) -> dict[str, Any]:
+    if name == "engines" and peers:
+        programs = peer_paths(peers)
+        engines = (arguments[1], *(engine for engine, peer in PEERS.items() if peer.program in programs))
+        given = (part for text in peers for part in ("--peer", text))
+        arguments = (arguments[0], ",".join(engines), *arguments[2:], *given)
     command = [sys.executable, "-m", "batchchat", "bench", *arguments, "--json"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    shown = " ".join(("batchchat bench", *arguments)).replace(str(vllm_python), "PYTHON")
+    shown = " ".join(("batchchat bench", *arguments))
+    for text in peers:
+        shown = shown.replace(text, f"{text.partition('=')[0]}=PATH")
     return {
         "command": shown,
         "day": f"{datetime.now(UTC):%Y-%m-%d}",
@@ -137,7 +146,8 @@ def document() -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`; with `VLLM_PYTHON=…` it measures vLLM too. The engines of a table",
+        'Written by `make bench`; `make bench PEERS="vllm=PYTHON openvino=PYTHON llama.cpp=SERVER"` measures these',
+        "beside batchchat's engines. The engines of a table",
         "were measured in turns, each in a process of its own, so only ratios within a table mean something: machines",
         'differ, and so does what else they do. `ratio` is to the first row. "Of the limit" is the least time in which',
         "the machine could do the multiplications in the best of all ways, as a share of the time taken.",

@@ -35,6 +35,13 @@ def test_recipes_are_found() -> None:
     assert PIPELINES
 
 
+@pytest.mark.parametrize("name", ["simulate", "magpie", "evolve", "questions", "tools", "keep", "matrix", "structured"])
+def test_recipes_that_make_data_fit_on_a_screen_and_say_what_they_do(name: str) -> None:
+    lines = (ROOT / f"recipes/{name}.yaml").read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 30
+    assert sum("# " in line for line in lines) >= 3
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipe_runs(recipe: Path, workplace: Path, batchchat: Command) -> None:
     text = recipe.read_text(encoding="utf-8")

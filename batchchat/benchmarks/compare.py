@@ -6,14 +6,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchchat.benchmarks.peers import scratch, vllm_command
+from batchchat.benchmarks.peers import PEERS, check_peers, peer_command, prepare_peers, scratch
 from batchchat.benchmarks.results import Result, add_ratios, markdown, middle
 from batchchat.benchmarks.worker import MARK
-from batchchat.errors import EnvironmentFault, UsageError
+from batchchat.errors import EnvironmentFault
 
 _COLUMNS = (
     "engine",
@@ -39,27 +39,29 @@ def compare_engines(
     workload: str,
     rounds: int,
     progress: Callable[[str], None],
-    vllm_python: str | None = None,
+    peers: Mapping[str, str] | None = None,
 ) -> list[Result]:
     """Per engine the middle one of `rounds` measurements; `ratio` is its tokens per second to the first engine's.
 
-    `vllm_python`: the Python of an environment with vLLM, where that is among the engines.
+    `peers`: programs to the paths of their environments, for those among the engines.
     """
-    if set(engines) == {"vllm"}:
-        raise UsageError(
-            "vLLM is measured beside an engine of batchchat; add one, for example --engines continuous,vllm"
-        )
+    peers = peers or {}
+    check_peers(engines, peers, workload)
+    job = {"model": model, "dtype": dtype, "rows": rows, "workload": workload}
     found: dict[str, list[Result]] = {engine: [] for engine in engines}
-    for number in range(rounds):
-        for engine in engines:
-            progress(f"round {number + 1} of {rounds}: {engine}")
-            job = {"engine": engine, "model": model, "dtype": dtype, "rows": rows, "workload": workload}
-            found[engine].append(_measured(job, vllm_python))
+    with scratch() as name:
+        folder = Path(name)
+        known = _prepared([engine for engine in engines if engine in PEERS], job, peers, folder, progress)
+        for number in range(rounds):
+            for engine in engines:
+                progress(f"round {number + 1} of {rounds}: {engine}")
+                command = _command({"engine": engine, **job}, peers, folder)
+                found[engine].append({"engine": engine, **job, **_measured(engine, command)})
     chosen = [middle(found[engine], "seconds") for engine in engines]
-    known = next(result for result in chosen if "least_seconds" in result)
+    own = next((result for result in chosen if "least_seconds" in result), known)
     for result in chosen:
         for what in ("least_seconds", "flops_per_second", "bytes_per_second"):
-            result.setdefault(what, known[what])
+            result.setdefault(what, own[what])
         result["tokens_per_second"] = result["generated_tokens"] / result["seconds"]
         result["share_of_limit"] = result["least_seconds"] / result["seconds"]
     add_ratios(chosen)
@@ -87,22 +89,55 @@ def table(results: Sequence[Result]) -> str:
     flops, read = first["flops_per_second"] / 1e9, first["bytes_per_second"] / 1e9
     limits = f"this machine multiplies at {flops:.0f} GFLOP/s in {first['dtype']} and reads {read:.0f} GB/s"
     lines += ["", f"{counts}; {limits}."]
+    told = {result["engine"]: result["facts"] for result in results if result["engine"] in PEERS}
+    differences = [f"{engine} {facts['version']}: {facts['numbers']}" for engine, facts in told.items()]
+    if differences:
+        lines += ["", f"{'; '.join(differences)}."]
     lines += [f"{one['engine']}: {_ABOVE}." for one in results if one["share_of_limit"] > 1]
     return "\n".join(lines)
 
 
-def _measured(job: dict[str, Any], vllm_python: str | None) -> Result:
-    with scratch() as folder:
-        if job["engine"] == "vllm":
-            command = vllm_command(job, vllm_python, MARK, Path(folder))
-        else:
-            command = [sys.executable, "-m", "batchchat.benchmarks.worker", json.dumps(job)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except OSError as error:
-            raise UsageError(f"{command[0]} cannot be run ({error.strerror}); give --vllm-python a Python") from error
-    for line in done.stdout.splitlines():
+def _prepared(
+    engines: Sequence[str],
+    job: dict[str, Any],
+    peers: Mapping[str, str],
+    folder: Path,
+    progress: Callable[[str], None],
+) -> Result:
+    """Make what peers read, once for all rounds and outside of what is measured."""
+    if not engines:
+        return {}
+    progress(f"writing the model for {', '.join(engines)}")
+    known = prepare_peers(engines, job, folder)
+    for engine in engines:
+        _run(engine, [*_command({"engine": engine, **job}, peers, folder), "prepare"])
+    return known
+
+
+def _command(job: dict[str, Any], peers: Mapping[str, str], folder: Path) -> list[str]:
+    if job["engine"] not in PEERS:
+        return [sys.executable, "-m", "batchchat.benchmarks.worker", json.dumps(job)]
+    import torch
+
+    return peer_command(job, peers, MARK, folder, torch.get_num_threads())
+
+
+def _measured(engine: str, command: list[str]) -> Result:
+    said = _run(engine, command)
+    for line in said.splitlines():
         if line.startswith(MARK):
-            return {**job, **json.loads(line[len(MARK) :])}
-    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    raise EnvironmentFault(f"the measurement of {job['engine']} ended with {done.returncode} ({last}); leave it out")
+            result: Result = json.loads(line[len(MARK) :])
+            return result
+    raise EnvironmentFault(f"the measurement of {engine} said nothing; leave it out")
+
+
+def _run(engine: str, command: list[str]) -> str:
+    """What a process of a measurement prints. Raises EnvironmentFault with its last words where it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise EnvironmentFault(f"{command[0]} cannot be run ({error.strerror}); leave {engine} out") from error
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise EnvironmentFault(f"the measurement of {engine} ended with {done.returncode} ({last}); leave it out")
+    return done.stdout

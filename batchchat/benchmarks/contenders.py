@@ -211,4 +211,4 @@ CONTENDERS: dict[str, Callable[[Any, Any, int], Any]] = {
     "drafted": drafted,
     "transformers": TransformersContender,
 }
-"""Names for `--engines`, but for vllm, which runs in an environment of its own: see `peers`."""
+"""Names for `--engines`, but for those of `peers`, which run in environments of their own."""

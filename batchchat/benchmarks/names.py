@@ -7,7 +7,10 @@ from difflib import get_close_matches
 from batchchat.errors import UsageError
 
 NAMES: dict[str, tuple[str, ...]] = {
-    "engine": ("plain", "pipeline", "pipeline-unknown", "continuous", "strict", "drafted", "transformers", "vllm"),
+    "engine": (
+        *("plain", "pipeline", "pipeline-unknown", "continuous", "strict", "drafted", "transformers"),
+        *("vllm", "openvino", "llama.cpp", "llama.cpp-q8"),
+    ),
     "workload": (
         *("mixed48", "mixed480", "mixed16", "four", "uniform256"),
         *("two-turns", "shared-prefix", "separate-prefixes"),

@@ -14,6 +14,7 @@ from batchchat.launch.devices import places_for
 from batchchat.launch.engine import ReplicatedEngine
 from batchchat.launch.local import LocalLauncher
 from batchchat.launch.messages import Begin
+from batchchat.launch.versions import versions
 from batchchat.models.text import load_config
 from batchchat.recipe import recipe_from_mapping
 from batchchat.reporting.meters import Meters
@@ -70,7 +71,7 @@ def _measured(number: int, name: str, dtype: str, rows: int, workload: str) -> R
     places = places_for(recipe, number)
     meters = Meters()
     engine = ReplicatedEngine(
-        LocalLauncher(places), Begin(recipe.model_dump(exclude_none=True), tuple(sys.path), None), meters
+        LocalLauncher(places), Begin(versions(), recipe.model_dump(exclude_none=True), tuple(sys.path), None), meters
     )
     try:
         engine.wait_for_all()

@@ -12,17 +12,22 @@ import time
 from dataclasses import replace
 from typing import Any
 
+PEERS = ("plain", "transformers")
+"""Engines that are not ours: their processes begin as libraries have it."""
 MARK = "batchchat-benchmark "
 """What the result's line begins with: libraries print too."""
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Load, warm up with two short requests, drain the workload."""
+    from batchchat.process import begin
+
+    if job["engine"] not in PEERS:
+        begin()
     import psutil
 
     from batchchat.benchmarks.contenders import CONTENDERS
     from batchchat.benchmarks.workloads import WORKLOADS, fitted, second_turn
-    from batchchat.reporting.limits import machine_limits
     from batchchat.reporting.meters import device_peaks, host_peak_bytes
 
     born = psutil.Process().create_time()
@@ -47,7 +52,6 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     prompt_tokens = sum(len(request.prompt_ids) for request in requests)
     later = [second_turn(one, (0,) * one.settings.max_new_tokens) for one in requests] if two_turns else []
     computed = prompt_tokens + sum(len(one.prompt_ids) for one in later) - facts.get("prompt_tokens_reused", 0)
-    limits = machine_limits(job["dtype"], str(model.device))
     return {
         **job,
         "seconds": seconds,
@@ -59,10 +63,20 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         "generated_tokens": sum(counts),
         "host_peak_bytes": host_peak_bytes(),
         "device_peaks": {name: device.as_dict() for name, device in device_peaks().items()},
-        "least_seconds": least_seconds(model, computed, sum(counts), limits.flops_per_second),
+        **job_limits(model, job["dtype"], computed, sum(counts)),
+        "facts": facts,
+    }
+
+
+def job_limits(model: Any, dtype: str, prompt_tokens: int, generated_tokens: int) -> dict[str, float]:
+    """What this machine can do at best, and the least time that the workload takes on it."""
+    from batchchat.reporting.limits import machine_limits
+
+    limits = machine_limits(dtype, str(model.device))
+    return {
+        "least_seconds": least_seconds(model, prompt_tokens, generated_tokens, limits.flops_per_second),
         "flops_per_second": limits.flops_per_second,
         "bytes_per_second": limits.bytes_per_second,
-        "facts": facts,
     }
 
 

@@ -2,6 +2,7 @@
 
 from batchchat.chats.types import (
     ROLES,
+    CallSyntax,
     Chat,
     Completion,
     FinishReason,
@@ -23,6 +24,7 @@ from batchchat.chats.types import (
 
 __all__ = [
     "ROLES",
+    "CallSyntax",
     "Chat",
     "Completion",
     "FinishReason",

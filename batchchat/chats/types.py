@@ -138,12 +138,31 @@ class Chat:
 class Structure:
     """The form that an answer must have. `text` is the JSON schema as JSON, the regular expression that the whole
     answer matches, the answers to choose from as a JSON list, the grammar in Lark's notation, or, of `json`, which is
-    any JSON object, nothing."""
+    any JSON object, nothing. Of `calls`, which leaves an answer free but for its tool calls, it says how a call is
+    written and what each tool takes (`structure.calls`)."""
 
-    kind: Literal["json_schema", "regex", "choice", "grammar", "json"]
+    kind: Literal["json_schema", "regex", "choice", "grammar", "json", "calls"]
     text: str = ""
     white_space: Literal["none", "capped", "free"] = "capped"
     """Between the parts of JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallSyntax:
+    """How a model writes the calls of an answer: `opens`, `before`, a tool's name, `between`, its arguments as a JSON
+    object, `behind`."""
+
+    opens: str
+    """What makes a call of the text behind it, wherever it stands in an answer."""
+    before: str
+    between: str
+    behind: str
+    again: str | None = None
+    """From the arguments of a call to the name of the next one, where a call need not be closed before that."""
+    closes: tuple[str, ...] = ()
+    """What ends a call for those who read it, wherever it stands."""
+    goes_on: bool = True
+    """Whether the answer goes on behind its calls, instead of ending there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +227,12 @@ class Request:
     @property
     def key(self) -> tuple[int, int, int]:
         return (self.index, self.sample, self.turn)
+
+    @property
+    def continued(self) -> str:
+        """What is there already of the turn that the answer goes on with; empty where it begins one."""
+        last = self.messages[-1] if self.messages else None
+        return last.content or "" if last is not None and last.role == "assistant" else ""
 
 
 @dataclass(frozen=True, slots=True)

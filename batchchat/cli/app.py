@@ -23,6 +23,7 @@ from batchchat.cli.schema import schema
 from batchchat.cli.score import score
 from batchchat.cli.view import view
 from batchchat.errors import EXIT_CODES
+from batchchat.process import begin
 from batchchat.version import __version__
 
 _EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<3}  {meaning}" for code, meaning in EXIT_CODES.items())
@@ -44,12 +45,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def batchchat(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
 ) -> None:
     """Options before the command."""
+    if context.invoked_subcommand != "bench":  # which begins the processes that it measures, each as is its own
+        begin()
 
 
 COMMANDS = (

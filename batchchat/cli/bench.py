@@ -16,8 +16,8 @@ def bench(
         str,
         typer.Option(
             "--engines",
-            help="Comma-separated: plain, pipeline, pipeline-unknown, continuous, strict, drafted, transformers, vllm; "
-            "of a recipe pipeline, continuous, strict.",
+            help="Comma-separated: plain, pipeline, pipeline-unknown, continuous, strict, drafted, transformers, vllm, "
+            "openvino, llama.cpp, llama.cpp-q8; of a recipe pipeline, continuous, strict.",
         ),
     ] = "pipeline,continuous",
     workload: Annotated[
@@ -39,8 +39,13 @@ def bench(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Rows of the recipe's input to answer.")] = None,
-    vllm_python: Annotated[
-        str | None, typer.Option("--vllm-python", help="The Python of an environment with vLLM, to measure that too.")
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--peer",
+            help="Where a peer among the engines is, once for each: vllm=PYTHON and openvino=PYTHON, of environments "
+            "that have them, llama.cpp=PATH of its llama-server.",
+        ),
     ] = None,
     flips: Annotated[
         bool, typer.Option("--flips", help="Count instead how often another batch changes an answer.")
@@ -105,6 +110,7 @@ def bench(
         print(json.dumps(runs) if json_ else runs_table(runs))
         return
     from batchchat.benchmarks.compare import compare_engines, table
+    from batchchat.benchmarks.peers import peer_paths
 
     results = compare_engines(
         names,
@@ -114,6 +120,6 @@ def bench(
         workload=chosen("workload", workload),
         rounds=rounds,
         progress=progress,
-        vllm_python=vllm_python,
+        peers=peer_paths(peer or ()),
     )
     print(json.dumps(results) if json_ else table(results))

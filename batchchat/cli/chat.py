@@ -20,10 +20,12 @@ def chat(
     from batchchat.cli.interrupts import Terminated, terminable
     from batchchat.errors import BadRow
     from batchchat.interactive.opening import offered_tools, open_recipe
+    from batchchat.models.lean import import_lean
     from batchchat.reporting.terminal import complain
 
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # they would be drawn over what is being typed
     recipe = open_recipe(arguments or [])
+    import_lean(recipe)
     try:
         with terminable():
             offered = offered_tools(recipe)

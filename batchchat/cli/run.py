@@ -68,6 +68,9 @@ def run(
                 raise typer.Exit  # the first process starts the replicas
             result = None if restart or retry_failed else finished_run(loaded)
             if result is None:  # only then what answers is imported
+                from batchchat.models.lean import import_lean
+
+                import_lean(loaded)
                 from batchchat.job.run import run as run_recipe
 
                 result = run_recipe(loaded, restart=restart, retry_failed=retry_failed, command=command, quiet=quiet)

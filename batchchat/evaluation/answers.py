@@ -84,7 +84,7 @@ class RunAnswers:
     def __init__(self, name: str, store: RunStore, recipe: Recipe):
         self.name = name
         self._store = store
-        self._options = read_options(recipe)
+        self._options = read_options(recipe, store.meta("tools"))
 
     def __iter__(self) -> Iterator[Answered]:
         for row in self._store.rows():

@@ -17,7 +17,8 @@ from batchchat.errors import BadRow
 from batchchat.evaluation import Evaluator
 from batchchat.job.reading import ChatReader
 from batchchat.job.selecting import make_selector
-from batchchat.job.sides import MOST_QUERIES, Sides, many_queries, open_sides
+from batchchat.job.sides import MOST_QUERIES, Sides, keep_tools, many_queries, open_sides
+from batchchat.job.strict import StrictTools
 from batchchat.job.structured import Structured
 from batchchat.job.turns import OpenChats, min_known
 from batchchat.models import require_in_reach
@@ -77,9 +78,11 @@ def check(recipe: Recipe, rows: int = 100, *, count: bool = False) -> CheckResul
         text, resolver = sides.text, sides.assistant.resolver
         counted = sides.assistant.has_token_ids
         Structured(recipe, text.codec).require(resolver.resolve({}))
+        StrictTools(recipe, text.codec).require()
         if count:
             source.fingerprint()
         store = RunStore(Path(":memory:"))
+        keep_tools(store, sides)
         reader = ChatReader(source, head, store, lambda chat: row_samples(recipe.generation, chat.settings))
         open_chats = OpenChats(recipe, store, sides, Meters())
         chats: list[Chat] = []
@@ -135,8 +138,8 @@ def _endless(requests: Sequence[Request]) -> list[Finding]:
     return [
         Finding(
             "warning",
-            f"generation.structured has {', '.join(found)}, with which an answer can go on until max_new_tokens "
-            "cuts it off",
+            f"{'strict tools have' if form.kind == 'calls' else 'generation.structured has'} {', '.join(found)}, with "
+            "which an answer can go on until max_new_tokens cuts it off",
             "give each a limit (maxItems, maxLength, additionalProperties: false)",
         )
         for form in forms

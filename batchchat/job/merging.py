@@ -79,7 +79,8 @@ def merge(runs: Sequence[Path], output: Path, quiet: bool = True) -> RunResult:
         publication = stack.enter_context(Publication(recipe.published_at, directory, store))
         publication.begin(replace=False)
         with meters.phase("export"):
-            exporting = Export(store, directory, recipe, lambda row: row.chat(options), options, lambda: types)
+            told = read_options(recipe, store.meta("tools"))
+            exporting = Export(store, directory, recipe, lambda row: row.chat(told), told, lambda: types)
             write_outputs(exporting, store, directory, recipe)
         store.set_meta("exported", wanted_export(recipe))
         store.commit()

@@ -17,10 +17,12 @@ from batchchat.evaluation import Evaluator
 from batchchat.job.reading import expect_rows
 from batchchat.job.selecting import make_selector
 from batchchat.job.sides import Side, Sides, open_sides, side_facts
+from batchchat.job.strict import StrictTools
 from batchchat.job.structured import Structured
 from batchchat.launch.base import Launcher
 from batchchat.launch.opening import find_launcher, open_engine
 from batchchat.models import require_in_reach, show_loading
+from batchchat.models.identity import hash_ahead
 from batchchat.models.loaded import LoadedModel
 from batchchat.recipe import Recipe
 from batchchat.reporting.meters import Meters
@@ -79,10 +81,13 @@ def open_parts(
     expect_rows(source, recipe)
     if recipe.published_at is not None:
         open_address(recipe.published_at)
+    if recipe.reads_model and loaded is None:
+        hash_ahead(recipe.model)
     if recipe.reads_model:  # what else can be wrong was said before a large library is read
         show_loading(not quiet and sys.stderr.isatty())
     sides = open_sides(recipe, loaded)
     Structured(recipe, sides.text.codec).require(sides.assistant.resolver.resolve({}))
+    StrictTools(recipe, sides.text.codec).require()
     launcher = None if loaded is not None else find_launcher(recipe)
     user_launcher = None if recipe.user is None else find_launcher(recipe.user)
     for found in (launcher, user_launcher):
@@ -109,7 +114,7 @@ def open_engines(
     else:
         engine = own(asked) if callable(own) else _Lent(own)
     user, user_side, tools = recipe.user, parts.sides.user, parts.sides.tools
-    if user is None and recipe.tools is None:
+    if user is None and not recipe.runs_tools:
         return engine, look_ahead
     engines: dict[Writer, Engine] = {"assistant": engine}
     rooms: dict[Writer, int] = {"assistant": look_ahead}

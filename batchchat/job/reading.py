@@ -46,7 +46,7 @@ class ChatReader:
         self._recipe = recipe
         self._store = store
         self._num_samples = num_samples
-        self.options = read_options(recipe)
+        self.options = read_options(recipe, store.meta("tools"))
         self._formats: dict[str, str] = store.meta("formats") or {}
 
     def chats(self) -> Iterator[tuple[StoredRow, Chat]]:

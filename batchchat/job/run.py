@@ -23,6 +23,7 @@ from batchchat.job.opening import OwnEngine, Parts, open_engines, open_parts
 from batchchat.job.reading import ChatReader
 from batchchat.job.references import check_references
 from batchchat.job.selecting import finish_run, select_run
+from batchchat.job.sides import keep_tools
 from batchchat.job.turns import OpenChats, min_known
 from batchchat.models import group, load_text_side
 from batchchat.models.loaded import LoadedModel
@@ -129,6 +130,7 @@ def run(
         publication = stack.enter_context(Publication(recipe.published_at, directory, store))
         publication.begin(replace=restart)
         source = parts.source
+        keep_tools(store, parts.sides)
         reader = ChatReader(source, recipe, store, lambda chat: row_samples(recipe.generation, chat.settings))
         exporting = Export(store, directory, recipe, reader.chat, reader.options, source.types, publication.soon)
         report = finished_report(store, recipe)

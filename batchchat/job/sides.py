@@ -17,6 +17,7 @@ from batchchat.prompts.overflow import Policy
 from batchchat.prompts.simulated import SimulatedUser
 from batchchat.recipe import GenerationSection, Recipe
 from batchchat.sources.from_recipe import read_template_file
+from batchchat.store import RunStore
 
 log = logging.getLogger("batchchat")
 
@@ -59,7 +60,7 @@ def open_sides(recipe: Recipe, loaded: LoadedModel | None = None) -> Sides:
     """What the recipe's models need before a weight is read. Raises UsageError where they cannot be used."""
     text = load_text_side(recipe) if loaded is None else loaded.text_side(recipe)
     assistant = _side(recipe, text, recipe.generation)
-    tools = None if recipe.tools is None else offered_tools(recipe.tools)
+    tools = offered_tools(recipe.tools) if recipe.tools is not None and recipe.tools.runs else None
     simulate = recipe.simulate
     if simulate is None:
         return Sides(text, assistant, tools=tools, loaded=loaded)
@@ -73,6 +74,12 @@ def open_sides(recipe: Recipe, loaded: LoadedModel | None = None) -> Sides:
     if simulate.method == "magpie" and simulate.turns > MOST_QUERIES:
         log.warning("%s", many_queries(simulate.turns))
     return Sides(text, assistant, user, player, user_text, tools, loaded)
+
+
+def keep_tools(store: RunStore, sides: Sides) -> None:
+    """Keep the tools that are run where chats are read, now and when the run is long over."""
+    if sides.tools is not None:
+        store.set_meta("tools", sides.tools.schemas)
 
 
 def many_queries(turns: int) -> str:

@@ -26,11 +26,13 @@ class Structured:
         if structure is None:
             return None
         reason = refusal(structure) if self._kept_here else malformed(structure)
+        of_calls = structure.kind == "calls"
         if reason is not None:
-            return f"generation.structured cannot be kept: {reason}; change it, or leave it out"
+            what = "the schemas of strict tools" if of_calls else "generation.structured"
+            return f"{what} cannot be kept: {reason}; change it, or leave it out"
         if not self._kept_here:
             return None
-        if not settings.stop_token_ids:
+        if not settings.stop_token_ids and not of_calls:
             return (
                 "generation.structured needs a token that ends the answer, and there is none; leave "
                 "generation.ignore_eos out, or name one with generation.stop_token_ids"
@@ -50,11 +52,9 @@ class Structured:
         """Whether an answer has its form, with the beginning of the turn that it continues; None where it needs none,
         as where it calls a tool instead."""
         structure = request.settings.structured
-        if structure is None or message.tool_calls:
+        if structure is None or structure.kind == "calls" or message.tool_calls:
             return None
-        last = request.messages[-1] if request.messages else None
-        begun = last.content or "" if last is not None and last.role == "assistant" else ""
-        return agreement(structure, begun + (message.content or ""), cut=finish_reason == "length")
+        return agreement(structure, request.continued + (message.content or ""), cut=finish_reason == "length")
 
 
 def facts(found: Agreement | None, note: str | None) -> Mapping[str, Any]:

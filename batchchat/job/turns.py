@@ -15,6 +15,7 @@ from batchchat.chats import Chat, Completion, Logprob, Message, Request, Setting
 from batchchat.chats.conversation import Conversation
 from batchchat.errors import BadRow
 from batchchat.job.sides import Sides
+from batchchat.job.strict import StrictTools
 from batchchat.job.structured import Structured
 from batchchat.job.structured import facts as structure_facts
 from batchchat.prompts import Codec, Prompt, fit, row_seed
@@ -47,8 +48,8 @@ class OpenChats:
         self._store = store
         self._assistant, self._user, self._player = sides.assistant, sides.user, sides.player
         self._structured = Structured(recipe, sides.assistant.codec)
-        self._tools = sides.tools
-        self._max_rounds = 0 if recipe.tools is None else recipe.tools.max_rounds
+        self._strict = StrictTools(recipe, sides.assistant.codec)
+        self._max_rounds = recipe.tools.max_rounds if recipe.tools is not None and recipe.tools.runs else None
         self._retries = 0 if recipe.simulate is None else recipe.simulate.retries
         self._meters = meters
         self._open: dict[int, _OpenChat] = {}
@@ -113,8 +114,7 @@ class OpenChats:
     def _opened(self, row: StoredRow, chat: Chat) -> _OpenChat:
         settings: dict[Writer, Settings] = {"assistant": self._assistant.resolver.resolve(chat.settings)}
         seeds: dict[Writer, int] = {"assistant": row_seed(self._assistant.generation, chat.settings)}
-        if self._tools is not None and not chat.tools:
-            chat = replace(chat, tools=self._tools.schemas)
+        settings["assistant"] = self._strict.settings(settings["assistant"], chat.tools)
         if self._user is None or self._player is None:
             return _OpenChat(chat, settings, seeds, {})
         settings["user"] = self._player.settings(self._user.resolver.resolve({}))
@@ -143,14 +143,14 @@ class OpenChats:
         message = answer.message
         if finish == "stop" and message.tool_calls:
             finish = "tool_calls"
-        found = self._structured.found(completion.request, message, finish)
+        found = self._structured.found(completion.request, message, finish) or self._strict.found(completion, message)
         if found is not None and found.reason is not None:
             where = f"row {completion.request.index}, turn {completion.request.turn}"
             self._meters.event(f"structure: {found.state}", f"{where}: {found.reason}")
         read = {"message": message.as_dict(), **structure_facts(found, answer.note)}
         if told.chat.simulated and told.is_last_scripted and not (message.content or "").strip():
             read["ends"] = "empty_answer"
-        if message.tool_calls and self._tools is not None and told.rounds >= self._max_rounds:
+        if message.tool_calls and self._max_rounds is not None and told.rounds >= self._max_rounds:
             read["ends"] = "call_cap"
         return finish, read
 
@@ -186,7 +186,7 @@ class OpenChats:
             settings=settings,
             seed=request_seed(opened.seeds[writer], chat.id, sample, turn),
             messages=prompt.messages,
-            tools=chat.tools if writer == "assistant" else None,
+            tools=self._strict.sent(chat.tools) if writer == "assistant" else None,
             parameters=chat.parameters if writer == "assistant" else {},
             writer=writer,
             prompt=chat.prompt if writer == "assistant" else None,

@@ -25,6 +25,10 @@ def main() -> None:
         os._exit(1)
     os.dup2(2, 1)  # the run's standard output may be its report
 
+    from batchchat.process import begin
+
+    begin()  # on the cores that it has now
+
     from batchchat.launch.channel import BlockingChannel
     from batchchat.launch.worker import serve
 

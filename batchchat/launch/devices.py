@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Literal
 
 from batchchat.errors import EnvironmentFault, UsageError
+from batchchat.process import cores, num_cores
 from batchchat.recipe import Recipe
 
 _USABLE = 0.8
@@ -61,7 +62,7 @@ def find_places(recipe: Recipe) -> Sequence[Place] | None:
             f"engine.replicas is {replicas}{together}, but there {_are(len(devices))}; set engine.replicas={most}"
         )
     groups = [devices[number * size : (number + 1) * size] for number in range(replicas)]
-    threads = _threads(max(1, len(_cores()) // replicas))
+    threads = _threads(max(1, num_cores() // replicas))
     return [
         Place("cuda:" + ",".join(group), {"CUDA_VISIBLE_DEVICES": ",".join(group), "OMP_NUM_THREADS": str(threads)})
         for group in groups
@@ -158,18 +159,15 @@ def require_free(recipe: Recipe) -> None:
 
 def _on_cores(replicas: int) -> list[Place]:
     """The cores of this process, shared out; where there are fewer than replicas, none is bound to one."""
-    cores = _cores()
-    if replicas > len(cores):
+    mine = cores()
+    if replicas > len(mine):
         return [Place("cpu", {"OMP_NUM_THREADS": "1"}) for _ in range(replicas)]
-    bounds = [number * len(cores) // replicas for number in range(replicas + 1)]
-    shares = [cores[begin:end] for begin, end in pairwise(bounds)]
-    return [Place(_core_names(share), {"OMP_NUM_THREADS": str(_threads(len(share)))}, tuple(share)) for share in shares]
-
-
-def _cores() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+    bounds = [number * len(mine) // replicas for number in range(replicas + 1)]
+    shares = [tuple(mine[begin:end]) for begin, end in pairwise(bounds)]
+    busy = max(1, num_cores() // replicas)
+    return [
+        Place(_core_names(share), {"OMP_NUM_THREADS": str(_threads(min(busy, len(share))))}, share) for share in shares
+    ]
 
 
 def _threads(cores: int) -> int:

@@ -28,7 +28,7 @@ from batchchat.launch.messages import (
     Work,
 )
 from batchchat.launch.patience import Backoff, Patience
-from batchchat.launch.versions import difference, versions
+from batchchat.launch.scaling import Scaling
 from batchchat.schedule import Feed
 
 log = logging.getLogger("batchchat")
@@ -58,6 +58,7 @@ class ReplicatedEngine:
         meter: EngineMeter,
         budget: Budget | None = None,
         kept: MutableMapping[str, Any] | None = None,
+        scaling: Scaling | None = None,
         patience: NewPatience = Patience,
         backoff: NewBackoff = Backoff,
     ):
@@ -66,11 +67,12 @@ class ReplicatedEngine:
         self._meter = meter
         self._budget = budget or Budget()
         self._kept = {} if kept is None else kept
+        self._scaling = scaling
+        self._rows = 1
         self._patience = patience
         self._backoff = backoff
         self._leases = Leases()
         self._members: list[Member] = []
-        self._versions = versions()
         self._looked = meter.now()
         """When the replicas were last looked after."""
         try:
@@ -83,7 +85,7 @@ class ReplicatedEngine:
 
     def wait_for_all(self) -> None:
         """Until every replica is ready."""
-        while not all(member.ready or member.given_up for member in self._members):
+        while not all(member.ready or not member.held for member in self._members):
             for _ in self._look():
                 ...
 
@@ -91,6 +93,7 @@ class ReplicatedEngine:
         try:
             while True:
                 self._hand_out(feed)
+                self._scale(feed)
                 if not self._leases.outstanding and feed.exhausted:
                     return
                 for completion, again in self._look():
@@ -112,7 +115,7 @@ class ReplicatedEngine:
             if member.handle is not None and member.ready:
                 member.handle.send(Finish())
         until = self._meter.now() + _FAREWELL_SECONDS
-        while any(member.ready and member.facts is None for member in self._members) and self._meter.now() < until:
+        while any(member.finishing for member in self._members) and self._meter.now() < until:
             for _ in self._look(start=False):
                 ...
         now = self._meter.now()
@@ -129,9 +132,7 @@ class ReplicatedEngine:
 
     def close(self) -> None:
         for member in self._members:
-            if member.handle is not None:
-                member.handle.kill()
-                member.handle = None
+            member.gone()
 
     # --- replicas --------------------------------------------------------------------------------------------------
 
@@ -153,23 +154,25 @@ class ReplicatedEngine:
                 yield from self._hear(member, message, now)
             if member.handle is None:
                 continue
-            if member.handle.gone:
-                if member.facts is not None:
-                    member.handle.kill()
-                    member.handle = None
-                    continue
+            silent = now - member.heard > member.patience.limit
+            if member.facts is not None or (member.resting and (member.handle.gone or silent)):
+                member.gone()
+            elif member.handle.gone:
                 end = member.handle.end()
                 yield from self._lose(member, end.reason, now, outside=end.outside)
-            elif now - member.heard > member.patience.limit:
-                silent = f"gave no sign for {now - member.heard:.0f} s, so it was taken to hang"
+            elif silent:
+                words = f"gave no sign for {now - member.heard:.0f} s, so it was taken to hang"
                 member.patience.was_wrong_perhaps()
-                yield from self._lose(member, silent, now)
+                yield from self._lose(member, words, now)
 
     def _start(self) -> None:
         now = self._meter.now()
         for number in range(len(self._members), len(self._launcher.places)):
             place = self._launcher.places[number]
-            self._members.append(Member(number, place, self._patience(), self._backoff(), start_at=now))
+            member = Member(number, place, self._patience(), self._backoff(), start_at=now)
+            if self._scaling is not None and number >= self._scaling.least:
+                member.rest(now)
+            self._members.append(member)
         for member in self._members:
             if member.start_at is not None and member.start_at <= now:
                 try:
@@ -182,8 +185,9 @@ class ReplicatedEngine:
                     self._kept[_RESTARTS] = self._kept.get(_RESTARTS, 0) + 1
                 member.started(handle, now)
                 handle.send(self._begin)
-        if all(member.given_up for member in self._members):
-            reasons = "; ".join(f"replica {member.number} {member.last_end}" for member in self._members)
+        if not any(member.held for member in self._members):
+            given_up = [member for member in self._members if member.given_up]
+            reasons = "; ".join(f"replica {member.number} {member.last_end}" for member in given_up)
             raise EnvironmentFault(
                 f"no replica can be kept alive ({reasons}): what was answered is kept, so mend that and run the same "
                 "command again"
@@ -200,15 +204,11 @@ class ReplicatedEngine:
                     member.signs = message.signs
                     member.sign(now)
             case Ready():
-                other = difference(self._versions, message.versions)
-                if other is not None:
-                    raise EnvironmentFault(
-                        f"replica {member.number} ({member.place}) has {other}: install the same on all machines"
-                    )
                 member.offset = min(member.offset, now - message.clock)
                 member.sign(now)
                 member.is_ready(now)
                 self._leases.join(member.number, message.rows)
+                self._rows = message.rows
             case Started():
                 member.sign(now)
                 self._leases.start(member.number, message.keys)
@@ -222,10 +222,8 @@ class ReplicatedEngine:
                 member.facts = message.facts
                 member.host_peak_bytes, member.device_peak_bytes = message.host_peak_bytes, message.device_peak_bytes
             case Failed():
-                if message.kind == "usage":
-                    raise UsageError(message.reason)
-                if message.kind == "environment" and not any(one.loading_seconds for one in self._members):
-                    raise EnvironmentFault(message.reason)
+                if message.kind != "error" and not any(one.loading_seconds for one in self._members):
+                    raise (UsageError if message.kind == "usage" else EnvironmentFault)(message.reason)
                 yield from self._lose(member, f"failed: {message.reason}", now)
 
     def _answers(self, member: Member, message: Answers, now: float) -> Iterator[Completion]:
@@ -255,18 +253,39 @@ class ReplicatedEngine:
         answered = [one.last_answer for one in self._members if one is not member and one.last_answer is not None]
         well = any(when >= member.begun for when in answered)  # so what ended it is no fault of the model
         member.ended(reason, now, for_good=not (outside and well))
-        what = f"replica {member.number} ({member.place}) {reason}; {held} requests were handed out anew"
+        again = held - len(lost.failed)
+        them = "1 request was" if again == 1 else f"{again} requests were"
+        what = f"replica {member.number} ({member.place}) {reason}; {them} handed out anew"
         self._meter.event("replica_lost", what)
         log.info(what)
         yield None, list(lost.again)
-        for request in lost.failed:
-            words = f"three replicas ended while they computed this request, the last one alone: it {reason}"
+        for request, ends in lost.failed:
+            words = f"{ends} replicas ended while they computed this request, the last one alone: it {reason}"
             yield Completion(request, (), "", "error", Timings(now, now, now), error=words), []
+
+    def _scale(self, feed: Feed) -> None:
+        """Replicas come and go with the work that is left."""
+        if self._scaling is None:
+            return
+        held, now = [member for member in self._members if member.held], self._meter.now()
+        work = self._leases.outstanding + feed.num_ready
+        change = self._scaling.change(len(held), len(self._members), work, self._rows, now)
+        woken = [member for member in self._members if member.resting and member.handle is None][: max(0, change)]
+        for member in woken:
+            member.wake(now)
+        idle = [member for member in reversed(held) if not self._leases.held(member.number)]
+        let_go = sorted(idle, key=lambda member: member.ready)[: max(0, -change)]
+        for member in let_go:
+            self._leases.leave(member.number)
+            member.rest(now)
+        if woken or let_go:
+            after = len(held) + len(woken) - len(let_go)
+            self._meter.event("scaled", f"{after} replicas instead of {len(held)}, since {work} requests were left")
 
     # --- requests --------------------------------------------------------------------------------------------------
 
     def _hand_out(self, feed: Feed) -> None:
-        given: dict[int, list[Request]] = {number: [request] for number, request in self._leases.try_alone().items()}
+        given = self._leases.try_apart()
 
         def pick(ready: list[Request]) -> tuple[list[Request], list[Request]]:
             chosen, rest = self._leases.assign(ready)
@@ -289,7 +308,7 @@ class ReplicatedEngine:
 
 
 def _state(member: Member) -> str:
-    if member.given_up:
-        return " (given up)"
+    if not member.held:
+        return " (given up)" if member.given_up else " (let go)"
     state = "" if member.ready else " (starting)"
     return state if not member.restarts else f" ({member.restarts} restarts)" if member.ready else state

@@ -2,7 +2,8 @@
 
 Pure bookkeeping, without processes and clocks. A request is settled (answered), returned (its replica had not begun
 it), or lost with its replica. Whoever was computed when a replica ended is under suspicion: one that took two replicas
-down is tried alone, and fails if it takes down that one as well.
+down is tried alone, and fails if it takes down that one as well. Where replicas may have been ended from outside, most
+such requests met chance, so they are tried in groups that get smaller with each end.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from batchchat.chats import Request
 Key = tuple[int, int, int]
 
 _STRIKES = 2
-"""Replicas that may end over a request before it is tried alone."""
+"""Replicas that may end over a request before it is tried apart from those that are not under suspicion."""
+_SMALLER = 4
+"""With each end from outside (a signal to kill, a node that is gone) the groups that are tried are so much smaller. One
+by one, many that met chance would keep a replica busy for long, and be met again."""
 _TRIES_ALONE = 3
-"""Ends from outside (a signal to kill, a node that is gone) may be chance: so many must meet a request alone."""
+"""Ends from outside that must meet a request alone until it is to blame."""
 _HOMES = 65536
 
 
@@ -30,13 +34,13 @@ class _Held:
     rows: int
     leases: dict[Key, Request] = field(default_factory=dict)
     started: set[Key] = field(default_factory=set)
-    alone: bool = False
-    """It computes one request under suspicion and nothing else."""
+    apart: int = 0
+    """It was given so many requests under suspicion, and nothing else until they are answered."""
     recalling: bool = False
 
     @property
     def room(self) -> int:
-        return 0 if self.alone else 2 * self.rows - len(self.leases)
+        return 0 if self.apart else 2 * self.rows - len(self.leases)
 
     @property
     def load(self) -> float:
@@ -46,12 +50,30 @@ class _Held:
     @property
     def waiting(self) -> int:
         """Requests that it has not begun."""
-        return 0 if self.alone else len(self.leases) - len(self.started)
+        return 0 if self.apart else len(self.leases) - len(self.started)
 
     @property
     def hunger(self) -> int:
         """Rows of its engine for which it has nothing."""
-        return 0 if self.alone else max(0, self.rows - len(self.leases))
+        return 0 if self.apart else max(0, self.rows - len(self.leases))
+
+
+@dataclass
+class _Record:
+    """Replicas that ended while they computed a request: by their own work or from outside, and how many of the latter
+    computed nothing else."""
+
+    own: int = 0
+    outside: int = 0
+    alone: int = 0
+
+    @property
+    def suspect(self) -> bool:
+        return self.own + self.outside >= _STRIKES
+
+    def company(self, rows: int) -> int:
+        """With how many it may be tried on a replica of so many rows, itself included."""
+        return 1 if self.own else max(1, rows // _SMALLER ** (self.outside - 1))
 
 
 @dataclass(frozen=True)
@@ -60,8 +82,8 @@ class Lost:
 
     again: Sequence[Request]
     """To be handed out anew."""
-    failed: Sequence[Request]
-    """Computed alone when the replica ended, after two others: each is an error."""
+    failed: Sequence[tuple[Request, int]]
+    """Computed alone when the replica ended, after others: each is an error. With each its number of ends."""
 
 
 class Leases:
@@ -71,8 +93,7 @@ class Leases:
         self._held: dict[int, _Held] = {}
         self._homes: OrderedDict[int, int] = OrderedDict()
         """Chat -> the replica that holds its prefix; the oldest are forgotten."""
-        self._strikes: dict[Key, int] = {}
-        self._tries: dict[Key, int] = {}
+        self._records: dict[Key, _Record] = {}
         self._suspects: deque[Request] = deque()
 
     # --- replicas come and go --------------------------------------------------------------------------------------
@@ -87,21 +108,20 @@ class Leases:
         held = self._held.pop(replica, None)
         if held is None:
             return Lost([], [])
-        again, failed = [], []
+        again: list[Request] = []
+        failed: list[tuple[Request, int]] = []
         for key, request in held.leases.items():
             self._homes.pop(request.index, None)
-            if key not in held.started:
-                again.append(request)
-            elif held.alone:
-                self._tries[key] = self._tries.get(key, 0) + 1
-                if outside and self._tries[key] < _TRIES_ALONE:
-                    self._suspects.append(request)
-                else:
-                    self._forget(key)
-                    failed.append(request)
-            else:
-                self._strikes[key] = self._strikes.get(key, 0) + 1
-                (self._suspects if self._strikes[key] >= _STRIKES else again).append(request)
+            if key in held.started:
+                record = self._records.setdefault(key, _Record())
+                record.own += not outside
+                record.outside += outside
+                record.alone += held.apart == 1
+                if held.apart == 1 and (not outside or record.alone >= _TRIES_ALONE):
+                    failed.append((request, record.own + record.outside))
+                    del self._records[key]
+                    continue
+            (self._suspects if self._is_suspect(key) else again).append(request)
         return Lost(again, failed)
 
     # --- leases ----------------------------------------------------------------------------------------------------
@@ -147,14 +167,30 @@ class Leases:
                 rest.append(request)
         return given, rest
 
-    def try_alone(self) -> dict[int, Request]:
-        """Requests under suspicion for replicas that have nothing: each computes its one and nothing else."""
+    def try_apart(self) -> dict[int, list[Request]]:
+        """Requests under suspicion for replicas that have nothing: each computes its own, one or a few, and nothing
+        else until they are answered."""
         given: dict[int, list[Request]] = {}
         for number, held in self._held.items():
             if self._suspects and not held.leases:
-                self._lease(number, self._suspects.popleft(), given)
-                held.alone = True
-        return {number: request for number, (request,) in given.items()}
+                for request in self._group(held.rows):
+                    self._lease(number, request, given)
+                held.apart = len(held.leases)
+        return given
+
+    def _group(self, rows: int) -> list[Request]:
+        """The first request under suspicion, with others that may be tried in its company."""
+        chosen: list[Request] = []
+        most, rest = rows, deque[Request]()
+        for request in self._suspects:
+            company = min(most, self._records[request.key].company(rows))
+            if len(chosen) < company:
+                chosen.append(request)
+                most = company
+            else:
+                rest.append(request)
+        self._suspects = rest
+        return chosen
 
     def start(self, replica: int, keys: Iterable[Key]) -> None:
         """The replica's engine has begun these."""
@@ -168,8 +204,8 @@ class Leases:
         if held is None or request is None:
             return None
         held.started.discard(key)
-        held.alone = False
-        self._forget(key)
+        held.apart = held.apart if held.leases else 0
+        self._records.pop(key, None)
         return request
 
     def recall(self) -> dict[int, int]:
@@ -229,6 +265,5 @@ class Leases:
         if len(self._homes) > _HOMES:
             self._homes.popitem(last=False)
 
-    def _forget(self, key: Key) -> None:
-        self._strikes.pop(key, None)
-        self._tries.pop(key, None)
+    def _is_suspect(self, key: Key) -> bool:
+        return key in self._records and self._records[key].suspect

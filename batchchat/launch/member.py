@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from batchchat.chats import Completion, Request, Timings
 from batchchat.engines.facts import AnyEngineFacts, PhaseWork, ReplicaFacts, WorkDone
 from batchchat.launch.base import Handle
-from batchchat.launch.messages import Answer
+from batchchat.launch.messages import Answer, Finish
 from batchchat.launch.patience import Backoff, Patience
 
 
@@ -31,6 +31,8 @@ class Member:
     """From its clock to the run's: the least that any message took longer than its clock says."""
     start_at: float | None = 0.0
     """When it is to be started; None where it runs, or was given up."""
+    resting: bool = False
+    """There is no work for it: it was let go, or never begun."""
     last_end: str = ""
     answered: int = 0
     restarts: int = 0
@@ -43,17 +45,32 @@ class Member:
     idle_before: float = 0.0
     """Of its earlier processes."""
     facts: AnyEngineFacts | None = None
+    """What its process said at the end."""
+    earlier: list[AnyEngineFacts] = field(default_factory=list)
+    """What those said that were let go before it."""
     host_peak_bytes: int | None = None
     device_peak_bytes: int | None = None
 
     @property
     def given_up(self) -> bool:
-        return self.handle is None and self.start_at is None and not self.ready
+        return self.handle is None and self.start_at is None and not (self.ready or self.resting)
+
+    @property
+    def held(self) -> bool:
+        """It runs or is to be started."""
+        return not (self.resting or self.given_up)
+
+    @property
+    def finishing(self) -> bool:
+        """It was told that nothing more will come, and has not said what it did."""
+        return self.handle is not None and (self.ready or self.resting) and self.facts is None
 
     def started(self, handle: Handle, now: float) -> None:
         self.handle, self.ready, self.start_at = handle, False, None
         self.begun = self.heard = now
         self.signs, self.offset = -1, float("inf")
+        self.earlier += [] if self.facts is None else [self.facts]
+        self.facts = None
 
     def is_ready(self, now: float) -> None:
         self.ready, self.ready_since = True, now
@@ -68,14 +85,36 @@ class Member:
     def ended(self, reason: str, now: float, for_good: bool = True) -> None:
         """Its process is no more; when the next is started, if it may be given up `for_good`, depends on how often that
         happened in a row."""
+        self._work_no_more(now)
+        self.gone()
+        self.last_end = reason
+        wait = self.backoff.ended(for_good)
+        self.start_at = None if wait is None or self.resting else now + wait
+
+    def rest(self, now: float) -> None:
+        """There is no work for it: one that is ready says what it did and ends, another one is ended."""
+        if self.ready and self.handle is not None:
+            self.handle.send(Finish())
+        else:
+            self.gone()
+        self._work_no_more(now)
+        self.resting, self.start_at, self.begun = True, None, 0.0
+
+    def wake(self, now: float) -> None:
+        """There is work again."""
+        self.resting, self.start_at = False, now
+
+    def gone(self) -> None:
+        """Its process is no more, or shall be."""
         if self.handle is not None:
             self.handle.kill()
+        self.handle = None
+
+    def _work_no_more(self, now: float) -> None:
         if self.ready:
             self.ready_seconds += now - self.ready_since
         self.idle_before, self.idle_seconds = self.idle_before + self.idle_seconds, 0.0
-        self.handle, self.ready, self.last_end = None, False, reason
-        wait = self.backoff.ended(for_good)
-        self.start_at = None if wait is None else now + wait
+        self.ready = False
 
     def completion(self, request: Request, answer: Answer) -> Completion:
         """An answer with its request, its times on the run's clock."""
@@ -118,7 +157,7 @@ class Member:
 
 def whole_facts(members: Sequence[Member], now: float) -> AnyEngineFacts | None:
     """What the engine of all replicas says of itself: that of one, its counts over all. None where none could say."""
-    told = [member.facts for member in members if member.facts is not None]
+    told = [facts for member in members for facts in (*member.earlier, member.facts) if facts is not None]
     if not told:
         return None
     first = told[0]

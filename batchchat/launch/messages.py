@@ -19,6 +19,9 @@ Key = tuple[int, int, int]
 class Begin:
     """The first message: what to load."""
 
+    versions: Mapping[str, str]
+    """Of what decides about answers, to be compared on another machine. It stays the first field, so that another
+    version of batchchat finds it."""
     recipe: Mapping[str, Any]
     """As plain values."""
     path: tuple[str, ...]
@@ -61,11 +64,10 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The model is loaded. `versions` of what decides about answers, to be compared on other machines."""
+    """The model is loaded."""
 
     rows: int
     clock: float
-    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

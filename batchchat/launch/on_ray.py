@@ -66,8 +66,9 @@ class RayLauncher:
     def places(self) -> tuple[str, ...]:
         if self._wanted is None and time.monotonic() - self._looked > _LOOK_SECONDS:
             self._looked = time.monotonic()
-            gpus = self._ray.cluster_resources().get("GPU", 0)
-            self._known = max(self._known, int(gpus // max(1, self._resources.get("GPU", 1))))
+            each = self._resources.get("GPU", 1)
+            fit = sum(int(node.get("GPU", 0) // each) for node in self._nodes())
+            self._known = max(self._known, fit)
         return ("ray",) * self._known
 
     def start(self, number: int) -> RayReplica:
@@ -88,8 +89,11 @@ class RayLauncher:
 
     def _has_room(self) -> bool:
         """Whether a node has what a replica asks for, be it in use or not."""
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        return any(all(node.get(name, 0) >= n for name, n in self._resources.items()) for node in nodes)
+        return any(all(node.get(name, 0) >= n for name, n in self._resources.items()) for node in self._nodes())
+
+    def _nodes(self) -> list[dict[str, float]]:
+        """What each node has that lives."""
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
     def _no_room(self) -> str:
         asked = ", ".join(f"{n} {name}" for name, n in self._resources.items())

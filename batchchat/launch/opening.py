@@ -8,6 +8,7 @@ from batchchat.engines import Engine, EngineContext, build_engine
 from batchchat.launch.base import Launcher
 from batchchat.launch.devices import find_places
 from batchchat.launch.messages import Begin
+from batchchat.launch.versions import versions
 from batchchat.models.identity import model_identity
 from batchchat.recipe import Recipe
 
@@ -40,12 +41,16 @@ def open_engine(context: EngineContext, launcher: Launcher | None) -> Engine:
     if launcher is None:
         return build_engine(recipe.engine.kind, context)
     from batchchat.launch.engine import ReplicatedEngine
+    from batchchat.launch.scaling import Scaling
 
     elsewhere = recipe.engine.launcher != "local" and recipe.reads_model
     begin = Begin(
+        versions(),
         recipe.model_dump(exclude_none=True),
         tuple(sys.path),
         context.budget.tokens,
         model_identity(recipe.model) if elsewhere else None,
     )
-    return ReplicatedEngine(launcher, begin, context.meter, context.budget, context.kept)
+    least = recipe.engine.min_replicas
+    scaling = None if least is None else Scaling(least)
+    return ReplicatedEngine(launcher, begin, context.meter, context.budget, context.kept, scaling)

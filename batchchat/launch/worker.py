@@ -31,10 +31,11 @@ from batchchat.launch.messages import (
     ToReplica,
     Work,
 )
-from batchchat.launch.versions import versions
+from batchchat.launch.versions import difference, versions
 from batchchat.models import load_text_side
 from batchchat.models.identity import model_identity
 from batchchat.recipe import recipe_from_mapping
+from batchchat.recipe.model import ModelSection
 from batchchat.reporting.meters import Meters, device_peaks, host_peak_bytes
 from batchchat.schedule import Feed
 from batchchat.schedule.feed import Pick
@@ -90,9 +91,10 @@ class Worker:
         self._reports.send(message)
 
     def _answer(self, begin: Begin, build: Callable[[EngineContext], Engine] | None) -> None:
+        _require_same_versions(begin.versions)
         recipe = recipe_from_mapping(begin.recipe)
         if begin.model is not None:
-            _require_same_files(begin.model, model_identity(recipe.model))
+            _require_same_files(begin.model, recipe.model)
         require_free(recipe)
         codec = load_text_side(recipe).codec
         budget = Budget(begin.budget_tokens, self._reports.learn)
@@ -100,7 +102,7 @@ class Worker:
         with closing(build_engine(recipe.engine.kind, context) if build is None else build(context)) as engine:
             self._reports.loaded = True
             rows = recipe.engine.max_batch_rows
-            self._reports.send(Ready(rows, self._meters.elapsed, versions()))
+            self._reports.send(Ready(rows, self._meters.elapsed))
             for completion in engine.run(self._feed):
                 if completion.finish_reason == "error":
                     _require_device()
@@ -207,8 +209,19 @@ class _PulledFeed(Feed):
         self.idle_seconds += time.perf_counter() - began
 
 
-def _require_same_files(wanted: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def _require_same_versions(wanted: Mapping[str, str]) -> None:
+    """Raises EnvironmentFault where this machine has other versions than the run's."""
+    other = difference(wanted, versions())
+    if other is not None:
+        raise EnvironmentFault(f"{platform.node()} has {other}: install the same on all machines")
+
+
+def _require_same_files(wanted: Mapping[str, Any], section: ModelSection) -> None:
     """Raises EnvironmentFault where the model's files on this machine are not those of the run's."""
+    try:
+        here = model_identity(section)
+    except UsageError as error:
+        raise EnvironmentFault(f"{platform.node()} lacks the model: {error}") from error
     different = [name for name in wanted if wanted[name] != here.get(name)]
     if different:
         raise EnvironmentFault(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
+from batchchat.models.memory import DTYPE_BYTES
+from batchchat.models.names import resolve_name
 from batchchat.models.text import checkpoint_dtype
 from batchchat.recipe.model import ModelSection
 
@@ -38,15 +41,12 @@ def computing_dtype(
         return stored
     if not _on_cpu(section) or is_multiplied(stored):
         return stored
-    from batchchat.models.shape import empty_model
-
     try:
-        model = empty_model(config, section.trust_remote_code)
+        if stored in widened and _is_of_linear_layers(section, config):
+            return stored
+        size = 4 * _parameters(section, config, stored)
     except Exception:  # a model of its own code may not be made of nothing; it is loaded as it is stored
         return stored
-    if stored in widened and _is_of_linear_layers(model):
-        return stored
-    size = 4 * sum(math.prod(one.shape) for one in model.parameters())
     return "float32" if 2 * size <= _SHARE * (memory or _memory()) else stored
 
 
@@ -72,9 +72,22 @@ def _features() -> Mapping[str, Any]:
     return found
 
 
-def _is_of_linear_layers(model: Any) -> bool:
+def _parameters(section: ModelSection, config: Any, stored: str) -> int:
+    """How many weights the model has, by the size of its files where these are at hand."""
+    files = list(Path(resolve_name(section.name, section.gguf_file)).glob("*.safetensors"))
+    if files:
+        return sum(file.stat().st_size for file in files) // DTYPE_BYTES[stored]
+    from batchchat.models.shape import empty_model
+
+    return sum(math.prod(one.shape) for one in empty_model(config, section.trust_remote_code).parameters())
+
+
+def _is_of_linear_layers(section: ModelSection, config: Any) -> bool:
     from torch import nn
 
+    from batchchat.models.shape import empty_model
+
+    model = empty_model(config, section.trust_remote_code)
     known = {id(one.weight) for one in model.modules() if type(one) in (nn.Linear, nn.Embedding)}
     matrices = [one for one in model.parameters() if one.dim() > 1]
     others = sum(math.prod(one.shape) for one in matrices if id(one) not in known)

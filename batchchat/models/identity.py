@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,29 @@ def folder_identity(folder: Path) -> dict[str, Any]:
     return {"sha256": digest.hexdigest(), "bytes": size, "hashed": "whole" if whole else "edges"}
 
 
+_ahead: dict[tuple[tuple[Path, int, int], ...], Future[dict[str, Any]]] = {}
+"""Folders that are being hashed, by the names, sizes and times of their files."""
+
+
+def hash_ahead(section: ModelSection) -> None:
+    """Begin to hash the folder of the recipe's model in another thread, while libraries are imported in this one.
+    `model_identity` asks for what it finds."""
+    folder = Path(resolve_name(section.name, section.gguf_file))
+    if folder.is_dir():
+        with_one = ThreadPoolExecutor(1)
+        _ahead[_state(folder)] = with_one.submit(folder_identity, folder)
+        with_one.shutdown(wait=False)
+
+
+def _state(folder: Path) -> tuple[tuple[Path, int, int], ...]:
+    return tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in _folder_files(folder))
+
+
+def _identity(folder: Path) -> dict[str, Any]:
+    found = _ahead.pop(_state(folder), None)
+    return folder_identity(folder) if found is None else found.result()
+
+
 def _folder_files(folder: Path) -> list[Path]:
     return sorted({file for pattern in _PATTERNS for file in folder.glob(pattern) if file.is_file()})
 
@@ -48,7 +72,7 @@ def model_identity(section: ModelSection) -> dict[str, Any]:
     resolved = locate(section)
     adapter = {} if section.adapter is None else {"adapter": _adapter_identity(section.adapter)}
     if Path(resolved).is_dir():
-        return {"name": section.name, **folder_identity(Path(resolved)), **adapter}
+        return {"name": section.name, **_identity(Path(resolved)), **adapter}
     return {"name": section.name, "commit": getattr(load_config(section), "_commit_hash", None), **adapter}
 
 
@@ -56,9 +80,9 @@ def model_files(section: ModelSection) -> list[Path] | None:
     """The files that `model_identity` is about, found without asking the hub or reading a library of models; None where
     that cannot be."""
     name = resolve_name(section.name, section.gguf_file)
-    folders = [_folder_at_hand(name, section.gguf_file or "config.json", section)]
+    folders = [folder_at_hand(name, section.gguf_file or "config.json", section)]
     if section.adapter is not None:
-        folders.append(_folder_at_hand(section.adapter, "adapter_config.json", section))
+        folders.append(folder_at_hand(section.adapter, "adapter_config.json", section))
     found: list[Path] = []
     for folder in folders:
         if folder is None:
@@ -67,7 +91,7 @@ def model_files(section: ModelSection) -> list[Path] | None:
     return found
 
 
-def _folder_at_hand(name: str, file: str, section: ModelSection) -> Path | None:
+def folder_at_hand(name: str, file: str, section: ModelSection) -> Path | None:
     """The folder of a model or adapter: its own, or where the hub's library keeps the revision that it fetched last."""
     folder = Path(name).expanduser()
     if folder.is_dir():

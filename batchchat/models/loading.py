@@ -13,6 +13,7 @@ from batchchat.models.checkpoint import require_files, require_whole
 from batchchat.models.devices import require_usable_cuda
 from batchchat.models.group import require_group
 from batchchat.models.kinds import require_causal
+from batchchat.models.lean import settle, unfilled
 from batchchat.models.names import explained, hub_arguments, locate
 from batchchat.models.text import load_config
 from batchchat.recipe.model import ModelSection
@@ -30,12 +31,13 @@ def load_model(section: ModelSection, widened: Collection[str] = ()) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
+    settle()
     name = locate(section)
     config = load_config(section)
     require_causal(section.name, config)
     if section.gguf_file is None:
         require_files(section.name, name)
-    with explained(section.name):
+    with explained(section.name), unfilled():
         model, found = AutoModelForCausalLM.from_pretrained(
             name,
             config=config,

@@ -194,8 +194,8 @@ class TokenizerCodec:
             )
         if self._token_texts is None:
             raise UsageError(
-                "generation.bad_words cannot be kept out, nor generation.structured kept: this model's tokenizer "
-                "writes a token differently beside others; leave them out, or forbid tokens with "
+                "generation.bad_words cannot be kept out, nor generation.structured or strict tools kept: this model's "
+                "tokenizer writes a token differently beside others; leave them out, or forbid tokens with "
                 "generation.suppress_tokens"
             )
         return self._token_texts
@@ -237,14 +237,12 @@ class TokenizerCodec:
 
     def _parse_by_template(self, completion: Completion) -> ParsedAnswer:
         request = completion.request
-        last = request.messages[-1] if request.messages else None
-        prefill = last.content or "" if last is not None and last.role == "assistant" else ""
         tools = None if request.tools is None else [dict(tool) for tool in request.tools]
         try:
             parsed = self.tokenizer.parse_response(
                 answer_text(completion), prefix=self.decode(request.prompt_ids), tools=tools
             )
-            return ParsedAnswer(parsed_answer(parsed, prefill))
+            return ParsedAnswer(parsed_answer(parsed, request.continued))
         except Exception as error:  # the response template is the model's and may raise anything on odd output
             note = f"the tokenizer's response template could not read the answer ({_words(error)}): all is content"
             return ParsedAnswer(plain_answer(completion, self.content_text).message, note)

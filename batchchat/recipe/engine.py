@@ -71,6 +71,15 @@ class EngineSection(OpenSection):
         examples=[2],
         json_schema_extra=MAY_CHANGE,
     )
+    min_replicas: int | None = Field(
+        default=None,
+        ge=1,
+        description="With it replicas come and go with the work: so many at the start, more up to engine.replicas as "
+        "long as their rows are not enough for the requests that are ready, fewer when there is nothing left for them. "
+        "On a Ray cluster that scales itself, its nodes then do so, too. null holds all of them to the end.",
+        examples=[1],
+        json_schema_extra=MAY_CHANGE,
+    )
     launcher: Literal["local", "ray"] = Field(
         default="local",
         description="local starts the replicas on this machine, ray as actors of a Ray cluster (the extra ray); auto "
@@ -129,6 +138,11 @@ def engine_has_its_model(engine: EngineSection, info: ValidationInfo) -> EngineS
                 f"has {engine.replicas} replicas, but model.device_map is {model.device_map}, which is one device; "
                 "write model.device_map: auto"
             )
+    if engine.min_replicas is not None and engine.replicas != "auto" and engine.min_replicas > engine.replicas:
+        raise ValueError(
+            f"has min_replicas {engine.min_replicas}, but replicas, which is the most, is {engine.replicas}; write "
+            f"engine.min_replicas: {engine.replicas}, or less"
+        )
     if engine.reproducible == "strict" and not ENGINES[engine.kind].strict:
         raise ValueError(
             f"has reproducible strict, which kind {engine.kind} cannot give; write engine.kind: continuous"

@@ -152,15 +152,22 @@ def sections(added: bool = False) -> Mapping[str, str]:
 
 @cache
 def repeated(added: bool = False) -> Mapping[str, Node]:
-    """The sections of which a recipe holds any number, with their schemas: one for each scorer, `scoring[].NAME`, and
-    those of a judge, `judges.NAME`, of a reward model, and the steps of `keep`."""
+    """The sections that a recipe holds once or not at all, or any number of, with their schemas: forms, a simulated
+    user, tools, one for each scorer, `scoring[].NAME`, those of a judge, `judges.NAME`, of a reward model, and the
+    steps of `keep`."""
     top = _root(added)["properties"]
     entry = _section_in(top["scoring"]["items"])
     scorers = {f"scoring[].{name}": node for name, node in entry["properties"].items()}
     models = {f"{name}.NAME": top[name]["additionalProperties"] for name in ("judges", "rewards")}
     step = _section_in(top["keep"]["items"])
     steps = {f"keep[].{name}": _section_in(step["properties"][name]) for name in ("duplicates", "contaminated", "best")}
-    return {**scorers, **models, "keep[]": step, **steps}
+    optional = {
+        "generation.structured": _section_in(top["generation"]["properties"]["structured"]),
+        "simulate": _section_in(top["simulate"]),
+        "tools": _section_in(top["tools"]),
+    }
+    servers = {"tools.mcp.NAME": optional["tools"]["properties"]["mcp"]["additionalProperties"]}
+    return {**optional, **servers, **scorers, **models, "keep[]": step, **steps}
 
 
 def _section_in(node: Node) -> Node:

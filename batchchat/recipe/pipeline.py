@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, ValidationError
 
 from batchchat.errors import UsageError
+from batchchat.recipe.json_schema import WithoutFieldTitles, recipe_json_schema
 from batchchat.recipe.loading import read_located
 from batchchat.recipe.located import Located, Origin
 from batchchat.recipe.located import Path as Place
@@ -115,6 +116,23 @@ def load_pipeline(path: str | Path, overrides: Sequence[str] = ()) -> Pipeline:
         if not override.startswith(known):
             raise UsageError(f"override '{override}': begin it with a step: {steps[0].name}.section.setting=value")
     return Pipeline(section.name, directory, tuple(steps))
+
+
+def pipeline_json_schema(*, added: bool = True) -> dict[str, Any]:
+    """The schema that editors check pipelines with (draft 2020-12): recipes within it by that of recipes, of which
+    `shared` and what a step reads may hold any part. `added` as in `recipe_json_schema`."""
+    recipe = recipe_json_schema(added=added)
+    schema = PipelineSection.model_json_schema(schema_generator=WithoutFieldTitles)
+    defs = {**recipe.pop("$defs"), **schema.pop("$defs")}
+    head = {"$schema": recipe.pop("$schema"), "$id": "pipeline.schema.json", "title": "batchchat pipeline"}
+    defs["Recipe"] = {key: value for key, value in recipe.items() if key not in ("$id", "title", "required")}
+    for node in recipe["properties"].values():
+        defs.get(node.get("$ref", "").rpartition("/")[2], {}).pop("required", None)
+    step = defs["StepSection"]["properties"]["recipe"]
+    step["anyOf"] = [{"minLength": 1, "type": "string"}, {"$ref": "#/$defs/Recipe"}]
+    shared = schema["properties"]["shared"]
+    schema["properties"]["shared"] = {"$ref": "#/$defs/Recipe", "description": shared["description"]}
+    return {**head, "$defs": defs, **{key: value for key, value in schema.items() if key != "title"}}
 
 
 def handed_file(form: Form) -> str:

@@ -23,7 +23,8 @@ def markdown_page() -> str:
         lines += ["", f"## `{path}`" if path else "## Top level", "", description]
         lines += _table([setting for setting in settings(added=True) if setting.section == path], lambda s: s.name)
     common = ScorerOptions.model_fields
-    of_exact = [setting for setting in settings_of(next(iter(repeated(added=True).values()))) if setting.path in common]
+    a_scorer = next(node for path, node in repeated(added=True).items() if path.startswith("scoring"))
+    of_exact = [setting for setting in settings_of(a_scorer) if setting.path in common]
     lines += ["", "## `scoring[].*`", "", "Options that every scorer has.", *_table(of_exact, lambda s: s.path)]
     for path, node in repeated(added=True).items():
         own = [s for s in settings_of(node) if not path.startswith("scoring") or s.path not in common]

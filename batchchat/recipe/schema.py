@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator
 
 from batchchat.recipe.chat import ChatSection
 from batchchat.recipe.dumping import to_yaml
@@ -36,7 +36,7 @@ from batchchat.recipe.section import MAY_CHANGE, Section
 from batchchat.recipe.simulation import PromptSection, SimulationOptions
 from batchchat.recipe.sink import SinkSection
 from batchchat.recipe.source import SourceSection
-from batchchat.recipe.tools import ToolsSection
+from batchchat.recipe.tools import ToolsSection, as_tools
 
 FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -130,8 +130,13 @@ class Recipe(Section):
         default=None,
         description="A model plays the user: rows of `source.format: blank` begin with its turn, others go on with it.",
     )
-    tools: ToolsSection | None = Field(
-        default=None, description="Tools that are really run; without, calls in an answer are its end."
+    tools: Annotated[
+        ToolsSection | None,
+        BeforeValidator(as_tools, json_schema_input_type=ToolsSection | Literal["strict"] | None),
+    ] = Field(
+        default=None,
+        description="Tools that are really run, without which calls in an answer are its end; or `strict`, with which "
+        "the calls that a model writes are held to the schemas of their tools.",
     )
     keep: Keep = Field(
         default=(),
@@ -218,11 +223,18 @@ class Recipe(Section):
     @classmethod
     def _fit_chats(cls, tools: ToolsSection | None, info: ValidationInfo) -> ToolsSection | None:
         chat = info.data.get("chat")
-        if tools is not None and chat is not None and chat.prefill:
+        if tools is None:
+            return None
+        if tools.runs and chat is not None and chat.prefill:
             raise ValueError("are run behind an answer, and chat.prefill goes on within one; leave one of them out")
-        if tools is not None and not (tools.run or tools.mcp):
+        if not tools.runs and not tools.strict:
             raise ValueError("has neither run nor mcp, so there is nothing to run; name functions or servers")
         return tools
+
+    @property
+    def runs_tools(self) -> bool:
+        """Whether calls in answers are run."""
+        return self.tools is not None and self.tools.runs
 
     @property
     def user(self) -> Recipe | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -23,9 +23,20 @@ class McpServer(Section):
     )
 
 
-class ToolsSection(Section):
-    """Tools that run: calls in an answer are executed and their results given to the model, until it answers."""
+def as_tools(value: Any) -> Any:
+    """The text `strict` stands for a section that says no more."""
+    return {"strict": True} if value == "strict" else value
 
+
+class ToolsSection(Section):
+    """Tools that run: calls in an answer are executed and their results given to the model, until it answers. `strict`
+    alone is short for `{strict: true}`, and runs none."""
+
+    strict: bool = Field(
+        default=False,
+        description="Hold the arguments of every call to the tool's JSON schema, of tools that run and of those that "
+        "rows bring; else of those that say `strict: true` themselves. A keyword that cannot be enforced is a mistake.",
+    )
     run: Annotated[tuple[Target, ...], BeforeValidator(as_texts, json_schema_input_type=Target | list[Target])] = Field(
         default=(),
         description="Functions of your own as `module:function`; their parameters have types, and their docstring says "
@@ -47,3 +58,8 @@ class ToolsSection(Section):
     processes: int = Field(
         default=4, ge=1, description="Processes that run tools at the same time.", json_schema_extra=MAY_CHANGE
     )
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is anything to run."""
+        return bool(self.run or self.mcp)

@@ -25,6 +25,7 @@ from batchchat.reporting.report import (
     Shard,
     Simulation,
     TokenCounts,
+    ToolUse,
 )
 from batchchat.reporting.scores import Histogram
 from batchchat.reporting.utilisation import utilisation
@@ -87,6 +88,7 @@ def build_report(
         turns=totals.turns,
         tokens=TokenCounts(prompt=totals.prompt_tokens, generated=totals.completion_tokens),
         **_simulation(recipe, store, totals, user_engine),
+        tools=_tools(store),
         finish_reasons=totals.finish_reasons,
         latency_seconds=None if latency is None else {f"p{p:g}": round(s, 4) for p, s in latency.items()},
         lengths=_lengths(store),
@@ -127,6 +129,18 @@ def _simulation(recipe: Recipe, store: RunStore, totals: Totals, engine: AnyEngi
         engine=engine,
     )
     return {"simulation": found}
+
+
+def _tools(store: RunStore) -> dict[str, ToolUse]:
+    return {
+        name: ToolUse(
+            calls=used.calls,
+            failed=used.failed,
+            seconds=round(used.seconds, 4),
+            longest_seconds=round(used.longest, 4),
+        )
+        for name, used in store.tool_totals().items()
+    }
 
 
 def _lengths(store: RunStore) -> Lengths | None:

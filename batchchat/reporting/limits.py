@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from batchchat.cache import changing_cache, read_cache
 from batchchat.chats.record import BytesPerSecond, FlopsPerSecond, Record
-from batchchat.engines.machine import changing_cache, machine_facts, read_cache
+from batchchat.engines.machine import machine_facts
 
 _FILE = "limits.json"
 _WARM_UP_SECONDS = 0.03

@@ -102,6 +102,15 @@ class Simulation(Record):
     )
 
 
+class ToolUse(Record):
+    """Calls of a tool that were run, over all sessions."""
+
+    calls: Times = Field(description="How often it was called.")
+    failed: Times = Field(description="Of them, those whose result is an error, which the model was told.")
+    seconds: Seconds = Field(description="All calls together.")
+    longest_seconds: Seconds = Field(description="The longest call.")
+
+
 class Session(Record):
     """What the last process did: what speed can be said of. Only `turns` where it generated nothing."""
 
@@ -250,6 +259,7 @@ class Report(Evaluation):
     turns: Turns = Field(description="Turns written.")
     tokens: TokenCounts = Field(description="Tokens without padding.")
     simulation: Simulation | None = Field(default=None, description="Both sides, where a model played the user.")
+    tools: dict[str, ToolUse] = Field(default={}, description="By name, tools whose calls were run.")
     finish_reasons: dict[str, Turns] = Field(description="By reason, how many turns ended so.")
     latency_seconds: dict[str, Seconds] | None = Field(
         description="From entering the engine to the end of the answer, by percentile (`p50`); null without a turn."

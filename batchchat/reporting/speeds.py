@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 
+from batchchat.cache import read_cache, write_cache
 from batchchat.engines.facts import EngineFacts
-from batchchat.engines.machine import machine_facts, read_cache, write_cache
+from batchchat.engines.machine import machine_facts
 from batchchat.reporting.report import Session
 
 _FILE = "speeds.json"

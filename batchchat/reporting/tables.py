@@ -13,6 +13,7 @@ from batchchat.reporting.report import (
     Shard,
     Simulation,
     TokenCounts,
+    ToolUse,
     Utilisation,
 )
 from batchchat.reporting.score_tables import Table, score_tables
@@ -28,6 +29,7 @@ def report_tables(report: AnyReport) -> list[Table]:
         ("Result", _result(report)),
         *([("Why rows failed", _failures(report))] if report.failures else []),
         *([("Simulated chats", _simulation(report.simulation))] if report.simulation is not None else []),
+        *([("Tools", [_tool(name, used) for name, used in report.tools.items()])] if report.tools else []),
         *score_tables(report),
         ("Throughput", _throughput(report)),
         ("Time by phase", _phases(report)),
@@ -87,6 +89,11 @@ def _simulation(found: Simulation) -> list[tuple[str, str]]:
     if found.faults:
         lines.append(("user turns not used", ", ".join(f"{kind} {_count(n)}" for kind, n in found.faults.items())))
     return lines
+
+
+def _tool(name: str, used: ToolUse) -> tuple[str, str]:
+    times = f"{used.seconds / used.calls:.3f} s in the mean, {used.longest_seconds:.3f} s at most"
+    return printable(name), f"{_count(used.calls)} calls, {_count(used.failed)} failed, {times}"
 
 
 def _throughput(report: Report) -> list[tuple[str, str]]:

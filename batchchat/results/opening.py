@@ -59,7 +59,7 @@ class RunResults:
         self.recipe = recipe
         self.report = report
         self._scores = scores
-        self._options = read_options(recipe)
+        self._options = read_options(recipe, store.meta("tools"))
 
     def __iter__(self) -> Iterator[Sample]:
         return self.between(0, 2**62)

@@ -9,24 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy
 import torch
 
 from batchchat.chats import Request
 from batchchat.errors import BadRow
-from batchchat.sampling.reasoning import NamedTexts, Reasoning
+from batchchat.sampling.calling import CallingAnswer, marks_of, written_texts
+from batchchat.sampling.formed import FormedAnswer
+from batchchat.sampling.masks import Mask, Texts, banned
 from batchchat.sampling.staging import staged
-from batchchat.structure import Matcher, Matchers, TokenBytes
+from batchchat.structure import Matchers, TokenBytes
 
-Mask = Any
-"""A numpy array [words] int32, a bit for each token."""
-_BITS = 32
-
-
-class Texts(TokenBytes, NamedTexts, Protocol):
-    """What each token of a vocabulary adds to a text (`prompts.token_texts`)."""
+ConstrainedRow = FormedAnswer | CallingAnswer
+"""An answer with a form while it is written."""
 
 
 class RowConstraints:
@@ -36,14 +33,14 @@ class RowConstraints:
         self._vocab_size = vocab_size
         self._device = device
         self._texts = texts
-        self._rows: list[ConstrainedRow | None] = []
+        self._rows: list[_Row | None] = []
 
     def refusal(self, request: Request) -> str | None:
         """Why a row for this request could not be kept in its form, in one sentence; None if it can."""
         if request.settings.structured is None:
             return None
         try:
-            return self._row(request).failure
+            return self._row(request).answer.failure
         except BadRow as error:
             return str(error)
 
@@ -65,7 +62,7 @@ class RowConstraints:
         tokens = ids.tolist()
         for number, row in taking:
             row.settle()
-            row.take(tokens[number])
+            row.answer.take(tokens[number])
         self._look_ahead([row for _, row in taking])
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
@@ -75,136 +72,71 @@ class RowConstraints:
         if not numbers:
             return logits
         masks = numpy.stack([row.settle() for row in self._rows if row is not None])
-        banned = _banned(masks, self._vocab_size, self._device)
+        without = banned(masks, self._vocab_size, self._device)
         if len(numbers) == len(self._rows):
-            return logits.masked_fill(banned, -torch.inf)
+            return logits.masked_fill(without, -torch.inf)
         places = staged(numbers, self._device, torch.int64)
-        return logits.index_copy(0, places, logits[places].masked_fill(banned, -torch.inf))
+        return logits.index_copy(0, places, logits[places].masked_fill(without, -torch.inf))
 
     @property
     def failures(self) -> Mapping[int, str]:
         """Rows whose form allows no token, and why."""
-        return {number: row.failure for number, row in enumerate(self._rows) if row is not None and row.failure}
+        rows = ((number, row.answer.failure) for number, row in enumerate(self._rows) if row is not None)
+        return {number: failure for number, failure in rows if failure}
 
-    def _row(self, request: Request) -> ConstrainedRow:
+    def _row(self, request: Request) -> _Row:
         assert self._texts is not None, "a form needs the texts of the tokens"
-        return constrained_row(request, self._texts(), self._vocab_size)
+        return _Row(constrained_row(request, self._texts(), self._vocab_size))
 
-    def _look_ahead(self, rows: Sequence[ConstrainedRow]) -> None:
+    def _look_ahead(self, rows: Sequence[_Row]) -> None:
         """Begin to work out what may come next in these rows."""
         if rows:
-            coming = _background().submit(_masks, rows)
+            coming = _background().submit(_masks, [row.answer for row in rows])
             for place, row in enumerate(rows):
-                row.wait_for(coming, place)
+                row.coming = coming, place
 
 
 def constrained_row(request: Request, texts: Texts, vocab_size: int) -> ConstrainedRow:
     """A row for a request with a form, at its first token. Raises BadRow for a form that cannot be kept."""
-    return ConstrainedRow(request, texts, _matchers(texts, vocab_size), vocab_size)
+    assert request.settings.structured is not None, "the row has a form"
+    if request.settings.structured.kind == "calls":
+        written = written_texts(texts, marks_of(request))
+        return CallingAnswer(request, texts, _matchers(written, vocab_size), vocab_size)
+    return FormedAnswer(request, texts, _matchers(texts, vocab_size), vocab_size)
 
 
-class ConstrainedRow:
-    """One answer while it is written."""
+class _Row:
+    """An answer while it is written, and what may come next in it."""
 
-    def __init__(self, request: Request, texts: Texts, matchers: Matchers, vocab_size: int):
-        structure = request.settings.structured
-        assert structure is not None
-        self.matchers = matchers
-        self.matcher: Matcher = matchers.matcher(structure)
-        self.failure: str | None = None
-        last = request.messages[-1] if request.messages else None
-        begun = last.content if last is not None and last.role == "assistant" else None
-        self.reasoning = Reasoning(texts, request.prompt_ids, begun=bool(begun))
-        self.ends = _mask([token for token in request.settings.stop_token_ids if token < vocab_size], vocab_size)
-        self._texts = texts
-        self._vocab_size = vocab_size
-        self._stop_ids = frozenset(request.settings.stop_token_ids)
+    def __init__(self, answer: ConstrainedRow):
+        self.answer = answer
+        self.coming: tuple[Future[Any], int] | None = None
         self._mask: Mask = None
-        self._coming: tuple[Future[Any], int] | None = None
-        if begun and self.reasoning.state == "over":
-            self._continue(begun.encode("utf-8", "surrogatepass"))
-
-    def take(self, token: int) -> None:
-        """The next token. An end token is no part of the answer."""
-        if token in self._stop_ids or self.failure is not None:
-            return
-        if self.reasoning.state == "over":
-            self._fits(self.matcher.take([token]))
-        elif rest := self.reasoning.take(token):
-            whole = rest == self._texts.pieces[token]
-            self._fits(self.matcher.take([token] if whole else self._texts.tokens(rest)))
-
-    def allowed(self) -> Mask:
-        """What may come next, worked out now. Nothing, where `failure` says why."""
-        return self.mask(self.matchers.allowed([self.matcher])[0])
-
-    def mask(self, allowed: Mask) -> Mask:
-        """What may come next, from what the matcher allows."""
-        known, textual = _vocabulary(self._texts, self._vocab_size)
-        if self.failure is None:
-            self.failure = self.matcher.failure
-        if self.failure is not None:
-            return numpy.zeros_like(allowed)
-        if self.reasoning.state == "open":
-            return known & ~self.ends
-        allowed = allowed & textual & ~self.ends
-        if self.reasoning.further:
-            allowed |= _mask(self.reasoning.further, self._vocab_size)
-        if self.matcher.may_end:
-            allowed |= self.ends
-        if not allowed.any():
-            self.failure = "the form of the answer allows nothing more at this place, not even its end"
-        return allowed
-
-    def wait_for(self, coming: Future[Any], place: int) -> None:
-        self._coming = coming, place
 
     def settle(self) -> Mask:
         """The mask, once it is worked out."""
-        if self._coming is not None:
-            coming, place = self._coming
-            self._mask, self._coming = coming.result()[place], None
+        if self.coming is not None:
+            coming, place = self.coming
+            self._mask, self.coming = coming.result()[place], None
         return self._mask
 
-    def _continue(self, begun: bytes) -> None:
-        if not self.matcher.take(self._texts.tokens(begun)):
-            self.failure = "the turn that the answer continues does not begin as its form demands"
 
-    def _fits(self, fits: bool) -> None:
-        if not fits:
-            self.failure = self.matcher.failure or "a token of the answer does not belong to its form"
-
-
-def _masks(rows: Sequence[ConstrainedRow]) -> list[Mask]:
-    allowed = rows[0].matchers.allowed([row.matcher for row in rows])
-    return [row.mask(mask) for row, mask in zip(rows, allowed, strict=True)]
-
-
-def _banned(masks: Any, vocab_size: int, device: torch.device) -> torch.Tensor:
-    """Masks [rows, words] as a tensor [rows, vocabulary] bool of what is not allowed."""
-    if device.type == "cpu":
-        bits = numpy.unpackbits((~masks).view(numpy.uint8), axis=1, count=vocab_size, bitorder="little")
-        return torch.from_numpy(bits).view(torch.bool)
-    words = staged(masks, device)
-    bits = (words[:, :, None] >> torch.arange(_BITS, device=device, dtype=torch.int32)) & 1
-    return bits.flatten(1)[:, :vocab_size] == 0
-
-
-def _mask(tokens: Sequence[int], vocab_size: int) -> Mask:
-    bits = numpy.zeros(-(-vocab_size // _BITS) * _BITS, numpy.uint8)
-    bits[list(tokens)] = 1
-    return numpy.packbits(bits, bitorder="little").view(numpy.int32)
+def _masks(answers: Sequence[ConstrainedRow]) -> list[Mask]:
+    allowed: dict[int, Mask] = {}
+    for matchers in dict.fromkeys(answer.matchers for answer in answers):
+        pairs = [
+            (place, answer.matcher)
+            for place, answer in enumerate(answers)
+            if answer.matcher is not None and answer.matchers is matchers
+        ]
+        if pairs:
+            places, asked = zip(*pairs, strict=True)
+            allowed.update(zip(places, matchers.allowed(asked), strict=True))
+    return [answer.mask(allowed.get(place)) for place, answer in enumerate(answers)]
 
 
 @lru_cache(maxsize=4)
-def _vocabulary(texts: Texts, vocab_size: int) -> tuple[Mask, Mask]:
-    """The tokens that the tokenizer knows, and those of them that are text: a model's own rows beyond them are none."""
-    known = range(min(len(texts.pieces), vocab_size))
-    return _mask(known, vocab_size), _mask([token for token in known if texts.pieces[token]], vocab_size)
-
-
-@lru_cache(maxsize=4)
-def _matchers(texts: Texts, vocab_size: int) -> Matchers:
+def _matchers(texts: TokenBytes, vocab_size: int) -> Matchers:
     from batchchat.structure.by_llguidance import LLMatchers
 
     return LLMatchers(texts, vocab_size)

@@ -81,6 +81,12 @@ class Feed:
         self._fill()
         return not self._ready and self._stream is None and not self._open
 
+    @property
+    def num_ready(self) -> int:
+        """How many are ready; of a longer stream no more than the look-ahead."""
+        self._fill()
+        return len(self._ready)
+
     def wait(self, seconds: float) -> None:
         """Block until something is ready or the feed is closed, at most `seconds`."""
         with self._changed:

@@ -88,8 +88,8 @@ class _Near:
         if not parts:
             return None
         if self._last is None or self._last[0] is not parts:
-            size = self._shingle
-            shingles = {" ".join(parts[place : place + size]) for place in range(max(1, len(parts) - size + 1))}
+            size = min(self._shingle, len(parts))
+            shingles = set(map(" ".join, zip(*(parts[place:] for place in range(size)), strict=False)))
             signature = self._library.RMinHash(num_perm=_PERMUTATIONS, seed=_SEED)
             signature.update(list(shingles))
             self._last = (parts, signature)

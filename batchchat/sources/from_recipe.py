@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from batchchat.sources.paths import find
 from batchchat.sources.source import STDIN, Source, open_source
 
 
-def read_options(recipe: Recipe) -> ReadOptions:
-    """What the recipe says about reading rows, in the words of the formats."""
+def read_options(recipe: Recipe, offered: Sequence[Mapping[str, Any]] | None = None) -> ReadOptions:
+    """What the recipe says about reading rows, in the words of the formats. `offered` are the tools that it runs, as
+    the run's store keeps them (`tools`)."""
     columns = recipe.source.columns.model_dump(exclude_none=True)
     return ReadOptions(
         turns=recipe.chat.turns,
@@ -29,7 +31,8 @@ def read_options(recipe: Recipe) -> ReadOptions:
         prompt_templates=tuple(read_template_file(name, "source.prompt_files") for name in recipe.source.prompt_files),
         server=recipe.engine.needs.server,
         own=recipe.source.options_of(recipe.source.format),
-        runs_tools=recipe.tools is not None,
+        runs_tools=recipe.runs_tools,
+        offered=tuple(offered or ()),
         **_simulated(recipe),
     )
 

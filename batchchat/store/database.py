@@ -23,7 +23,7 @@ from batchchat.credentials import without_credentials
 from batchchat.errors import BatchchatError
 from batchchat.store.damage import damaged, fault
 from batchchat.store.tables import checksum, open_reader, open_writer
-from batchchat.store.totals import Totals, UserTotals
+from batchchat.store.totals import ToolTotals, Totals, UserTotals, tool_totals, user_totals
 
 _WHOLE_ROW = -1
 
@@ -331,18 +331,12 @@ class RunStore:
         )
 
     def user_totals(self) -> UserTotals:
-        """Counts of the turns that a simulated user wrote, and how its chats ended, over all sessions."""
-        of_user = "json_extract(record, '$.message.role') = 'user'"
-        turns, prompt, completion = self._first(
-            "SELECT count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) "
-            f"FROM turns WHERE {of_user}"
-        )
-        kinds = "SELECT json_extract(record, '$.{}'), count(*) FROM turns GROUP BY 1 ORDER BY 1"
-        faults, ended = (
-            {kind: count for kind, count in self._select(kinds.format(name)) if kind is not None}
-            for name in ("fault", "ends")
-        )
-        return UserTotals(turns, prompt, completion, faults, ended)
+        """Counts of a simulated user's turns."""
+        return user_totals(self._select)
+
+    def tool_totals(self) -> Mapping[str, ToolTotals]:
+        """By name, counts of the tools that were run."""
+        return tool_totals(self._select)
 
     def close(self) -> None:
         """Commit and close; the write-ahead file is folded in."""

@@ -110,6 +110,8 @@ def _output_rows(
         facts = {"sample": sample, "turns": [turn_facts(turn, chat, recipe.sink.timings) for turn in written]}
         further = {"model": recipe.model.name, "created": store.started}
         output = format_.write(data, told.as_chat(), told.answers, options, {**facts, **further})
+        if chat.runs_tools and chat.tools and "messages" in output:
+            output.setdefault("tools", [*chat.tools])  # what the calls are of, for whoever trains on the row
         ours: dict[str, Any] = {"id": chat.id, "index": row.index, **facts}
         if told.ended is not None:
             ours["ended"] = told.ended

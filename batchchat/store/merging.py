@@ -48,6 +48,7 @@ def merge_stores(target: Path, shards: Sequence[Path], names_itself: NamesItself
                 "INSERT INTO sessions(started, handed_out, completed, seconds) "
                 "SELECT started, handed_out, completed, seconds FROM shard.sessions ORDER BY number"
             )
+            db.execute("INSERT OR IGNORE INTO meta SELECT * FROM shard.meta WHERE key = 'tools'")
             told = db.execute("SELECT value FROM shard.meta WHERE key = 'formats'").fetchone()
             formats = {**(json.loads(told[0]) if told else {}), **formats}
             db.execute("COMMIT")

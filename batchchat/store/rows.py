@@ -68,7 +68,7 @@ class Turn(Record):
     structure: Literal["valid", "cut off", "invalid"] | None = Field(
         default=None,
         description="With `generation.structured`: whether the answer has its form, or was cut off by max_new_tokens "
-        "before it was whole.",
+        "before it was whole; with strict tools the same of its calls.",
     )
     note: str | None = Field(
         default=None,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+Select = Callable[[str], Iterator[Any]]
+"""Runs a query on a run store."""
 
 
 @dataclass(frozen=True)
@@ -31,3 +35,41 @@ class UserTotals:
     completion_tokens: int
     faults: dict[str, int]
     ended: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ToolTotals:
+    """Counts of a tool's calls that were run."""
+
+    calls: int
+    failed: int
+    seconds: float
+    longest: float
+
+
+def user_totals(select: Select) -> UserTotals:
+    """Counts of the turns that a simulated user wrote, and how its chats ended, over all sessions."""
+    of_user = "json_extract(record, '$.message.role') = 'user'"
+    turns, prompt, completion = next(
+        select(
+            "SELECT count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) "
+            f"FROM turns WHERE {of_user}"
+        )
+    )
+    kinds = "SELECT json_extract(record, '$.{}'), count(*) FROM turns GROUP BY 1 ORDER BY 1"
+    faults, ended = (
+        {kind: count for kind, count in select(kinds.format(name)) if kind is not None} for name in ("fault", "ends")
+    )
+    return UserTotals(turns, prompt, completion, faults, ended)
+
+
+def tool_totals(select: Select) -> dict[str, ToolTotals]:
+    """By name, counts of the tools that were run, over all sessions."""
+    name, failed = "json_extract(record, '$.message.name')", "json_extract(record, '$.note')"
+    return {
+        tool: ToolTotals(*counts)
+        for tool, *counts in select(
+            f"SELECT {name}, count(*), count({failed}), sum(finished - started), max(finished - started) FROM turns "
+            "WHERE finish_reason = 'tool_result' GROUP BY 1 ORDER BY 1"
+        )
+    }

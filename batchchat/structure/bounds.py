@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from batchchat.chats import Structure
+from batchchat.structure.calls import by_tool
 from batchchat.structure.schemas import parts
 
 _CLOSED = ("enum", "const", "$ref", "format", "pattern")
@@ -15,6 +16,8 @@ _CLOSED = ("enum", "const", "$ref", "format", "pattern")
 
 def unbounded(structure: Structure) -> list[str]:
     """One phrase for each kind of value without a limit, with the first place where there is one."""
+    if structure.kind == "calls":
+        return [f"{what} of the tool {name}" for name, arguments in by_tool(structure) for what in unbounded(arguments)]
     if structure.kind != "json_schema":
         return []
     found = dict[str, list[str]]()

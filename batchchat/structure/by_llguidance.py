@@ -12,6 +12,7 @@ from typing import Any
 from batchchat.chats import Structure
 from batchchat.errors import BadRow
 from batchchat.scoring.extras import need
+from batchchat.structure.calls import head, read_calls
 from batchchat.structure.matching import Matcher, TokenBytes
 
 _WHITE_SPACE: Mapping[str, Mapping[str, Any]] = {
@@ -67,6 +68,9 @@ class LLMatcher:
     def take(self, ids: Sequence[int]) -> bool:
         return bool(self.state.consume_tokens(list(ids)))
 
+    def fork(self) -> LLMatcher:
+        return LLMatcher(self.state.deep_copy())
+
     @property
     def may_end(self) -> bool:
         return bool(self.state.is_accepting())
@@ -114,6 +118,8 @@ def grammar(structure: Structure) -> str:
             return _of_schema({"type": "object"}, structure.white_space)
         case "json_schema":
             return _of_schema(json.loads(structure.text), structure.white_space)
+        case "calls":
+            return str(library.grammar_from_lark(_of_calls(structure)))
 
 
 def words(error: str) -> str:
@@ -123,9 +129,31 @@ def words(error: str) -> str:
 
 
 def _of_schema(schema: Any, white_space: str) -> str:
-    # What a schema says of these options itself (`x-guidance`) does not count: it could drop keywords unseen.
-    options = {"lenient": False, "coerce_one_of": False, **_WHITE_SPACE[white_space]}
-    return str(_library().LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=options))
+    return str(_library().LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_options(white_space)))
+
+
+def _options(white_space: str) -> Mapping[str, Any]:
+    """What a schema says of these options itself (`x-guidance`) does not count: it could drop keywords unseen."""
+    return {"lenient": False, "coerce_one_of": False, **_WHITE_SPACE[white_space]}
+
+
+def _of_calls(structure: Structure) -> str:
+    """In Lark's notation, what stands behind the text that opens a call: the call itself, others where they follow in
+    the same breath, and what closes them."""
+    syntax, schemas = read_calls(structure)
+    names = range(len(schemas))
+    more = "" if syntax.again is None else f"({_text(syntax.again)} call)*"
+    lines = [f"start: {_text(syntax.before)} call {more} {_text(syntax.behind)}"]
+    lines.append("call: " + " | ".join(f"call_{number}" for number in names))
+    for number, (name, schema) in zip(names, schemas.items(), strict=True):
+        held = {**schema, "x-guidance": _options(structure.white_space)}
+        lines.append(f"call_{number}: {_text(head(syntax, name))} %json {json.dumps(held)}")
+    return "\n".join(lines) + "\n"
+
+
+def _text(text: str) -> str:
+    """A text as Lark writes it; nothing for none."""
+    return json.dumps(text, ensure_ascii=False) if text else ""
 
 
 def _whole(pattern: str) -> str:

@@ -28,6 +28,10 @@ class Matcher(Protocol):
         """It goes on with these tokens. False where its form does not allow them; it has failed then."""
         ...
 
+    def fork(self) -> Matcher:
+        """Another one at the same place, which goes its own way."""
+        ...
+
     @property
     def may_end(self) -> bool:
         """Whether it is whole as it stands."""

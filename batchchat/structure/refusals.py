@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,8 @@ from batchchat.chats import Structure
 from batchchat.errors import BadRow
 from batchchat.scoring.extras import need
 from batchchat.structure.by_llguidance import byte_matchers, grammar_mistake
+from batchchat.structure.calls import by_tool
+from batchchat.structure.grammars import endless_rule
 from batchchat.structure.schemas import endless
 
 _MOST_BYTES = 1_000_000
@@ -28,12 +30,26 @@ _LACKS = re.compile(r"Unimplemented keys: \[(.*)\]")
 def refusal(structure: Structure) -> str | None:
     """In one sentence, without its beginning and end; None for a form that every answer can be kept in. Raises
     EnvironmentFault without the libraries that it takes."""
+    if structure.kind == "calls":
+        return _of_some_tool(structure, refusal) or _not_kept(structure)
     return _too_large(structure) or _malformed(structure) or _not_kept(structure) or _matches_nothing(structure)
 
 
 def malformed(structure: Structure) -> str | None:
     """What is wrong with a form whoever keeps answers in it."""
+    if structure.kind == "calls":
+        return _of_some_tool(structure, malformed)
     return _too_large(structure) or _malformed(structure)
+
+
+def _of_some_tool(structure: Structure, wrong: Callable[[Structure], str | None]) -> str | None:
+    """What is wrong with the first tool with which something is."""
+    for name, arguments in by_tool(structure):
+        if (reason := wrong(arguments)) is not None:
+            return f"of the tool {name}, {reason}"
+        if json.loads(arguments.text).get("type") != "object":
+            return f"of the tool {name}, its json_schema is not one of an object, which arguments are"
+    return None
 
 
 def _too_large(structure: Structure) -> str | None:
@@ -55,6 +71,8 @@ def _too_large(structure: Structure) -> str | None:
 
 
 def _malformed(structure: Structure) -> str | None:
+    if structure.kind == "grammar" and (rule := endless_rule(structure.text)) is not None:
+        return f"its grammar has the rule {rule}, which never ends: whatever way it takes, it needs itself again"
     if structure.kind != "json_schema":
         return None
     library = need("jsonschema", "generation.structured", "structured")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psutil
@@ -42,7 +43,7 @@ class Kills:
         left = _local_replicas(process)
         process.kill()
         process.wait()
-        _wait_until(lambda: not any(map(_lives, left)), "a replica outlived its run")
+        _wait_until(lambda: all(map(_is_gone, left)), "a replica outlived its run")
         self._finish(self._job.start(self._name, f"engine.replicas={REPLICAS}"))
         return time.monotonic() - began
 
@@ -53,7 +54,7 @@ class Kills:
             arguments = on_ray(cluster)
             process = self._job.start(self._name, *arguments)
             self._kill_replicas(process, count, _ray_replicas)
-            cluster.remove_node(min(cluster.worker_nodes, key=lambda node: node.node_id), allow_graceful=False)
+            self._remove(cluster, min(cluster.worker_nodes, key=lambda node: node.node_id))
             self._wait_for_all(process, _ray_replicas)
             process.kill()
             process.wait()
@@ -66,12 +67,21 @@ class Kills:
         while self.replicas < count:
             self._wait_for_answers(process)
             _wait_until(lambda: bool(alive()), "no replica was started again", process)
+            victim = self._victim(alive())
             try:
-                self._victim(alive()).send_signal(signal.SIGKILL)
+                victim.send_signal(signal.SIGKILL)
             except psutil.NoSuchProcess:
                 continue
             self.replicas += 1
+            _wait_until(partial(_is_gone, victim), "a replica outlived its end")
         self._wait_for_all(process, alive)
+
+    def _remove(self, cluster: Any, node: Any) -> None:
+        """A node is gone, with all that it ran."""
+        raylets = [psutil.Process(one.process.pid) for one in node.all_processes["raylet"]]
+        ran = [child for raylet in raylets for child in raylet.children(recursive=True)]
+        cluster.remove_node(node, allow_graceful=False)
+        _wait_until(lambda: all(map(_is_gone, ran)), "a process outlived its node")
 
     def _wait_for_answers(self, process: subprocess.Popen[bytes]) -> None:
         """For the seconds between two kills, and until something was answered."""
@@ -87,10 +97,9 @@ class Kills:
         return self._random.choice(loaded if loaded and self._random.random() < _SHARE_LOADED else alive)
 
     def _wait_for_all(self, process: subprocess.Popen[bytes], alive: Alive) -> None:
-        """Until all replicas live, and what is known of them is in the store."""
+        """Until all replicas live, and what is known of them is in the store, with the next answer."""
         _wait_until(lambda: len(alive()) == REPLICAS, "a replica was not started again", process)
-        self._pause(process)
-        self._pause(process)
+        self._wait_for_answers(process)
 
     def _pause(self, process: subprocess.Popen[bytes]) -> None:
         until = time.monotonic() + self._seconds * self._random.uniform(0.5, 1.5)
@@ -124,6 +133,10 @@ def _ray_replicas() -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def _is_gone(process: psutil.Process) -> bool:
+    return not _lives(process)
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from openai.types.chat import ChatCompletion
 
 from batchchat.models import resolve_name
-from scripts.other_engines.job import KEY_NAME, MODEL, ROOT, SHARED, Place, environment, require
+from scripts.other_engines.job import KEY_NAME, LITTLE_MEMORY, MODEL, ROOT, SHARED, Place, environment, require
 from tests.support.chat_server import Asked, ChatServer, Said, echo
 
 _LINES = 10_000
@@ -72,13 +72,14 @@ def _killed(place: Place) -> Iterator[str]:
 def _compared(place: Place, python: Path) -> Iterator[str]:
     """The same lines by vLLM's own command: which fields each has that the other has not."""
     model = str(resolve_name(MODEL))
-    lines = (_line(n, model=model, max_tokens=8, temperature=0, **({"n": 2} if n == 1 else {})) for n in range(3))
+    told = {"logprobs": True, "top_logprobs": 2}
+    lines = (_line(n, model=model, max_tokens=8, temperature=0, **(told if n == 1 else {})) for n in range(3))
     source = place.write("few.jsonl", lines)
     ours = ["-i", source, "-o", place.folder / "ours.jsonl", "--model", MODEL, "-q", "model.dtype=float32"]
     place.call("run-batch", *ours)
     theirs = place.folder / "theirs.jsonl"
     command = [python, "-m", "vllm.entrypoints.openai.run_batch", "-i", source, "-o", theirs, "--model", model]
-    limits = ["--max-model-len", "512", "--dtype", "float32", "--enforce-eager", "--max-num-seqs", "8"]
+    limits = ["--max-model-len", "512", "--dtype", "float32", "--enforce-eager", "--max-num-seqs", "8", *LITTLE_MEMORY]
     kept = {**environment(), "VLLM_CPU_KVCACHE_SPACE": "1"}
     with (place.folder / "log").open("ab") as log:
         done = subprocess.run([*map(str, command), *limits], cwd=ROOT, env=kept, stdout=log, stderr=log)

@@ -22,6 +22,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
 """Real questions, chats and requests, where there are any."""
+LITTLE_MEMORY = ("--gpu-memory-utilization", "0.2")
+"""For vLLM, which takes nearly all of a machine's memory otherwise, and does not start where others use it."""
 MODEL = "builtin:tiny-chat"
 RECIPE = "recipes/mt-bench.yaml"
 GREEDY = ("generation.max_new_tokens=32", "generation.temperature=0", "generation.model_defaults=false")

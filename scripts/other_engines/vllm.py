@@ -6,7 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchchat.models import resolve_name
-from scripts.other_engines.job import GREEDY, MODEL, RECIPE, Place, endpoint, free_port, questions, require, served
+from scripts.other_engines.job import (
+    GREEDY,
+    LITTLE_MEMORY,
+    MODEL,
+    RECIPE,
+    Place,
+    endpoint,
+    free_port,
+    questions,
+    require,
+    served,
+)
 
 _ROWS = 8
 
@@ -34,7 +45,7 @@ def _as_server(place: Place, python: Path, turns: int) -> Iterator[str]:
     folder, port = str(resolve_name(MODEL)), free_port()
     api = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--port", str(port)]
     limits = ["--host", "127.0.0.1", "--max-model-len", "1024", "--dtype", "float32", "--enforce-eager"]
-    own = ["--generation-config", "vllm", "--max-num-seqs", str(_ROWS)]
+    own = ["--generation-config", "vllm", "--max-num-seqs", str(_ROWS), *LITTLE_MEMORY]
     with served(place, [*api, *limits, *own], port):
         for prompts in ("messages", "tokens"):
             options = endpoint(f"http://127.0.0.1:{port}/v1", prompts=prompts, max_in_flight=_ROWS)

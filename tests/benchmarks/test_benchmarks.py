@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import torch
 from batchchat.benchmarks.compare import table
 from batchchat.benchmarks.flips import count_flips
 from batchchat.benchmarks.names import NAMES, chosen
+from batchchat.benchmarks.peers import PEERS
+from batchchat.benchmarks.peers.gguf_file import write_gguf
 from batchchat.benchmarks.shapes import SHAPES, first_layers, shape_model
 from batchchat.benchmarks.worker import least_seconds, measure
 from batchchat.benchmarks.workloads import WORKLOADS, mixed, shared_prefix
@@ -53,7 +56,7 @@ def test_chats_under_one_system_prompt_share_it_and_no_more() -> None:
 def test_names_are_those_that_exist() -> None:
     from batchchat.benchmarks.contenders import CONTENDERS
 
-    assert set(NAMES["engine"]) == {*CONTENDERS, "vllm"}
+    assert set(NAMES["engine"]) == {*CONTENDERS, *PEERS}
     assert set(NAMES["workload"]) == set(WORKLOADS) - {"few"}
     with pytest.raises(UsageError, match="did you mean continuous"):
         chosen("engine", "continous")
@@ -101,6 +104,9 @@ def test_the_table_names_every_engine() -> None:
     text = table([{**result, "engine": "pipeline", "ratio": 1.0}, {**result, "engine": "continuous", "ratio": 5.1}])
     assert "| continuous | 2.0 | 50 | 5.10 | 0.5 | 5.0 | 2.0 GB | 25% |" in text
     assert "300 GFLOP/s in bfloat16" in text
+    told = {"version": "0.1", "numbers": "q8_0 weights, f16 cache"}
+    peers = table([{**result, "engine": "llama.cpp-q8", "ratio": 1.0, "facts": told}])
+    assert peers.endswith("\n\nllama.cpp-q8 0.1: q8_0 weights, f16 cache.")
 
 
 def test_flips_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,11 +148,32 @@ def test_a_recipes_own_chats(tmp_path: Path, batchchat: Command) -> None:
     assert "pipeline, continuous, strict" in wrong.err
 
 
-def test_vllm_needs_an_environment_and_company(tmp_path: Path, batchchat: Command) -> None:
-    alone = batchchat("bench", "--engines", "vllm", "--vllm-python", "python3")
-    assert (alone.code, "beside an engine" in alone.err) == (2, True)
-    nowhere = batchchat("bench", "--model", "builtin:tiny-chat", "--engines", "vllm,continuous", "--workload", "four")
-    assert (nowhere.code, "--vllm-python" in nowhere.err) == (2, True)
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--engines", "vllm,continuous"], "give --peer vllm=DIR/bin/python"),
+        (["--engines", "openvino"], "optimum-intel"),
+        (["--engines", "llama.cpp-q8"], "give --peer llama.cpp=llama-server"),
+        (["--engines", "vllm", "--peer", "vllm=/no/such/python"], "/no/such/python cannot be run"),
+        (["--engines", "vllm", "--peer", "vllm"], "has to be NAME=PATH"),
+        (["--engines", "vllm", "--peer", "sglang=python3"], "llama.cpp, openvino, vllm"),
+        (["--engines", "vllm", "--peer", "vllm=python3", "--workload", "two-turns"], "single turns"),
+    ],
+)
+def test_a_peer_that_cannot_be_measured_is_told_before_anything_is(
+    given: list[str], said: str, batchchat: Command
+) -> None:
+    ended = batchchat("bench", "--model", "builtin:tiny-chat", "--workload", "four", *given)
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.err
+
+
+def test_a_peer_that_fails_says_its_last_words(batchchat: Command) -> None:
+    ended = batchchat(
+        *("bench", "--model", "tiny", "--engines", "vllm", "--workload", "four", "--peer", f"vllm={sys.executable}")
+    )
+    assert ended.code == 5
+    assert "the measurement of vllm ended with 1 (ModuleNotFoundError: No module named 'vllm')" in ended.err
 
 
 def test_the_first_layers_of_the_guessable_shape_are_those_of_the_model() -> None:
@@ -154,3 +181,28 @@ def test_the_first_layers_of_the_guessable_shape_are_those_of_the_model() -> Non
     draft = first_layers(model)
     assert draft.config.num_hidden_layers == 3
     assert torch.equal(draft.model.layers[2].mlp.up_proj.weight, model.model.layers[2].mlp.up_proj.weight)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+def test_the_model_that_llama_cpp_reads_is_the_same(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As transformers reads it back: the order of queries and keys, norms, biases, tied embeddings."""
+    from transformers import AutoModelForCausalLM
+
+    width = 128 if kind == "qwen3" else 8  # the only width of heads that transformers reads of a Qwen3
+    monkeypatch.setitem(SHAPES, "other", {**TINY, "model_type": kind, "num_hidden_layers": 2, "head_dim": width})
+    model = shape_model("other", "float32")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    write_gguf(model, tmp_path / "model.gguf", "float32")
+    back = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf", dtype=torch.float32)
+    ids = torch.arange(300, 330)[None]
+    with torch.inference_mode():
+        torch.testing.assert_close(back(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_models_whose_layout_llama_cpp_would_not_know_are_refused(tmp_path: Path) -> None:
+    model = shape_model("tiny", "float32")
+    model.config.model_type = "gemma2"
+    with pytest.raises(UsageError, match="llama, qwen2, qwen3, not gemma2"):
+        write_gguf(model, tmp_path / "model.gguf", "q8_0")

@@ -18,19 +18,24 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.glm.modeling_glm import apply_rotary_pos_emb as interleaved
+from transformers.models.gpt_oss import modeling_gpt_oss
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.olmo2 import modeling_olmo2
 from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
+from transformers.models.phi3 import modeling_phi3
 
 from batchchat.chats import Request
 from batchchat.engines import cpu
 from batchchat.engines.base import EngineConfig
 from batchchat.engines.continuous.admission.batch_invariance import rows_are_independent
 from batchchat.engines.continuous.attention_spec import AttentionSpec
+from batchchat.engines.continuous.model_runner import PROGRAMS
 from batchchat.engines.continuous.passes import pass_sizes
 from batchchat.engines.cpu.fusing import FusedRotary, fused_gate, fused_norm
 from batchchat.engines.cpu.kernels import compiled
-from batchchat.engines.cpu.kernels.ops import attend_rows, gated, rotate, write_kv
+from batchchat.engines.cpu.kernels.code import CLAMPED, GELU, SILU
+from batchchat.engines.cpu.kernels.ops import Gate, attend_rows, gated, rotate, write_kv
 from batchchat.engines.cpu.preparation import prepare
 from batchchat.engines.cpu.products import make
 from batchchat.prompts import TokenizerCodec
@@ -82,6 +87,7 @@ def cases(draw: st.DrawFn, dtype: torch.dtype | None = None) -> Case:
         value=numbers(1, heads, first, value_dim),
         window=draw(st.sampled_from((None, 1, 3, 100))),
         sinks=numbers(heads * shared) if draw(st.booleans()) else None,
+        softcap=draw(st.sampled_from((None, 0.5, 20.0))),
     )
 
 
@@ -90,7 +96,7 @@ def attended(case: Case, rows: np.ndarray | None = None) -> torch.Tensor:
     plan = case.rows if rows is None else rows
     current: Any = SimpleNamespace(plan=(plan, case.pools), bases={})
     write_kv(current, 0, case.key, case.value)
-    attend_rows(current, 0, case.query, out, AttentionSpec(0.3, case.window, None, case.sinks))
+    attend_rows(current, 0, case.query, out, AttentionSpec(0.3, case.window, case.softcap, case.sinks))
     return out
 
 
@@ -107,6 +113,8 @@ def by_definition(case: Case) -> torch.Tensor:
                 keys = case.pools[pool].keys[0][row, mine, low:seen].double()
                 values = case.pools[pool].values[0][row, mine, low:seen].double()
                 scores = keys @ case.query[0, head, first + j].double() * 0.3
+                if case.softcap is not None:
+                    scores = case.softcap * torch.tanh(scores / case.softcap)
                 if case.sinks is not None:
                     scores = torch.cat((scores, case.sinks[head : head + 1].double()))
                 out[first + j, head] = torch.softmax(scores, 0)[: len(values)] @ values
@@ -172,11 +180,28 @@ def test_a_norm_of_another_kind_is_left_alone() -> None:
     assert fused_norm(LlamaRMSNorm(48).to(torch.float64)) is None
 
 
+def clamped(gates: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """As in GPT-OSS."""
+    gates, others = gates.clamp(max=7.0), others.clamp(-7.0, 7.0)
+    return (others + 1) * (gates * torch.sigmoid(1.7 * gates))
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_gate_is_silu_times_the_rest(dtype: torch.dtype) -> None:
-    joined = torch.cat((torch.linspace(-200, 200, 900), torch.randn(900))).view(1, 2, 900).to(dtype)
-    first, second = joined.chunk(2, dim=-1)
-    torch.testing.assert_close(gated(joined), functional.silu(first) * second, **CLOSE[dtype])
+@pytest.mark.parametrize(
+    ("gate", "wanted"),
+    [
+        (Gate(SILU), lambda gates, others: functional.silu(gates) * others),
+        (Gate(GELU), lambda gates, others: functional.gelu(gates, approximate="tanh") * others),
+        (Gate(CLAMPED, 7.0, 1.7), clamped),
+    ],
+    ids=("silu", "gelu", "clamped"),
+)
+def test_a_gate_is_its_function_times_the_rest(gate: Gate, wanted: Any, dtype: torch.dtype) -> None:
+    joined = torch.cat((torch.linspace(-200, 200, 900), torch.randn(900) * 9)).view(1, 2, 900).to(dtype)
+    found, right = gated(joined, gate), wanted(*joined.double().chunk(2, dim=-1))
+    torch.testing.assert_close(found.double(), right, **CLOSE[dtype])
+    joined[0, 0, 3] = joined[0, 1, 600] = float("nan")
+    assert gated(joined, gate).isnan().nonzero().tolist() == [[0, 0, 3], [0, 1, 150]]
 
 
 def test_a_layer_with_another_activation_is_left_alone() -> None:
@@ -200,9 +225,44 @@ def test_rotary_embeddings_are_those_of_the_models(dtype: torch.dtype) -> None:
         torch.testing.assert_close(found, right, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("plain", "size", "tables"),
+    [
+        (modeling_llama.apply_rotary_pos_emb, 16, None),
+        (modeling_olmo2.apply_rotary_pos_emb, 16, torch.float32),
+        (modeling_phi3.apply_rotary_pos_emb, 16, None),
+        (modeling_phi3.apply_rotary_pos_emb, 12, None),
+        (modeling_phi3.apply_rotary_pos_emb, 8, None),
+        (modeling_gpt_oss.apply_rotary_pos_emb, 8, None),
+    ],
+)
+def test_a_fused_function_turns_as_the_models_own_does(
+    plain: Any, size: int, tables: torch.dtype | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With tables for all numbers of a head, for some, or once for both halves; in the model's type or a wider one."""
+    plain = getattr(plain, "plain", plain)
+    fused = FusedRotary(plain)
+    q, k = (torch.randn(1, 9, heads, 16).to(dtype).transpose(1, 2) for heads in (4, 2))
+    angles = torch.randn(1, 9, size) if plain is modeling_gpt_oss.apply_rotary_pos_emb else torch.randn(1, 9, size // 2)
+    angles = angles if angles.shape[2] == size else angles.repeat(1, 1, 2)
+    cosines, sines = angles.cos().to(tables or dtype), angles.sin().to(tables or dtype)
+    wanted = plain(q, k, cosines, sines)
+    with torch.inference_mode():
+        fused(q, k, cosines, sines)  # it has tried this kind then
+        monkeypatch.setattr(fused, "plain", None)
+        found = fused(q, k, cosines, sines)
+    for one, right in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, right, rtol=1e-6, atol=1e-6 if dtype == torch.float32 else 2e-2)
+
+
 def test_rotary_embeddings_of_another_kind_are_left_alone() -> None:
     assert FusedRotary(modeling_llama.apply_rotary_pos_emb).is_right()
     assert not FusedRotary(interleaved).is_right()
+    with torch.inference_mode():
+        x, angles = torch.randn(1, 2, 5, 16), torch.randn(1, 5, 8)
+        with pytest.raises(RuntimeError, match="size"):  # as the plain function does, which turns whole heads only
+            FusedRotary(modeling_llama.apply_rotary_pos_emb)(x, x, angles.cos(), angles.sin())
 
 
 def answers(model: Any, **more: Any) -> dict[int, Any]:
@@ -263,10 +323,14 @@ def test_compiled_code_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_passes_of_any_size_give_the_same_bits(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    "name", ["llama", "gemma2, window 50", "phi3", "olmo2", "granite", "qwen3_moe", "gpt_oss, window 50"]
+)
+def test_passes_of_any_size_give_the_same_bits(name: str, dtype: torch.dtype) -> None:
     """Strict mode without fixed shapes: alone, together, and in another order."""
-    model = copy.deepcopy(llama(layers=2)).to(dtype)
-    prepare(model)
+    model = next(one for one in ARCHITECTURES if one.name == name).model().to(dtype)
+    prepare(model, batch_invariant=True)
+    assert model in PROGRAMS
     assert rows_are_independent(model, pass_sizes(EngineConfig(max_rows=9)))
     strict: dict[str, Any] = {"batch_invariant": True, "products_are_invariant": True}
     requests = [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,15 +13,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchchat.engines import EngineContext, build_engine
+from batchchat.engines.continuous import form, lowering
 from batchchat.engines.continuous.admission import probe
 from batchchat.engines.continuous.kv_cache import KVCache
-from batchchat.engines.continuous.model_runner import PROGRAMS, ModelRunner
+from batchchat.engines.continuous.model_runner import NO_PROGRAM, PROGRAMS, ModelRunner
 from batchchat.engines.cpu import preparation
 from batchchat.engines.cpu.kernels import c_functions, tiled
 from batchchat.engines.cpu.packing import packed_products
 from batchchat.engines.cpu.preparation import prepare
 from batchchat.engines.cpu.products import candidates, make
 from batchchat.prompts import TokenizerCodec
+from batchchat.recipe import Recipe
 from batchchat.schedule import Feed
 from tests.support.answers import TIE, drain_with_second_turns, first_difference, requests
 from tests.support.architectures import ARCHITECTURES, OF_OTHER_KINDS, VOCABULARY, Architecture
@@ -27,7 +32,12 @@ from tests.support.engines import continuous, each_by
 from tests.support.zoo import Clock, byte_bpe, llama, request
 
 CODEC = TokenizerCodec(byte_bpe())
-COMMON = ("llama", "llama, multi-query", "qwen2", "qwen3", "mistral, window 50")
+COMMON = (
+    *("llama", "llama, multi-query", "qwen2", "qwen3", "mistral, window 50"),
+    *("gemma", "gemma2, window 50", "gemma3, window 50", "phi3", "phi3, half of each head turned"),
+    *("olmo2", "olmo3, window 50", "smollm3", "granite"),
+)
+ROUTED = ("mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss, window 50")
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -35,7 +45,7 @@ def named(name: str) -> Architecture:
     return next(architecture for architecture in ARCHITECTURES if architecture.name == name)
 
 
-@pytest.mark.parametrize("name", COMMON)
+@pytest.mark.parametrize("name", [*COMMON, *ROUTED])
 def test_answers_of_a_program_are_those_of_generate(name: str) -> None:
     model = named(name).model()
     prepare(model)
@@ -56,7 +66,7 @@ def logits(model: Any, by_modules: bool, takes: tuple[tuple[int, ...], ...]) -> 
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", COMMON)
+@pytest.mark.parametrize("name", [*COMMON, *ROUTED])
 def test_a_program_gives_the_bits_of_the_modules(name: str, dtype: torch.dtype) -> None:
     """Prompts, answers, drafts, padding, and a prompt so long that torch's attention takes it."""
     model = named(name).model().to(dtype)
@@ -71,22 +81,45 @@ def test_a_program_gives_the_bits_of_the_modules(name: str, dtype: torch.dtype) 
 )
 def test_so_does_one_with_other_products(dtype: torch.dtype, product: str) -> None:
     model = named("qwen2").model().to(dtype)
-    prepare(model, each_by(product, model))
+    prepare(model, kept=each_by(product, model))
     assert model in PROGRAMS
     assert {one.name for one in packed_products(model)} == {product}
     takes = ((40, 3, 17), (1, 1, 1), (3, 1, 5))
     assert torch.equal(logits(model, False, takes), logits(model, True, takes))
 
 
-@pytest.mark.parametrize("name", ["gemma2, window 50", "phi3", "olmo2", "granite"])
-def test_models_of_another_form_have_no_program(name: str) -> None:
-    model = named(name).model()
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("starcoder2", "what the attention of starcoder2 does is not known here"),
+        ("deepseek_v2", "what the attention of deepseek_v2 does is not known here"),
+        ("gpt_neox", "its GPTNeoXModel consists of"),
+    ],
+)
+def test_models_of_another_form_have_no_program_and_the_report_says_why(name: str, why: str, tmp_path: Path) -> None:
+    named(name).model().save_pretrained(tmp_path)
+    recipe = {"model": {"name": str(tmp_path), "dtype": "float32"}, "source": {"path": "-"}}
+    clock = Clock()
+    engine = build_engine("auto", EngineContext(Recipe.model_validate(recipe), CODEC, clock))
+    assert engine.describe().computed_by == "kernels"
+    assert why in dict(clock.events)["no_program"]
+    (done,) = engine.run(Feed(iter([request(0, tuple(range(5, 40)), max_new_tokens=9)]), look_ahead=1))
+    assert (first_difference(named(name).model(), done) or 0.0) < TIE
+
+
+def test_a_program_whose_logits_are_others_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = named("granite").model()
+    model.model.layers[1].residual_multiplier = 0.7
+    plain = form.form_of
+
+    def wrong(model: Any) -> form.DecoderForm:
+        found = plain(model)
+        return replace(found, layers=(found.layers[0], replace(found.layers[1], times=0.8)))
+
+    monkeypatch.setattr(lowering, "form_of", wrong)
     prepare(model)
     assert model not in PROGRAMS
-    engine = continuous(model, Clock(), max_rows=2, max_tokens=2048)
-    (done,) = engine.run(Feed(iter([request(0, tuple(range(5, 40)), max_new_tokens=9)]), look_ahead=1))
-    assert engine.describe().computed_by == "kernels"
-    assert (first_difference(model, done) or 0.0) < TIE
+    assert NO_PROGRAM[model] == "its logits were not those of the model's modules"
 
 
 @pytest.mark.parametrize("name", ["ministral3", "llama, yarn"])

@@ -19,7 +19,7 @@ from batchchat.engines import EngineContext, build_engine
 from batchchat.engines import continuous as continuous_engine
 from batchchat.engines.continuous.admission.batch_invariance import passes_can_be_shared
 from batchchat.engines.continuous.admission.cancelling import cancelling, same_at_any_place, same_at_any_size
-from batchchat.engines.continuous.admission.self_check import self_check
+from batchchat.engines.cpu import preparation
 from batchchat.errors import UsageError
 from batchchat.prompts import TokenizerCodec
 from batchchat.recipe import Recipe
@@ -104,10 +104,24 @@ def test_the_same_bits_in_other_architectures(name: str) -> None:
     assert answer(model, reversed(requests()), max_rows=5) == crowd
 
 
-def test_experts_are_refused_since_their_shapes_depend_on_the_crowd() -> None:
-    model = next(architecture for architecture in ARCHITECTURES if architecture.name == "mixtral").model()
-    assert self_check(model).reason is None
-    assert "experts" in str(self_check(model, batch_invariant=True).reason)
+def test_experts_of_torch_are_refused_since_their_shapes_depend_on_the_crowd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    next(architecture for architecture in ARCHITECTURES if architecture.name == "mixtral").model().save_pretrained(
+        tmp_path
+    )
+    recipe = Recipe.model_validate(
+        {
+            "model": {"name": str(tmp_path), "dtype": "float32"},
+            "source": {"path": "-"},
+            "engine": {"reproducible": "strict"},
+        }
+    )
+    facts = build_engine("auto", EngineContext(recipe, CODEC, Clock())).describe()
+    assert (facts.engine, facts.reproducible, facts.passes) == ("continuous", "strict", "of any size")
+    monkeypatch.setattr(preparation, "compiled", lambda: False)
+    with pytest.raises(UsageError, match="how many rows its experts compute depends on the other rows"):
+        build_engine("auto", EngineContext(recipe, CODEC, Clock()))
 
 
 def test_fast_mode_is_not_promised_the_same_bits() -> None:

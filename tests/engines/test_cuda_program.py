@@ -18,8 +18,11 @@ from tests.support.pages import needs_interpreter
 from tests.support.requests import prompt
 from tests.support.zoo import Clock, request
 
-OF_THE_FORM = {"llama", "qwen2", "qwen3", "mistral, window 50"}
-OF_OTHERS = {"gemma2, window 50", "mixtral"}
+OF_THE_FORM = {
+    *("llama", "qwen3", "mistral, window 50", "gemma2, window 50", "phi3, half of each head turned"),
+    *("olmo2", "granite", "smollm3", "gpt_oss, window 50"),
+}
+OF_OTHERS = {"starcoder2", "deepseek_v2"}
 
 
 @pytest.fixture(autouse=True)

@@ -129,6 +129,33 @@ def test_what_a_server_says_of_an_answer_is_kept(tmp_path: Path, batchchat: Comm
     ]
 
 
+@pytest.mark.parametrize(
+    ("structured", "sent"),
+    [
+        ({"json": True}, {"response_format": {"type": "json_object"}}),
+        ({"choice": ["a", "b"]}, {"structured_outputs": {"choice": ["a", "b"]}}),
+        ({"regex": "[ab]"}, {"structured_outputs": {"regex": "[ab]"}}),
+        ({"grammar": 'start: "a"'}, {"structured_outputs": {"grammar": 'start: "a"'}}),
+        (
+            {"json_schema": {"type": "string", "uniqueItems": True}},
+            {"response_format": {"type": "json_schema", "json_schema": {
+                "name": "answer", "schema": {"type": "string", "uniqueItems": True}, "strict": True}}},
+        ),
+    ],
+)  # fmt: skip
+def test_a_server_is_asked_for_forms_in_the_words_of_its_api(
+    tmp_path: Path, batchchat: Command, structured: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    """What it makes of them is its own matter, and every answer is looked at."""
+    with ChatServer() as server:
+        path = recipe(tmp_path, server, questions(1), generation={"structured": structured})
+        assert batchchat("run", path).code == 0
+    (asked,) = server.asked
+    assert sent.items() <= asked.body.items()
+    (row,) = read_jsonl(tmp_path / "runs/test/outputs.jsonl")
+    assert row["batchchat"]["turns"][0]["structure"] == "invalid"
+
+
 def test_tool_calls_that_cannot_be_read_stay_as_text_with_a_note(tmp_path: Path, batchchat: Command) -> None:
     async def answer(asked: Asked) -> Said:
         call = {"type": "function", "function": {"name": "look", "arguments": '{"at": '}}

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from batchchat.cache import cache_file, read_cache
 from batchchat.engines.base import EngineConfig, EngineContext
 from batchchat.engines.continuous import try_build
 from batchchat.engines.continuous.admission.batch_invariance import rows_are_independent
@@ -26,7 +27,6 @@ from batchchat.engines.cpu.packing import packed_products, product_facts
 from batchchat.engines.cpu.preparation import prepare
 from batchchat.engines.cpu.products import CANDIDATES, PlainProduct, candidates, make
 from batchchat.engines.cpu.trial import Shape, best, chosen, measured, times_of
-from batchchat.engines.machine import cache_file, read_cache
 from batchchat.prompts import TokenizerCodec
 from batchchat.recipe import Recipe
 from batchchat.schedule import Feed
@@ -197,17 +197,17 @@ def test_where_nothing_can_be_kept_no_times_decide(own_cache: Path, monkeypatch:
 
 def test_a_run_goes_on_as_it_began() -> None:
     kept: dict[str, Any] = {}
-    prepare(copy.deepcopy(llama(layers=1)).bfloat16(), kept)
+    prepare(copy.deepcopy(llama(layers=1)).bfloat16(), kept=kept)
     began = dict(kept["products"])
     assert all(shape.endswith("bfloat16") for shape in began)
     kept["products"] = dict.fromkeys(began, "torch")
     model = copy.deepcopy(llama(layers=1)).bfloat16()
-    prepare(model, kept)
+    prepare(model, kept=kept)
     assert {product.name for product in packed_products(model)} == {"torch"}
     assert {fact.by for fact in product_facts(model)} == {"torch"}
     assert kept["products"] == dict.fromkeys(began, "torch")
     kept["products"] = dict.fromkeys(began, "of another machine")
-    prepare(copy.deepcopy(llama(layers=1)).bfloat16(), kept)
+    prepare(copy.deepcopy(llama(layers=1)).bfloat16(), kept=kept)
     assert kept["products"] == began
 
 
@@ -226,7 +226,7 @@ def test_the_report_hears_of_a_run_that_cannot_go_on_as_it_began() -> None:
 @pytest.mark.parametrize("name", ["kernel", "kernel, float32 copy", "oneDNN", "torch"])
 def test_strict_mode_keeps_its_promise_on_each(name: str) -> None:
     model = copy.deepcopy(llama(layers=2)).bfloat16()
-    prepare(model, each_by(name, model))
+    prepare(model, kept=each_by(name, model))
     assert {product.name for product in packed_products(model)} == {name}
     of_any_size = rows_are_independent(model, pass_sizes(EngineConfig(max_rows=9)))
     assert of_any_size or name not in OF_ANY_SIZE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -197,6 +198,60 @@ def test_tools_of_a_server_over_stdio(tmp_path: Path, batchchat: Command) -> Non
     assert "Field required" in results[0]
     assert results[1] == "Error: the server gave no answer within 1 s and was ended"
     assert results[2] == "(image content is left out)"
+
+
+def test_calls_are_counted_by_tool(tmp_path: Path, batchchat: Command) -> None:
+    recipe = job(tmp_path, ["add", "fails", "logged x", "logged y"], "calls_once", ["add", "fails", "logged"])
+    ended = batchchat("run", recipe)
+    assert ended.code == 0, ended.err
+    tools = report_of(recipe, "test")["tools"]
+    assert {name: (used["calls"], used["failed"]) for name, used in tools.items()} == {
+        "add": (1, 1), "fails": (1, 1), "logged": (2, 0)
+    }  # fmt: skip
+    assert tools["logged"]["seconds"] >= 0.04
+    assert 0.02 <= tools["logged"]["longest_seconds"] <= tools["logged"]["seconds"]
+    page = (tmp_path / "runs/test/report.md").read_text(encoding="utf-8")
+    assert "2 calls, 0 failed" in page.partition("## Tools")[2].partition("## ")[0]
+
+
+@pytest.mark.parametrize("by", ["functions", "a server"])
+def test_the_recipe_calls_tools_and_what_it_writes_can_be_trained_on(
+    by: str, tmp_path: Path, batchchat: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The built-in model calls the right tool and says what it said; rows and exports name the tools."""
+    monkeypatch.chdir(tmp_path)
+    server = f"tools.mcp={{samples: {{command: [{sys.executable}, -m, batchchat.engines.tools.samples], "
+    server += f"environment: {{PYTHONPATH: {ROOT}}}}}}}"
+    ended = batchchat("run", "builtin:tools", *(["tools.run=[]", server] if by == "a server" else []))
+    assert ended.code == 0, ended.err
+    rows = read_jsonl(tmp_path / "runs/tools/outputs.jsonl")
+    assert len(rows) == 6
+    for row in rows:
+        called, result, answer = row["messages"][1:]
+        function = called["tool_calls"][0]["function"]
+        assert function["arguments"]
+        assert not result["content"].startswith("Error")
+        said = result["content"]
+        if function["name"] == "get_weather":
+            weather = json.loads(said)
+            assert (str(weather["degrees"]) in answer["content"], weather["sky"] in answer["content"]) == (True, True)
+        elif function["name"] == "get_time":
+            assert said in answer["content"]
+        assert row["batchchat"]["turns"][0]["structure"] == "valid"
+        assert [tool["function"]["name"] for tool in row["tools"]] == ["get_weather", "get_time", "set_timer"]
+    counts = json.loads((tmp_path / "runs/tools/report.json").read_text(encoding="utf-8"))["tools"]
+    assert {name: (used["calls"], used["failed"]) for name, used in counts.items()} == {
+        "get_time": (2, 0), "get_weather": (2, 0), "set_timer": (2, 0)
+    }  # fmt: skip
+    for form in ("messages", "rows", "prompt-completion"):
+        assert batchchat("export", "runs/tools", "--output", f"{form}.jsonl", "--form", form).code == 0
+        assert [row["tools"] for row in read_jsonl(tmp_path / f"{form}.jsonl")] == [row["tools"] for row in rows]
+    assert batchchat("export", "runs/tools", "--output", "sft.parquet", "--form", "messages").code == 0
+    from datasets import load_dataset
+
+    data = load_dataset("parquet", data_files="sft.parquet", split="train", cache_dir=str(tmp_path / "cache"))
+    tools = data[0]["tools"]
+    assert (json.loads(tools) if isinstance(tools, str) else tools) == rows[0]["tools"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 from batchchat.chats import Structure
 from batchchat.structure import agreement, refusal, unbounded
+from batchchat.structure.by_llguidance import byte_matchers
 from tests.support.jobs import Command, read_jsonl, scripted_recipe, write_jsonl
 
 OPEN = {"type": "object", "properties": {"tags": {"type": "array", "items": {"type": "string"}}}}
@@ -67,13 +68,35 @@ def test_a_schema_that_cannot_be_kept_is_refused_in_a_sentence(schema: Any, says
         (Structure("regex", "(?-u:\\xc3)"), "can match invalid UTF-8"),
         (Structure("regex", "(a)\\1"), "backreferences are not supported"),
         (Structure("grammar", "start: foo"), 'unknown name: "foo"'),
+        (Structure("grammar", 'start: "a" start'), "the rule start, which never ends"),
+        (Structure("grammar", 'start: x | "b"\nx: "y" (z | "(" x ")")\nz: x x'), "the rule x, which never ends"),
+        (Structure("grammar", 'start: /a/ more+\n?more[lazy]: "," (start | [more] start)'), "the rule start, which"),
+        (Structure("grammar", 'start: x* "b"\nx: "a" x'), "the rule x, which never ends"),
+        (Structure("grammar", 'start: x{0,2} "b"\nx: "a" x'), "the rule x, which never ends"),
+        (Structure("grammar", "start: list\nlist: item{1,3}\nitem: /[0-9]/ list"), "the rule list, which never ends"),
         (Structure("grammar", "begin: /a/"), "no start rule"),
         (Structure("grammar", "start: <|im_end|>"), "special_token"),
         (Structure("grammar", "start: <[195]>"), "can't validate"),
+        (Structure("grammar", "start: /(?-u:\\xc3)/"), "can match invalid UTF-8"),
     ],
 )
 def test_other_forms_too(form: Structure, says: str) -> None:
     assert says in (refusal(form) or "")
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        'start: "(" start ")" | "x"',
+        'start: "a" start?',
+        'start: item ("," item)*\nitem: "[" [start] "]" -> start',
+        'start: "start" | /start: x/ // start: start',
+        'start: value\nvalue: %json {"type": "object", "properties": {"start": {"const": "{ start"}}}\n  | "b"',
+        '# start: start\n%llguidance {}\nstart: A\nA: "x" | /[a-z]+/\n%ignore /[ ]+/',
+    ],
+)
+def test_grammars_that_can_end_are_kept(grammar: str) -> None:
+    assert refusal(Structure("grammar", grammar)) is None
 
 
 @pytest.mark.parametrize(
@@ -89,6 +112,27 @@ def test_other_forms_too(form: Structure, says: str) -> None:
 )  # fmt: skip
 def test_recursion_that_can_end_is_kept(schema: Any) -> None:
     assert refusal(Structure("json_schema", json.dumps(schema))) is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "kept", "kept_out"),
+    [
+        ({"properties": {"a": {}, "b": {}}, "required": ["a", "b"]}, '{"a": 1, "b": 2}', '{"b": 2, "a": 1}'),
+        ({"const": {"a": 1, "b": 2}}, '{"a": 1, "b": 2}', '{"b": 2, "a": 1}'),
+        ({"type": "integer"}, "1000", "1e3"),
+        ({"enum": [1, [0]]}, "1", "1.0"),
+        ({"type": "string", "format": "date"}, '"1963-06-19"', '"06/19/1963"'),
+    ],
+)
+def test_of_equal_values_one_spelling_is_written_and_formats_are_kept(schema: Any, kept: str, kept_out: str) -> None:
+    """The schema allows both, and each other value that it allows can be written."""
+    form = Structure("json_schema", json.dumps(schema), "capped")
+    assert [agreement(form, text, cut=False).state for text in (kept, kept_out)] == ["valid", "valid"]
+    found = []
+    for text in (kept, kept_out):
+        matcher = byte_matchers().matcher(form)
+        found.append(matcher.take(text.encode()) and matcher.may_end)
+    assert found == [True, False]
 
 
 def test_an_answer_is_looked_at_whoever_wrote_it() -> None:

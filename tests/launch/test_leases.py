@@ -50,13 +50,13 @@ class Ledger(RuleBasedStateMachine):
 
     @rule()
     def assign(self) -> None:
-        alone = self.leases.try_alone()
+        apart = self.leases.try_apart()
         given, rest = self.leases.assign(self.ready)
         self.ready = rest
-        for replica, one in alone.items():
+        for replica, requests in apart.items():
             assert replica not in given
-            assert not self.at[replica], "alone"
-            self.at[replica][one.key] = one
+            assert not self.at[replica], "apart from others"
+            self.at[replica] = {one.key: one for one in requests}
         for replica, requests in given.items():
             self.at[replica].update({one.key: one for one in requests})
 
@@ -94,10 +94,10 @@ class Ledger(RuleBasedStateMachine):
         held, begun = self.at.pop(replica), self.begun.pop(replica)
         lost = self.leases.leave(replica, outside=outside)
         self.strikes.update(begun)
-        assert {one.key for one in [*lost.again, *lost.failed]} <= held.keys()
+        assert {one.key for one in [*lost.again, *(one for one, _ in lost.failed)]} <= held.keys()
         assert all(one.key in {again.key for again in lost.again} for key, one in held.items() if key not in begun)
-        for one in lost.failed:
-            assert self.strikes[one.key] >= 3, "two replicas, and the one where it was alone"
+        for one, ends in lost.failed:
+            assert ends == self.strikes[one.key] >= 3, "two replicas, and the one where it was alone"
             assert len(held) == 1
             self.ended[one.key] += 1
         self.ready += lost.again
@@ -119,13 +119,13 @@ class Ledger(RuleBasedStateMachine):
         for replica in list(self.at):
             lost = self.leases.leave(replica, outside=True)
             self.ready += lost.again
-            self.ended.update(one.key for one in lost.failed)
+            self.ended.update(one.key for one, _ in lost.failed)
         self.number += 1
         self.leases.join(self.number, ROWS)
         for _ in range(10 * self.made + 10):
-            alone = self.leases.try_alone()
+            apart = self.leases.try_apart().get(self.number, [])
             given, self.ready = self.leases.assign(self.ready)
-            for one in [*alone.values(), *given.get(self.number, ())]:
+            for one in [*apart, *given.get(self.number, ())]:
                 self.leases.start(self.number, [one.key])
                 assert self.leases.settle(self.number, one.key) is one
                 self.ended[one.key] += 1
@@ -191,7 +191,7 @@ def test_chance_alone_fails_no_request() -> None:
     ready = [one]
     for replica in range(10):
         leases.join(replica, 4)
-        given = {number: [alone] for number, alone in leases.try_alone().items()} or leases.assign(ready)[0]
+        given = leases.try_apart() or leases.assign(ready)[0]
         assert given == {replica: [one]}
         leases.start(replica, [one.key])
         lost = leases.leave(replica, outside=True)
@@ -199,6 +199,57 @@ def test_chance_alone_fails_no_request() -> None:
         if lost.failed:
             break
     assert ends == 5
+
+
+def groups_until_blamed(poison: int, outside: bool) -> list[int]:
+    """Replicas of 32 rows end over one of 64 requests: with how many it was computed each time."""
+    leases, ready, sizes = Leases(), [request(n) for n in range(64)], list[int]()
+    for replica in range(20):
+        leases.join(replica, 32)
+        mine = leases.try_apart().get(replica, [])
+        while True:
+            given, ready = leases.assign(ready)
+            mine += given.get(replica, ())
+            begun, mine = mine[:32], mine[32:]
+            leases.start(replica, [one.key for one in begun])
+            if poison in {one.index for one in begun}:
+                break
+            for one in begun:
+                assert leases.settle(replica, one.key) is one
+            mine += leases.try_apart().get(replica, [])
+        sizes.append(len(begun))
+        lost = leases.leave(replica, outside=outside)
+        ready += lost.again
+        if lost.failed:
+            assert [(one.index, ends) for one, ends in lost.failed] == [(poison, len(sizes))]
+            break
+    return sizes
+
+
+def test_what_ends_replicas_is_found_among_many() -> None:
+    assert groups_until_blamed(5, outside=False) == [32, 32, 1]
+    assert groups_until_blamed(5, outside=True) == [32, 32, 8, 2, 1, 1, 1]
+
+
+def test_many_that_met_chance_are_tried_in_groups() -> None:
+    """Two ends from outside put all that two replicas compute under suspicion: they are answered in a few groups."""
+    leases, ready = Leases(), [request(n) for n in range(32)]
+    for replica in range(2):
+        leases.join(replica, 32)
+        given, _ = leases.assign(ready)
+        leases.start(replica, [one.key for one in given[replica]])
+        ready = list(leases.leave(replica, outside=True).again)
+    assert (ready, leases.outstanding) == ([], 32)
+    leases.join(2, 32)
+    for _ in range(4):
+        (group,) = leases.try_apart().values()
+        assert len(group) == 8
+        assert leases.try_apart() == {}, "one group at a time"
+        assert leases.assign([request(99)])[0] == {}, "nothing else meanwhile"
+        for one in group:
+            leases.settle(2, one.key)
+    assert leases.outstanding == 0
+    assert leases.assign([request(99)])[0].keys() == {2}
 
 
 def test_patience_follows_from_history() -> None:

@@ -12,12 +12,19 @@ from typing import Any
 
 import pytest
 
+from batchchat.errors import EnvironmentFault
+from batchchat.launch.engine import ReplicatedEngine
+from batchchat.launch.messages import Begin
 from batchchat.launch.on_ray import RayLauncher
+from batchchat.launch.scaling import Scaling
+from batchchat.launch.versions import versions
+from batchchat.recipe import load_recipe
+from batchchat.reporting.meters import Meters
+from batchchat.schedule import Feed
 from tests.support.jobs import ROOT, Command, outputs, read_jsonl, report_of, scripted_recipe, write_jsonl
+from tests.support.replicas import MISBEHAVING, few, until_all_take_part, wait_until
 
 pytest.importorskip("ray", reason="Ray is not installed (pip install 'batchchat[ray]')")
-
-MISBEHAVING = "tests.support.misbehaving"
 
 
 @pytest.fixture
@@ -62,6 +69,52 @@ def test_the_same_outputs_and_a_node_that_is_lost(tmp_path: Path, batchchat: Com
     assert ended.code == 0, ended.err
     assert outputs(recipe, "hurt") == outputs(recipe, "one")
     assert read_jsonl(tmp_path / "runs/hurt/errors.jsonl") == []
+
+
+def test_replicas_come_with_nodes_and_go_without_work(tmp_path: Path, cluster: Any) -> None:
+    import ray
+
+    for node in list(cluster.worker_nodes)[1:]:
+        cluster.remove_node(node)
+    recipe = load_recipe(job(tmp_path, cluster.address, function=f"{MISBEHAVING}:lingers"))
+    launcher = RayLauncher(cluster.address, 4, devices=0, cores=1)
+    begin = Begin(versions(), recipe.model_dump(exclude_none=True), (str(ROOT), *sys.path), None)
+    engine = ReplicatedEngine(launcher, begin, Meters(), scaling=Scaling(1, patience=0.5))
+
+    try:
+        assert ray.cluster_resources()["CPU"] == 2
+        done = 0
+        for _ in engine.run(Feed(until_all_take_part(engine), 64)):
+            done += 1
+            if done == 100:
+                cluster.add_node(num_cpus=2)
+        assert len(list(engine.run(Feed(few(), 9)))) == 9
+        assert engine.standing().count("let go") == 3
+        wait_until(lambda: ray.available_resources()["CPU"] == 3)  # a cluster that scales itself takes the node back
+        facts = engine.describe()
+    finally:
+        engine.close()
+        launcher.close()
+    assert sum(replica.answered for replica in facts.replicas) == done + 9
+    assert [replica.restarts for replica in facts.replicas] == [0] * 4, "those for which there was no room came later"
+
+
+def test_auto_replicas_are_as_many_as_nodes_have_accelerators_for(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on nodes that join later; what one replica needs must be on one node."""
+    monkeypatch.setattr("batchchat.launch.on_ray._LOOK_SECONDS", 0.0)
+    with pytest.raises(EnvironmentFault, match=r"has no accelerators, so engine\.replicas: auto is none"):
+        RayLauncher(cluster.address, None, devices=2, cores=1)
+    for gpus in (3, 1):
+        cluster.add_node(num_cpus=1, num_gpus=gpus)
+    launcher = RayLauncher(cluster.address, None, devices=2, cores=1)
+    try:
+        assert len(launcher.places) == 1
+        cluster.add_node(num_cpus=1, num_gpus=4)
+        assert len(launcher.places) == 3
+    finally:
+        launcher.close()
 
 
 def test_where_no_node_has_room_the_run_says_what_it_waits_for(

@@ -9,10 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -20,28 +18,15 @@ import pytest
 from batchchat.engines import EngineContext
 from batchchat.errors import EnvironmentFault
 from batchchat.launch.devices import find_places, require_free
-from batchchat.launch.engine import ReplicatedEngine
-from batchchat.launch.local import LocalLauncher
 from batchchat.launch.messages import Begin
 from batchchat.launch.patience import Backoff, Patience
+from batchchat.launch.versions import versions
 from batchchat.prompts import ByteCodec
 from batchchat.recipe import load_recipe
-from batchchat.reporting.meters import Meters
 from batchchat.schedule import Feed
 from tests.support.jobs import ROOT, Command, outputs, read_jsonl, report_of, scripted_recipe, write_jsonl
+from tests.support.replicas import MISBEHAVING, engine_of, job, wait_until
 from tests.support.requests import scripted_requests
-
-MISBEHAVING = "tests.support.misbehaving"
-
-
-def job(folder: Path, rows: int = 60, **sections: Any) -> Path:
-    """Chats of one to three turns."""
-    chats = [
-        {"question_id": n, "turns": [f"{'x' * (n % 23)} {turn}" for turn in range(1 + n % 3)]} for n in range(rows)
-    ]
-    scripted = sections.pop("scripted", {"answer": "counting"})
-    engine = {"max_batch_rows": 4, "scripted": scripted, **sections.pop("engine", {})}
-    return scripted_recipe(folder / "r.yaml", write_jsonl(folder / "in.jsonl", chats), engine=engine, **sections)
 
 
 def start(recipe: Path, *args: str, **environment: str) -> subprocess.Popen[bytes]:
@@ -62,21 +47,6 @@ def num_stored(database: Path) -> int:
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as store:
         (count,) = store.execute("SELECT sum(completed) FROM sessions").fetchone()
     return int(count)
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def engine_of(recipe: Path, **options: Any) -> ReplicatedEngine:
-    loaded = load_recipe(recipe)
-    places = find_places(loaded)
-    assert places is not None
-    begin = Begin(loaded.model_dump(exclude_none=True), (str(ROOT), *sys.path), None)
-    return ReplicatedEngine(LocalLauncher(places), begin, Meters(), **options)
 
 
 def test_the_same_outputs_with_any_number_of_replicas(tmp_path: Path, batchchat: Command) -> None:
@@ -136,7 +106,7 @@ def test_a_row_that_ends_replicas_is_an_error_and_the_others_are_answered(tmp_pa
     assert batchchat("run", recipe, "-q").code == 0
     (error,) = read_jsonl(tmp_path / "runs/test/errors.jsonl")
     assert error["index"] == 5
-    assert "three replicas ended while they computed this request, the last one alone" in error["reason"]
+    assert "3 replicas ended while they computed this request, the last one alone" in error["reason"]
     assert "SIGSEGV" in error["reason"]
     assert len(read_jsonl(tmp_path / "runs/test/outputs.jsonl")) == 29
     report = report_of(recipe, "test")
@@ -304,7 +274,7 @@ def test_a_failing_device_costs_the_replica_and_no_row(monkeypatch: pytest.Monke
     def build(context: EngineContext) -> ScriptedEngine:
         return ScriptedEngine(ByteCodec(), context.meter, rows=1, fail_every=2)
 
-    one.run(Begin(recipe.model_dump(exclude_none=True), (), None), build)
+    one.run(Begin(versions(), recipe.model_dump(exclude_none=True), (), None), build)
     assert [answer.key[0] for message in said if isinstance(message, Answers) for answer in message.answers] == [0]
     assert isinstance(said[-1], Failed)
     assert "illegal memory access" in said[-1].reason

@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from batchchat.errors import UsageError
 from batchchat.recipe import Recipe, freeze_flags, recipe_from_mapping, recipe_json_schema, thaw_flags
 from batchchat.recipe.flags import REPLACED_FLAGS, GenerationFlags
 from batchchat.recipe.generation import RowSettings
 from batchchat.recipe.json_schema import Setting, sections, settings
 from batchchat.recipe.names import KNOWN_ELSEWHERE
+from batchchat.recipe.pipeline import load_pipeline, pipeline_json_schema
 from batchchat.recipe.rendering import markdown_page
 from batchchat.reporting.schema import results_page
 from tests.support.jobs import ROOT
@@ -234,6 +236,53 @@ def test_the_recipes_that_come_along_fit_the_json_schema_and_point_to_it() -> No
         check.validate(yaml.safe_load(text))
 
 
+def test_pipelines_have_a_schema_that_editors_check_them_with(tmp_path: Path) -> None:
+    """What it refuses is refused when the pipeline is loaded, and what comes along it takes."""
+    schema = pipeline_json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema)
+    files = sorted((ROOT / "recipes/pipelines").glob("*.yaml"))
+    assert files
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        assert text.startswith("# yaml-language-server: $schema=pipeline.schema.json\n"), file
+        check.validate(yaml.safe_load(text))
+    shared = {"model": {"name": "scripted"}, "engine": {"kind": "scripted"}}
+    first: dict[str, Any] = {"recipe": {"source": {"path": "in.jsonl"}, "tools": "strict"}}
+    good = {"shared": shared, "steps": {"one": first, "two": {"recipe": {"keep": ["words > 3"]}, "form": "messages"}}}
+    check.validate(good)
+    wrong: list[dict[str, Any]] = [
+        {},
+        {"steps": {}},
+        {"steps": {"a b": first}},
+        {**good, "stepps": {}},
+        {**good, "shared": {"model": {"nam": "x"}}},
+        {"shared": shared, "steps": {"one": {**first, "form": "sonnets"}}},
+        {"shared": shared, "steps": {"one": {**first, "reed": ["x"]}}},
+        {"shared": shared, "steps": {"one": {"recipe": {**first["recipe"], "generation": {"temprature": 1}}}}},
+        {"shared": shared, "steps": {"one": {"recipe": {**first["recipe"], "keep": [{"best": {}}]}}}},
+    ]
+    for pipeline in wrong:
+        assert not check.is_valid(pipeline), pipeline
+        path = tmp_path / "steps.yaml"
+        path.write_text(json.dumps(pipeline), encoding="utf-8")
+        with pytest.raises(UsageError):
+            load_pipeline(path)
+
+
+def test_the_page_of_options_names_those_of_sections_that_few_recipes_have() -> None:
+    page = markdown_page()
+    for section, names in {
+        "tools": ("strict", "run", "mcp", "seconds"),
+        "tools.mcp.NAME": ("command",),
+        "simulate": ("goal", "turns"),
+        "generation.structured": ("json_schema", "regex", "white_space"),
+    }.items():
+        told = page.partition(f"\n## `{section}`\n")[2].partition("\n## ")[0]
+        for name in names:
+            assert f"| `{name}` |" in told, (section, name)
+
+
 def test_the_examples_of_the_settings_are_allowed_values() -> None:
     for setting in settings():
         for example in setting.node.get("examples", ()):
@@ -259,6 +308,10 @@ def test_the_markdown_page_names_every_setting_once_per_section() -> None:
     ("file", "text"),
     [
         ("recipes/recipe.schema.json", lambda: json.dumps(recipe_json_schema(), indent=2, ensure_ascii=False) + "\n"),
+        (
+            "recipes/pipelines/pipeline.schema.json",
+            lambda: json.dumps(pipeline_json_schema(), indent=2, ensure_ascii=False) + "\n",
+        ),
         ("docs/OPTIONS.md", markdown_page),
         ("docs/OUTPUT.md", results_page),
     ],

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from batchchat.cache import cache_file, read_cache, write_cache
 from batchchat.engines.cpu.products import make
 from batchchat.engines.facts import ContinuousFacts, EngineFacts, ProductFacts
-from batchchat.engines.machine import cache_file, read_cache, write_cache
 from batchchat.engines.work import Work
 from batchchat.reporting.limits import MachineLimits, machine_limits, measure_limits
 from batchchat.reporting.report import Utilisation

@@ -20,13 +20,21 @@ FORMS = {
 }
 
 
+def test_a_trainer_takes_calls_with_their_tools(
+    tmp_path: Path, batchchat: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of Parquet, where tools are JSON text, and of lines of JSON."""
+    monkeypatch.chdir(tmp_path)
+    assert batchchat("run", "builtin:tools").code == 0
+    for number, file in enumerate(("sft.parquet", "sft.jsonl")):
+        assert batchchat("export", "runs/tools", "--output", file, "--form", "messages").code == 0
+        trained(tmp_path / file, "SFT", tmp_path / f"out{number}")
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_trainer_takes_the_export(
     form: str, tmp_path: Path, batchchat: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datasets import load_dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     monkeypatch.chdir(tmp_path)
     file, kind = FORMS[form]
     made = [
@@ -40,12 +48,20 @@ def test_a_trainer_takes_the_export(
     assert ended.code == 0, ended.err
     ended = batchchat("export", "runs/synthesize", "--output", file, "--form", form)
     assert ended.code == 0, ended.err
-    reader = "parquet" if file.endswith("parquet") else "json"
-    data = load_dataset(reader, data_files=file, split="train", cache_dir=str(tmp_path / "cache"))
+    trained(tmp_path / file, kind, tmp_path / "out")
+
+
+def trained(file: Path, kind: str, out: Path) -> None:
+    """Two steps of a trainer on a file."""
+    from datasets import load_dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    reader = "parquet" if file.suffix == ".parquet" else "json"
+    data = load_dataset(reader, data_files=str(file), split="train", cache_dir=str(out / "cache"))
     assert len(data) >= 2
     tokenizer = AutoTokenizer.from_pretrained(resolve_name("builtin:tiny-chat"))
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    settings: dict[str, Any] = {"output_dir": str(tmp_path / "out"), "max_steps": 2, "use_cpu": True, "bf16": False}
+    settings: dict[str, Any] = {"output_dir": str(out), "max_steps": 2, "use_cpu": True, "bf16": False}
     settings |= {"per_device_train_batch_size": 2, "report_to": [], "logging_steps": 1, "save_strategy": "no"}
     trainer = getattr(trl, f"{kind}Trainer")(
         model=AutoModelForCausalLM.from_pretrained(resolve_name("builtin:tiny-chat")),

@@ -114,11 +114,22 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         "gemma3, window 50",
         _like("gemma3_text", head_dim=8, sliding_window=50, query_pre_attn_scalar=8, num_hidden_layers=6),
     ),
+    Architecture("gemma", _like("gemma", head_dim=8)),
     Architecture("phi3", _like("phi3")),
+    Architecture("phi3, half of each head turned", _like("phi3", partial_rotary_factor=0.5)),
     Architecture("gpt_neox", _like("gpt_neox", drop=("num_key_value_heads",))),
     Architecture("olmo2", _like("olmo2")),
+    Architecture("olmo3, window 50", _like("olmo3", sliding_window=50)),
+    Architecture("smollm3", _like("smollm3", no_rope_layers=[1, 0])),
     Architecture(
-        "granite", _like("granite", attention_multiplier=0.3, embedding_multiplier=2.0, residual_multiplier=0.8)
+        "granite",
+        _like(
+            "granite",
+            attention_multiplier=0.3,
+            embedding_multiplier=2.0,
+            residual_multiplier=0.8,
+            logits_scaling=3.0,
+        ),
     ),
     Architecture("mixtral", _like("mixtral", num_local_experts=4, num_experts_per_tok=2)),
     Architecture("qwen2_moe", _like("qwen2_moe", shared_expert_intermediate_size=32, **_EXPERTS)),

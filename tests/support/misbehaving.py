@@ -31,3 +31,9 @@ def slow(messages: list[dict[str, Any]]) -> str:
     """Takes as long as a small model."""
     time.sleep(0.01)
     return str(messages[-1]["content"]).upper()
+
+
+def lingers(messages: list[dict[str, Any]]) -> str:
+    """Takes much longer for one row."""
+    time.sleep(2.0 if "linger" in messages[-1]["content"] else 0.005)
+    return str(messages[-1]["content"]).upper()

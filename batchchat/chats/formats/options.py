@@ -44,6 +44,8 @@ class ReadOptions:
     """The options of the format itself (`source.NAME`), where it has some."""
     runs_tools: bool = False
     """Whether calls in answers are run."""
+    offered: tuple[Mapping[str, Any], ...] = ()
+    """The tools that are run, which chats without tools of their own are offered."""
     simulated: int = 0
     """The most user turns of a chat that a simulated user goes on with; 0 where there is none."""
     systems: tuple[tuple[str | None, float], ...] = ()

@@ -125,6 +125,8 @@ def build_chat(
     for name, read in (("tools", read_tools_column), ("reference", read_reference)):
         if name not in parts:
             parts[name] = read(row.data, options)
+    if not parts["tools"]:
+        parts["tools"] = options.offered or None
     if "settings" not in parts:
         parts["settings"] = read_settings(row.data)
     return Chat(

@@ -15,6 +15,7 @@ from batchchat.engines.continuous.admission.batch_invariance import passes_can_b
 from batchchat.engines.continuous.admission.self_check import self_check
 from batchchat.engines.continuous.engine import ContinuousEngine
 from batchchat.engines.continuous.graphs import CudaGraphs
+from batchchat.engines.continuous.model_runner import NO_PROGRAM
 from batchchat.engines.continuous.paged.sizing import page_tokens, try_largest, try_recording
 from batchchat.engines.continuous.passes import (
     WIDE_CHUNK,
@@ -26,7 +27,10 @@ from batchchat.engines.continuous.passes import (
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
 from batchchat.engines.loading import generation_defaults, load, widened
 from batchchat.errors import UsageError
+from batchchat.models.shape import has_experts
 from batchchat.prompts import resolve_settings
+
+_UNPROVEN = "its products give a row other bits at another place of a pass"
 
 
 def build(context: EngineContext) -> ContinuousEngine:
@@ -52,7 +56,7 @@ def try_build(
     engine = None
     try:
         before = context.kept.get("products")
-        undoing.callback(prepare(model, context.kept))
+        undoing.callback(prepare(model, context.recipe.engine.reproducible == "strict", context.kept))
         if before not in (None, context.kept.get("products")):
             context.meter.event(
                 "other_products", "this processor cannot compute as the run began, so its numbers are rounded otherwise"
@@ -68,7 +72,7 @@ def _build(
     model: Any, context: EngineContext, drafter: Drafter | None, undoing: ExitStack
 ) -> tuple[ContinuousEngine | None, str]:
     """The engine for a prepared model, or why there is none. `undoing` holds what undoes what was changed for it."""
-    found = self_check(model, context.recipe.engine.reproducible == "strict")
+    found = self_check(model)
     if found.reason is not None:
         return None, found.reason
     if found.difference is not None:
@@ -77,12 +81,19 @@ def _build(
         )
     for name, why in ({} if found.pages is None else found.pages.not_by).items():
         context.meter.event("attention_fallback", f"{name} does not attend over the pages: {why}")
+    if model in NO_PROGRAM:
+        context.meter.event("no_program", f"the model's modules compute its layers: {NO_PROGRAM[model]}")
     config = _config(model, context)
     drafter = drafter or _drafter(model, context, undoing)
     if config.batch_invariant:
         proven = _strict(model, config)
         if proven is None:
-            return None, "its products give a row other bits at another place of a pass, which strict mode rules out"
+            why = (
+                "how many rows its experts compute depends on the other rows"
+                if has_experts(model.config)
+                else _UNPROVEN
+            )
+            return None, f"{why}, which strict mode rules out"
         config = proven
     if config.max_tokens == 0:
         config = replace(config, max_tokens=_page_tokens(model, config))
@@ -102,20 +113,26 @@ def _build(
 
 def _strict(model: Any, config: EngineConfig) -> EngineConfig | None:
     """What passes a trial allows in strict mode: of any size, of fixed sizes that are shared, or on a CPU, where each
-    prompt has one for itself, of fixed size. None where nothing is known to give the same bits."""
-    if rows_are_independent(model, pass_sizes(config)):
+    prompt has one for itself, of fixed size. None where nothing is known to give the same bits, as with experts that
+    torch computes: these have passes of their own."""
+    on_cpu, is_routed = _device(model).type == "cpu", has_experts(model.config)
+    if (on_cpu or not is_routed) and rows_are_independent(model, pass_sizes(config)):
         return replace(config, products_are_invariant=True)
-    if _device(model).type == "cpu":
+    if is_routed:
+        return None
+    if on_cpu:
         return config
     shared = replace(config, shared_passes=True)
     return shared if passes_can_be_shared(model, *fixed_sizes(shared)) else None
 
 
-def prepare(model: Any, kept: MutableMapping[str, Any] | None = None) -> Callable[[], None]:
-    """Let a model compute as fast as its device allows, or as it did when the run began that keeps `kept`. Returns what
-    undoes it."""
+def prepare(
+    model: Any, batch_invariant: bool = False, kept: MutableMapping[str, Any] | None = None
+) -> Callable[[], None]:
+    """Let a model compute as fast as its device allows. Returns what undoes it. `batch_invariant` and `kept`: as
+    `Acceleration` says."""
     faster = acceleration(_device(model))
-    return (lambda: None) if faster is None else faster.prepare(model, {} if kept is None else kept)
+    return (lambda: None) if faster is None else faster.prepare(model, batch_invariant, kept)
 
 
 def _config(model: Any, context: EngineContext) -> EngineConfig:

@@ -19,9 +19,12 @@ ACCELERATIONS: dict[str, str] = {"cpu": "batchchat.engines.cpu", "cuda": "batchc
 class Acceleration(Protocol):
     """Faster ways to compute, each taken only where it gives the numbers of the plain one."""
 
-    def prepare(self, model: Any, kept: MutableMapping[str, Any]) -> Callable[[], None]:
-        """Change how a loaded model computes. Returns what undoes it. `kept` is what a run remembers: it goes on in the
-        way in which it began."""
+    def prepare(
+        self, model: Any, batch_invariant: bool = False, kept: MutableMapping[str, Any] | None = None
+    ) -> Callable[[], None]:
+        """Change how a loaded model computes, with `batch_invariant` so that a row's bits depend on no other, as far as
+        that can be had. Returns what undoes it. `kept` is what a run remembers: it goes on in the way in which it
+        began."""
         ...
 
     def products(self, model: Any) -> tuple[ProductFacts, ...]:

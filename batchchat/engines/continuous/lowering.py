@@ -10,8 +10,8 @@ import torch
 from batchchat.engines.continuous.admission import probe
 from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.base import KVStore
-from batchchat.engines.continuous.form import DecoderForm, form_of
-from batchchat.engines.continuous.model_runner import PROGRAMS, Lowered, ModelRunner
+from batchchat.engines.continuous.form import DecoderForm, OtherFormError, form_of
+from batchchat.engines.continuous.model_runner import NO_PROGRAM, PROGRAMS, Lowered, ModelRunner
 from batchchat.models.shortened import longest_length
 
 NewCache = Callable[[], KVStore[Any]]
@@ -28,7 +28,8 @@ _LEAST = 5
 
 def adopt(model: Any, make: MakeProgram, new_cache: NewCache, agree: Agree) -> Callable[[], None]:
     """Give a prepared model its program where it is right near the first positions and beyond the longest length.
-    Returns what undoes it."""
+    Returns what undoes it. `NO_PROGRAM` says why where it is not."""
+    reason = None
     try:
         form = form_of(model)
         near, scorings = _trial(model, new_cache(), by_modules=True)
@@ -36,19 +37,22 @@ def adopt(model: Any, make: MakeProgram, new_cache: NewCache, agree: Agree) -> C
         far = 1 + longest_length(model.config)
         beyond, _ = _trial(model, new_cache(), far, by_modules=True)
         PROGRAMS[model] = program
-        is_right = all(
-            agree(_trial(model, new_cache(), offset)[0], wanted) for offset, wanted in ((0, near), (far, beyond))
-        )
+        if not all(agree(_trial(model, new_cache(), at)[0], wanted) for at, wanted in ((0, near), (far, beyond))):
+            reason = "its logits were not those of the model's modules"
     except torch.OutOfMemoryError:
         PROGRAMS.pop(model, None)
         raise
-    except Exception:  # a model of any other form may fail in any way; it is computed by its modules
-        is_right = False
-    if not is_right:
+    except OtherFormError as error:
+        reason = str(error)
+    except Exception as error:  # a model of any other form may fail in any way; it is computed by its modules
+        reason = f"it raised {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if reason is not None:
         PROGRAMS.pop(model, None)
+        NO_PROGRAM[model] = reason
 
     def undo() -> None:
         PROGRAMS.pop(model, None)
+        NO_PROGRAM.pop(model, None)
 
     return undo
 

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from transformers import AttentionInterface, Cache
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from batchchat.engines.continuous.acceleration import acceleration
 from batchchat.engines.continuous.attention_spec import AttentionSpec
@@ -46,6 +47,8 @@ class Lowered(Protocol):
 
 PROGRAMS: WeakKeyDictionary[torch.nn.Module, Lowered] = WeakKeyDictionary()
 """Of the models that have one: see `engines.cpu.lowering` and `engines.cuda.lowering`."""
+NO_PROGRAM: WeakKeyDictionary[torch.nn.Module, str] = WeakKeyDictionary()
+"""Why a model that was tried has none."""
 
 
 class PassCache(Cache):
@@ -122,10 +125,24 @@ class ModelRunner:
     def _compute(self, work: PackedPass, every: bool = False) -> torch.Tensor:
         if self._program is not None:
             hidden = self._program.forward(work, self.cache)
-            logits = self.model.get_output_embeddings()(hidden if every else hidden[work.wanted])
+            logits = self._of_hidden(hidden if every else hidden[work.wanted])
         else:
             logits = self._by_modules(work, every)
         return logits if every else logits[: work.num_wanted]
+
+    def _of_hidden(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of last hidden states `[tokens, hidden]`, by the model's own code behind its layers."""
+        layers = self.model.base_model
+        before = vars(layers).get("forward")
+        layers.forward = lambda **_: MoeModelOutputWithPast(last_hidden_state=hidden[None])
+        try:
+            logits: torch.Tensor = self.model(input_ids=None, use_cache=False).logits[0]
+        finally:
+            if before is None:
+                del layers.forward
+            else:
+                layers.forward = before
+        return logits
 
     def _by_modules(self, work: PackedPass, every: bool) -> torch.Tensor:
         self._current = work

@@ -61,6 +61,20 @@ def sample(rows: int, size: int, dtype: torch.dtype, device: torch.device | None
     return torch.linspace(-20, 30, rows * size).sin().mul_(2).view(1, rows, size).to(device, dtype)
 
 
+def takes_half_tables(rotate: Callable[..., tuple[torch.Tensor, ...]]) -> bool:
+    """Whether a function turns queries and keys `[1, heads, tokens, dim]` by cosines and sines `[1, tokens, dim // 2]`,
+    each of which is for one number of either half of a head."""
+    numbers = sample(3, 4 * 8, torch.float32).view(1, 3, 4, 8).transpose(1, 2)
+    angles = torch.linspace(0, 3, 12).view(1, 3, 4)
+    cosines, sines = angles.cos(), angles.sin()
+    try:
+        found, _ = rotate(numbers, numbers, cosines, sines)
+    except Exception:  # it wants tables of another size
+        return False
+    one, other = numbers.chunk(2, dim=-1)
+    return is_close(found, torch.cat((one * cosines - other * sines, other * cosines + one * sines), dim=-1))
+
+
 def is_close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
         return False

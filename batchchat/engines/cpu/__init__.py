@@ -18,7 +18,7 @@ from batchchat.engines.cpu.preparation import prepare
 
 def attends(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spec: AttentionSpec) -> bool:
     """Whether a kernel does this attention."""
-    return _attends(query, key, value, spec.softcap, spec.sinks)
+    return _attends(query, key, value, spec.sinks)
 
 
 def attend(

@@ -19,7 +19,12 @@ def products_are_invariant(model: Any, sizes: Collection[int]) -> bool:
     linears = [module for module in model.modules() if type(module) is nn.Linear]
     if not compiled() or not linears or not all(map(is_packed, linears)):
         return False
-    kinds = {(one.name, one.shape, one.dtype): one for one in packed_products(model)}
+    from batchchat.engines.cpu import experts
+
+    if any(map(experts.is_left_alone, model.modules())):
+        return False
+    products = [*packed_products(model), *experts.packed_products(model)]
+    kinds = {(one.name, one.shape, one.dtype): one for one in products}
     return all(_product_is_invariant(one, sizes) for one in kinds.values())
 
 

@@ -6,16 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.form import DecoderForm, LayerForm, OtherFormError, computed_by
 from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.lowering import adopt
+from batchchat.engines.continuous.trials import takes_one_tensor
+from batchchat.engines.cpu.decoder import Decoder, Gated, Heads, Layer
 from batchchat.engines.cpu.fusing import FusedGate, FusedNorm
 from batchchat.engines.cpu.packing import OutputSlice
-from batchchat.engines.cpu.products import KernelProduct, Product
+from batchchat.engines.cpu.products import AnyProduct, KernelProduct, Product
 from batchchat.engines.cpu.program import Program
-from batchchat.engines.cpu.table import Decoder, Heads, Layer
 
 
 def lower(model: Any) -> Callable[[], None]:
@@ -27,37 +29,58 @@ def lower(model: Any) -> Callable[[], None]:
 
 def _decoder(form: DecoderForm, scorings: dict[int, AttentionSpec]) -> Decoder:
     heads = Heads(form.heads, form.kv_heads, form.dim, form.dim)
-    gate = form.layers[0].gated.gate_proj
-    return Decoder(
-        form.embed,
-        form.rotary,
-        tuple(_layer(layer, heads, scorings[number]) for number, layer in enumerate(form.layers)),
-        computed_by(form.norm, FusedNorm),
-        heads,
-        gate.in_features,
-        gate.out_features,
-    )
+    layers = tuple(_layer(layer, heads, scorings[number]) for number, layer in enumerate(form.layers))
+    decoder = Decoder(form.embed, form.embed_times, form.turns, layers, computed_by(form.norm, FusedNorm), heads)
+    norms = [norm for layer in layers for norm in vars(layer).values() if isinstance(norm, FusedNorm)]
+    if {norm.weight.dtype for norm in norms} - {decoder.dtype} or form.embed.weight.dtype != decoder.dtype:
+        raise OtherFormError("its norms and weights are not of one dtype")
+    return decoder
 
 
 def _layer(layer: LayerForm, heads: Heads, spec: AttentionSpec) -> Layer:
-    joined = computed_by(layer.query, OutputSlice).joined
-    sizes = [heads.queries * heads.key_dim, heads.keys * heads.key_dim, heads.keys * heads.value_dim]
-    if spec.softcap is not None or joined.sizes != sizes:
-        raise OtherFormError
-    gated = computed_by(layer.gated, FusedGate)
-    query_norm, key_norm = (
-        None if norm is None else computed_by(norm, FusedNorm) for norm in (layer.query_norm, layer.key_norm)
-    )
-    if any(norm is not None and len(norm.weight) != heads.key_dim for norm in (query_norm, key_norm)):
-        raise OtherFormError
     return Layer(
-        computed_by(layer.norm, FusedNorm),
-        joined.product,
-        query_norm,
-        key_norm,
+        _norm(layer.norm),
+        _joined(layer, heads),
+        _head_norm(layer.query_norm, heads.queries, heads.key_dim),
+        _head_norm(layer.key_norm, heads.keys, heads.key_dim),
+        layer.turn,
         spec,
         computed_by(layer.out, KernelProduct, Product),
-        computed_by(layer.second_norm, FusedNorm),
-        gated.both,
-        computed_by(gated.down, KernelProduct, Product),
+        _norm(layer.norm_behind),
+        _norm(layer.second_norm),
+        _second(layer.second),
+        _norm(layer.second_norm_behind),
+        layer.times,
     )
+
+
+def _joined(layer: LayerForm, heads: Heads) -> AnyProduct:
+    """The product for queries, keys and values."""
+    sizes = tuple(linear.out_features for linear in layer.projections)
+    if sizes not in (heads.sizes, (sum(heads.sizes),)) or layer.out.in_features != heads.queries * heads.value_dim:
+        raise OtherFormError("its layers have heads of several sizes")
+    if len(sizes) == 1:
+        return computed_by(layer.projections[0], KernelProduct, Product)
+    return computed_by(layer.projections[0], OutputSlice).joined.product
+
+
+def _norm(module: Any | None) -> FusedNorm | None:
+    return None if module is None else computed_by(module, FusedNorm)
+
+
+def _head_norm(module: Any | None, count: int, dim: int) -> FusedNorm | None:
+    """A norm of each head, or of all of them as one."""
+    norm = _norm(module)
+    if norm is not None and len(norm.weight) not in (dim, count * dim):
+        raise OtherFormError("its norms of queries and keys are neither of heads nor of all of them")
+    return norm
+
+
+def _second(module: nn.Module) -> Gated | nn.Module:
+    fused = vars(module).get("forward")
+    if isinstance(fused, FusedGate):
+        down = computed_by(fused.down, KernelProduct, Product)
+        return Gated(fused.both, fused.gate, fused.down.in_features, down)
+    if not takes_one_tensor(module):
+        raise OtherFormError(f"its {type(module).__name__} takes more than hidden states")
+    return module

@@ -12,9 +12,12 @@ from batchchat.engines.cpu.kernels import compiled, programmable
 from batchchat.engines.cpu.packing import pack
 
 
-def prepare(model: nn.Module, kept: MutableMapping[str, Any] | None = None) -> Callable[[], None]:
+def prepare(
+    model: nn.Module, batch_invariant: bool = False, kept: MutableMapping[str, Any] | None = None
+) -> Callable[[], None]:
     """Pack a model's products, compute its norms and gated layers by kernels, and all of it by a program, each where
-    that gives the model's own numbers. Returns what undoes it. `kept`: see `packing.pack`."""
+    that gives the model's own numbers. Returns what undoes it. With `batch_invariant` experts are packed too: torch
+    computes them as fast, but not always in one order. `kept`: see `packing.pack`."""
     changed: list[nn.Module] = []
     undoing: list[Callable[[], None]] = []
 
@@ -31,13 +34,16 @@ def prepare(model: nn.Module, kept: MutableMapping[str, Any] | None = None) -> C
 
     gates = pack(model, replace, {} if kept is None else kept)
     if compiled() and changed:
-        from batchchat.engines.cpu.fusing import fuse_rotary, fused_gate, fused_norm
+        from batchchat.engines.cpu.experts import fuse_experts
+        from batchchat.engines.cpu.fusing import fuse_rotary, fused_gate, fused_norm, joined_gates
 
         undoing.append(fuse_rotary(model))
         for module in model.modules():
             replace(module, fused_norm(module))
-        for module, product in gates.items():
+        for module, product in (gates | joined_gates(model)).items():
             replace(module, fused_gate(module, product))
+        if batch_invariant:
+            fuse_experts(model, replace)
         if programmable():
             from batchchat.engines.cpu.lowering import lower
 

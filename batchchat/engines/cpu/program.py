@@ -10,15 +10,18 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import nn
 
 from batchchat.engines.continuous.acceleration import acceleration
 from batchchat.engines.continuous.attention import attend
+from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.batch import Pass
 from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.pools import Pool
+from batchchat.engines.cpu.decoder import Decoder, Gated
 from batchchat.engines.cpu.kernels import loop
 from batchchat.engines.cpu.products import Product
-from batchchat.engines.cpu.table import Decoder, Layout, Result, Table, Weights
+from batchchat.engines.cpu.table import Layout, Result, Table, Weights
 
 _MOST_POOLS = 64
 _ROUNDED = 16
@@ -34,7 +37,6 @@ class Program:
 
     def __init__(self, decoder: Decoder):
         self._decoder = decoder
-        self._dtype = decoder.norm.weight.dtype
         self._layouts: dict[int, Layout] = {}
         self._weights: dict[Product, Weights] = {}
         self._capacity = 0
@@ -42,7 +44,7 @@ class Program:
         self._plan = np.zeros((0, 6), dtype=np.int64)
         self._bases = np.zeros((len(decoder.layers), _MOST_POOLS, 2), dtype=np.int64)
         self._based_on: list[tuple[Pool, int]] = []
-        self._rotations = [torch.empty(0, decoder.heads.key_dim, dtype=self._dtype) for _ in range(2)]
+        self._rotations = self._rotated(torch.arange(1))
 
     def serves(self, cache: object) -> bool:
         return isinstance(cache, KVCache)
@@ -53,7 +55,8 @@ class Program:
     def forward(self, work: Pass, cache: KVCache) -> torch.Tensor:
         layout = self._layout(work.size)
         buffer = self._buffers
-        buffer["hidden"][: work.size] = self._decoder.embed(work.input_ids)[0]
+        embedded = self._decoder.embed(work.input_ids)[0]
+        torch.mul(embedded, self._decoder.embed_times, out=buffer["hidden"][: work.size])
         self._rotate(work.position_ids[0])
         self._learn(cache, work.size)
         if work.num_tokens < work.size:
@@ -63,23 +66,34 @@ class Program:
             self._plan[: len(rows)] = rows
             self._base(pools)
             layout.table[layout.planned, loop.BLOCK] = len(rows)
-            loop.run(layout.table, 0, len(layout.table))
-        else:
-            self._run_by_layers(layout, work)
+        self._run(layout, work)
         return buffer["normed"][: work.size]
 
-    def _run_by_layers(self, layout: Layout, work: Pass) -> None:
-        """The same, with attention by its own function: it has other operations for many tokens of a prompt."""
-        begun = 0
-        out = self._buffers["attended"][: work.size]
+    def _run(self, layout: Layout, work: Pass) -> None:
+        """The table from its beginning to its end, but for what is computed beside it: attention where it has other
+        operations for many tokens of a prompt, and modules."""
+        begun, called = 0, iter(layout.called)
         for number, layer in enumerate(self._decoder.layers):
-            keeping, attending = map(int, layout.planned[2 * number : 2 * number + 2])
-            loop.run(layout.table, begun, keeping)
-            queries, keys, values = self._views(work.size)
-            found = attend(work, number, queries, keys, values, layer.spec, acceleration(out.device))
-            out.copy_(found[0].flatten(1))
-            begun = attending + 1
+            if work.long_spans:
+                keeping, attending = map(int, layout.planned[2 * number : 2 * number + 2])
+                loop.run(layout.table, begun, keeping)
+                self._attend(work, number, layer.spec)
+                begun = attending + 1
+            if not isinstance(layer.second, Gated):
+                calling = next(called)
+                loop.run(layout.table, begun, calling)
+                self._call(layer.second, "hidden" if layer.second_norm is None else "normed", work.size)
+                begun = calling
         loop.run(layout.table, begun, len(layout.table))
+
+    def _attend(self, work: Pass, number: int, spec: AttentionSpec) -> None:
+        out = self._buffers["attended"][: work.size]
+        queries, keys, values = self._views(work.size)
+        out.copy_(attend(work, number, queries, keys, values, spec, acceleration(out.device))[0].flatten(1))
+
+    def _call(self, module: nn.Module, source: str, size: int) -> None:
+        found = module(self._buffers[source][None, :size])
+        self._buffers["result"][:size] = (found[0] if isinstance(found, tuple) else found)[0]
 
     def _views(self, size: int) -> Iterator[torch.Tensor]:
         """Queries, keys and values as `[1, heads, tokens, dim]`."""
@@ -97,18 +111,22 @@ class Program:
         """Cosines and sines of these positions."""
         most = int(positions.max()) + 1
         if most > _KEPT_POSITIONS:
-            for name, found in zip(("cosines", "sines"), self._rotated(positions), strict=True):
+            for name, found in self._rotated(positions).items():
                 self._buffers[name][: len(positions)] = found
             return
-        if most > len(self._rotations[0]):
-            most = -(-most // _POSITIONS) * _POSITIONS
-            self._rotations = self._rotated(torch.arange(most))
-        for name, table in zip(("cosines", "sines"), self._rotations, strict=True):
+        if any(most > len(table) for table in self._rotations.values()):
+            self._rotations = self._rotated(torch.arange(-(-most // _POSITIONS) * _POSITIONS))
+        for name, table in self._rotations.items():
             torch.index_select(table, 0, positions, out=self._buffers[name][: len(positions)])
 
-    def _rotated(self, positions: torch.Tensor) -> list[torch.Tensor]:
-        found = self._decoder.rotary(self._buffers["hidden"][None, :1], positions[None])
-        return [part[0].to(self._dtype).contiguous() for part in found]
+    def _rotated(self, positions: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What each of the decoder's rotary embeddings gives for positions, by the names of buffers."""
+        like = torch.empty(1, 1, 0, dtype=self._decoder.dtype)
+        return {
+            f"{name} {number}": part[0].contiguous()
+            for number, turn in enumerate(self._decoder.turns)
+            for name, part in zip(("cosines", "sines"), turn(like, positions[None]), strict=True)
+        }
 
     def _base(self, pools: list[Pool]) -> None:
         """Where the pools' keys and values lie, unless they lie where they lay."""
@@ -131,41 +149,45 @@ class Program:
     def _allocate(self, capacity: int) -> None:
         """New buffers; all tables point to the old ones and are made again."""
         heads = self._decoder.heads
+        queries, keys, values = heads.sizes
         widths = {
             "hidden": self._decoder.hidden,
             "normed": self._decoder.hidden,
-            "joined": (heads.queries + heads.keys) * heads.key_dim + heads.keys * heads.value_dim,
-            "normed queries": heads.queries * heads.key_dim,
-            "normed keys": heads.keys * heads.key_dim,
-            "queries": heads.queries * heads.key_dim,
-            "keys": heads.keys * heads.key_dim,
-            "values": heads.keys * heads.value_dim,
+            "joined": queries + keys + values,
+            "normed queries": queries,
+            "normed keys": keys,
+            "queries": queries,
+            "keys": keys,
+            "values": values,
             "attended": heads.queries * heads.value_dim,
             "result": self._decoder.hidden,
-            "both": 2 * self._decoder.inner,
-            "gated": self._decoder.inner,
-            "cosines": heads.key_dim,
-            "sines": heads.key_dim,
+            "normed result": self._decoder.hidden,
         }
+        for inner in {layer.second.inner for layer in self._decoder.layers if isinstance(layer.second, Gated)}:
+            widths |= {f"both {inner}": 2 * inner, f"gated {inner}": inner}
         self._layouts.clear()
-        self._buffers = {name: torch.zeros(capacity, width, dtype=self._dtype) for name, width in widths.items()}
+        dtype, tables = self._decoder.dtype, self._rotations
+        self._buffers = {name: torch.zeros(capacity, width, dtype=dtype) for name, width in widths.items()}
+        self._buffers |= {name: table.new_zeros(capacity, table.shape[1]) for name, table in tables.items()}
         self._plan = np.zeros((capacity, 6), dtype=np.int64)
         self._capacity = capacity
 
     def _lay_out(self, size: int) -> Layout:
         table = Table(self._buffers, size, self._decoder, self._plan.ctypes.data, self._weights)
         added: Result | None = None
+        times = 1.0
         for number, layer in enumerate(self._decoder.layers):
-            table.norm(layer.norm, added)
-            joined = table.product("normed", layer.joined, "joined")
+            normed = table.norm(layer.norm, added, times)
+            times = layer.times
+            joined = table.product(normed, layer.joined, "joined")
             table.rotate(layer, joined)
             table.free(joined)
             table.write_kv(self._bases[number].ctypes.data)
             table.attend(layer.spec, self._bases[number].ctypes.data)
-            added = table.product("attended", layer.out, "result")
-            table.norm(layer.second_norm, added)
-            both = table.product("normed", layer.gate_up, "both")
-            table.gate(both)
-            added = table.product("gated", layer.down, "result")
-        table.norm(self._decoder.norm, added)
+            added = table.norm_behind(layer.norm_behind, table.product("attended", layer.out, "result"))
+            normed = table.norm(layer.second_norm, added, times)
+            second = layer.second
+            found = table.gated(second, normed) if isinstance(second, Gated) else table.call()
+            added = table.norm_behind(layer.second_norm_behind, found)
+        table.norm(self._decoder.norm, added, times)
         return table.layout()

@@ -1,57 +1,19 @@
-"""The parts of a decoder, and the table of operations that computes them for passes of one size."""
+"""The table of operations that computes a decoder for passes of one size."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import torch
 
 from batchchat.engines.continuous.attention_spec import AttentionSpec
+from batchchat.engines.cpu.decoder import Decoder, Gated, Layer
 from batchchat.engines.cpu.fusing import FusedNorm
 from batchchat.engines.cpu.kernels import abi, loop, ops
-from batchchat.engines.cpu.products import KernelProduct, Product
-
-
-@dataclass(frozen=True)
-class Heads:
-    """How many heads a layer has, and their sizes."""
-
-    queries: int
-    keys: int
-    key_dim: int
-    value_dim: int
-
-
-@dataclass(frozen=True)
-class Layer:
-    """The parts of a decoder layer, in the order in which they are computed."""
-
-    norm: FusedNorm
-    joined: KernelProduct | Product
-    """Queries, keys and values of a token, side by side."""
-    query_norm: FusedNorm | None
-    key_norm: FusedNorm | None
-    spec: AttentionSpec
-    out: KernelProduct | Product
-    second_norm: FusedNorm
-    gate_up: KernelProduct | Product
-    down: KernelProduct | Product
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """A model in parts. All layers have the same sizes."""
-
-    embed: torch.nn.Module
-    rotary: torch.nn.Module
-    """From a tensor and positions `[1, tokens]` to cosines and sines `[1, tokens, key_dim]`."""
-    layers: tuple[Layer, ...]
-    norm: FusedNorm
-    heads: Heads
-    hidden: int
-    inner: int
+from batchchat.engines.cpu.products import AnyProduct, KernelProduct, Product
 
 
 class Weights:
@@ -70,10 +32,13 @@ class Weights:
 
 @dataclass
 class Layout:
-    """The table for passes of one size, and where in it each layer keeps and attends, one behind the other."""
+    """The table for passes of one size."""
 
     table: np.ndarray
     planned: np.ndarray
+    """Where in it each layer keeps and attends, one behind the other."""
+    called: list[int]
+    """Where each layer's second part is computed by its module, of the layers that have one."""
     held: list[Any]
     """What the table points to."""
 
@@ -103,31 +68,65 @@ class Table:
         """A product's row, and the row and word that want its address, with the bytes beyond it."""
         self._freed: list[tuple[int, int]] = []
         self._planned: list[int] = []
+        self._called: list[int] = []
         self._weights = weights
         self._inputs: dict[str, loop.Handle] = {}
 
-    def norm(self, norm: FusedNorm, added: Result | None) -> None:
-        """Norm the hidden states, after adding a product's result to them, which is freed."""
-        hidden = self._buffers["hidden"]
+    def norm(self, norm: FusedNorm | None, added: Result | None, times: float) -> str:
+        """Add a product's result, `times` so much, to the hidden states, and norm these. Returns where that lies: it is
+        the hidden states themselves where there is no norm."""
+        rows, hidden = self._size, self._buffers["hidden"].shape[1]
+        if norm is not None:
+            self._norm(norm, rows, "hidden", "normed", times)
+            if added is not None:
+                self._want(added, abi.NORM, "added")
+        elif added is not None:
+            words = {"rows": rows, "size": hidden, "source": self._pointer("hidden"), "added": 0}
+            block = abi.block(abi.ADD, **words, times=ops.bits(times))
+            self._kernel(ops.add_kernel(self._decoder.dtype), block, rows * hidden)
+            self._want(added, abi.ADD, "added")
+        if added is not None:
+            self.free(added)
+        return "hidden" if norm is None else "normed"
+
+    def norm_behind(self, norm: FusedNorm | None, result: Result) -> Result:
+        """Norm a result, if there is a norm for it."""
+        if norm is None:
+            return result
+        self._norm(norm, self._size, None, "normed result")
+        self._want(result, abi.NORM, "source")
+        self.free(result)
+        return "normed result"
+
+    def _norm(
+        self,
+        norm: FusedNorm,
+        rows: int,
+        source: str | None,
+        target: str,
+        times: float = 1.0,
+        group: int = 1,
+        group_stride: int = 0,
+    ) -> None:
+        """Norm rows of a buffer, or of a result that is yet to be named."""
+        size = len(norm.weight)
         block = abi.block(
             abi.NORM,
-            rows=self._size,
-            size=hidden.shape[1],
-            source=self._pointer("hidden"),
-            stride=hidden.stride(0),
+            rows=rows,
+            size=size,
+            source=0 if source is None else self._pointer(source),
+            stride=size,
             weight=norm.weight.data_ptr(),
-            target=self._pointer("normed"),
+            target=self._pointer(target),
             epsilon=ops.bits(norm.epsilon),
             added=0,
-            group=1,
-            group_stride=hidden.stride(0),
+            times=ops.bits(times),
+            group=group,
+            group_stride=group_stride or size,
         )
-        self._kernel(ops.norm_kernel(norm.weight.dtype, norm.form), block, self._size * hidden.shape[1])
-        if added is not None:
-            self._want(added, abi.NORM, "added")
-            self.free(added)
+        self._kernel(ops.norm_kernel(norm.weight.dtype, norm.form), block, rows * size)
 
-    def product(self, source: str, product: KernelProduct | Product, target: str) -> Result:
+    def product(self, source: str, product: AnyProduct, target: str) -> Result:
         """A product of the rows of one buffer, for another one."""
         if isinstance(product, KernelProduct):
             kernel, block = product.operation(self._size, self._pointer(source), self._pointer(target))
@@ -143,10 +142,8 @@ class Table:
 
     def rotate(self, layer: Layer, joined: Result) -> None:
         """Rotate queries and keys, normed before where the layer does, and copy values."""
-        heads, dtype = self._heads, self._decoder.norm.weight.dtype
-        first_key = heads.queries * heads.key_dim
-        first_value = first_key + heads.keys * heads.key_dim
-        width = first_value + heads.keys * heads.value_dim
+        heads, dtype = self._heads, self._decoder.dtype
+        first_key, first_value, width = accumulate(heads.sizes)
         words: dict[str, int] = {}
         wanted = {"value": first_value}
         for name, buffer, count, norm, first in (
@@ -161,13 +158,15 @@ class Table:
                 source, stride = self._pointer(f"normed {buffer}"), count * heads.key_dim
             words |= {f"{name}_heads": count, name: source, f"{name}_token": stride, f"{name}_head": heads.key_dim}
             words[f"{name}_target"] = self._pointer(buffer)
+        turned, tables = self._turned(layer.turn)
         block = abi.block(
             abi.ROTARY,
             tokens=self._size,
-            half=heads.key_dim // 2,
-            cosines=self._pointer("cosines"),
-            sines=self._pointer("sines"),
-            table_stride=heads.key_dim,
+            half=turned // 2,
+            dim=heads.key_dim,
+            cosines=self._pointer(f"cosines {layer.turn}") if turned else 0,
+            sines=self._pointer(f"sines {layer.turn}") if turned else 0,
+            table_stride=turned,
             **words,
             value_heads=heads.keys,
             value=0,
@@ -176,27 +175,22 @@ class Table:
             value_target=self._pointer("values"),
             value_dim=heads.value_dim,
         )
-        self._kernel(ops.rotary_kernel(dtype), block, self._size * width)
+        self._kernel(ops.rotary_kernel(dtype, tables), block, self._size * width)
         for name, first in wanted.items():
             self._want(joined, abi.ROTARY, name, first * dtype.itemsize)
 
+    def _turned(self, turn: int | None) -> tuple[int, torch.dtype]:
+        """How many numbers of a head are turned, and by tables in which type; none where a layer turns nothing."""
+        if turn is None:
+            return 0, self._decoder.dtype
+        table = self._buffers[f"cosines {turn}"]
+        return table.shape[1], table.dtype
+
     def _norm_heads(self, name: str, count: int, norm: FusedNorm, joined: Result, first: int, width: int) -> None:
-        """Norm `count` heads of each token, which begin at number `first` of the `width` joined ones."""
-        dim, rows = self._heads.key_dim, self._size * count
-        block = abi.block(
-            abi.NORM,
-            rows=rows,
-            size=dim,
-            source=0,
-            stride=dim,
-            weight=norm.weight.data_ptr(),
-            target=self._pointer(f"normed {name}"),
-            epsilon=ops.bits(norm.epsilon),
-            added=0,
-            group=count,
-            group_stride=width,
-        )
-        self._kernel(ops.norm_kernel(norm.weight.dtype, norm.form), block, rows * dim)
+        """Norm `count` heads of each token, each or all as one, which begin at number `first` of the `width` joined
+        ones."""
+        group = count * self._heads.key_dim // len(norm.weight)
+        self._norm(norm, self._size * group, None, f"normed {name}", group=group, group_stride=width)
         self._want(joined, abi.NORM, "source", first * norm.weight.dtype.itemsize)
 
     def write_kv(self, bases: int) -> None:
@@ -218,7 +212,7 @@ class Table:
             value_dim=heads.value_dim,
         )
         self._planned.append(len(self._rows))
-        kernel = ops.writing_kernel(self._decoder.norm.weight.dtype)
+        kernel = ops.writing_kernel(self._decoder.dtype)
         self._kernel(kernel, block, self._size * heads.keys * heads.key_dim)
 
     def attend(self, spec: AttentionSpec, bases: int) -> None:
@@ -234,6 +228,7 @@ class Table:
             out=self._pointer("attended"),
             out_token=heads.queries * heads.value_dim,
             scaling=ops.bits(spec.scaling),
+            softcap=0 if spec.softcap is None else ops.bits(spec.softcap),
             window=ops.NO_WINDOW if spec.window is None else spec.window,
             plan=self._plan,
             bases=bases,
@@ -243,15 +238,31 @@ class Table:
             value_dim=heads.value_dim,
         )
         self._planned.append(len(self._rows))
-        kernel = ops.attention_kernel(heads.key_dim, heads.value_dim, self._decoder.norm.weight.dtype)
+        kernel = ops.attention_kernel(heads.key_dim, heads.value_dim, self._decoder.dtype)
         self._kernel(kernel, block, ops.WORTH_SHARING)
 
-    def gate(self, both: Result) -> None:
-        inner = self._decoder.inner
-        block = abi.block(abi.GATE, rows=self._size, size=inner, source=0, target=self._pointer("gated"))
-        self._kernel(ops.gate_kernel(self._decoder.norm.weight.dtype), block, 2 * self._size * inner)
+    def gated(self, gated: Gated, source: str) -> Result:
+        """A gated layer of the rows of a buffer."""
+        inner, gate = gated.inner, gated.gate
+        both = self.product(source, gated.both, f"both {inner}")
+        block = abi.block(
+            abi.GATE,
+            rows=self._size,
+            size=inner,
+            source=0,
+            target=self._pointer(f"gated {inner}"),
+            limit=ops.bits(gate.limit),
+            alpha=ops.bits(gate.alpha),
+        )
+        self._kernel(ops.gate_kernel(self._decoder.dtype, gate.form), block, 2 * self._size * inner)
         self._want(both, abi.GATE, "source")
         self.free(both)
+        return self.product(f"gated {inner}", gated.down, "result")
+
+    def call(self) -> Result:
+        """Whoever runs the table has a module compute here, and puts what it gives into the buffer of results."""
+        self._called.append(len(self._rows))
+        return "result"
 
     def free(self, result: Result) -> None:
         """Give back the memory of a result that no later operation reads."""
@@ -271,7 +282,7 @@ class Table:
             pairs[product] += 2
         for user, product in self._freed:
             table[user, 1] = place + 8 * (product * words + loop.RESULT)
-        return Layout(table, np.array(self._planned), [self._buffers, self._inputs])
+        return Layout(table, np.array(self._planned), self._called, [self._buffers, self._inputs])
 
     def _kernel(self, kernel: Any, block: list[int], numbers: int) -> None:
         shared = numbers >= ops.WORTH_SHARING

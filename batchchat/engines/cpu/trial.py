@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import torch
 
+from batchchat.cache import changing_cache, read_cache
 from batchchat.engines.cpu.products import CANDIDATES, AnyProduct, candidates, make
-from batchchat.engines.machine import changing_cache, processor, read_cache
+from batchchat.engines.machine import processor
 
 ROWS = (1, 16, 48)
 """Rows that are timed: an answer alone, a few, and many."""

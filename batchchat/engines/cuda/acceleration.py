@@ -21,8 +21,9 @@ from batchchat.engines.facts import ProductFacts
 Way = TypeVar("Way", bound=Callable[[torch.Tensor], torch.Tensor])
 
 
-def prepare(model: nn.Module, *_: Any) -> Callable[[], None]:
-    """Compute a model's norms and gated layers by kernels, and all of it by a program. Returns what undoes it."""
+def prepare(model: nn.Module, batch_invariant: bool = False, *_: Any) -> Callable[[], None]:
+    """Compute a model's norms and gated layers by kernels, and all of it by a program, which is the same in either
+    mode. Returns what undoes it."""
     changed: list[nn.Module] = []
     for module in model.modules():
         if "forward" in vars(module):  # which moves its input from another device
@@ -75,13 +76,15 @@ def fused_norm(module: nn.Module) -> FusedNorm | None:
 
 def fused_gate(module: Any) -> FusedGate | None:
     """A forward for a layer `down(act(gate(x)) * up(x))`, or None where it computes something else."""
-    gate, up, down = (getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj"))
-    if not (isinstance(gate, nn.Linear) and isinstance(up, nn.Linear) and isinstance(down, nn.Linear)):
+    names = ("gate_up_proj",) if hasattr(module, "gate_up_proj") else ("gate_proj", "up_proj")
+    found: list[Any] = [getattr(module, name, None) for name in (*names, "down_proj")]
+    *both, down = found
+    if not all(isinstance(linear, nn.Linear) for linear in found):
         return None
-    if not takes_one_tensor(module) or not _is_served(gate.weight):
+    if not takes_one_tensor(module) or not _is_served(down.weight):
         return None
-    ways = [FusedGate(gate, up, down, gelu) for gelu in (False, True)]
-    return _right(module.forward, ways, sample(3, gate.in_features, gate.weight.dtype, gate.weight.device))
+    ways = [FusedGate(both, down, gelu) for gelu in (False, True)]
+    return _right(module.forward, ways, sample(3, both[0].in_features, down.weight.dtype, down.weight.device))
 
 
 def _is_served(weight: torch.Tensor) -> bool:

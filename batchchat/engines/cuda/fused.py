@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -23,14 +25,15 @@ class FusedNorm(NormForward):
 
 
 class FusedGate:
-    """A layer `down(act(gate(x)) * up(x))`, whose `act` is SiLU, or GELU in its tanh form."""
+    """A layer `down(act(gate(x)) * up(x))`, whose `act` is SiLU, or GELU in its tanh form; `both` are `gate` and `up`,
+    or one layer that is both."""
 
-    def __init__(self, gate: nn.Linear, up: nn.Linear, down: nn.Linear, gelu: bool):
-        self.gate = gate
-        self.up = up
+    def __init__(self, both: Sequence[nn.Linear], down: nn.Linear, gelu: bool):
+        self.both = both
         self.down = down
         self.gelu = gelu
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.down(layers.gated(self.gate(x), self.up(x), self.gelu))
+        gates, ups = [linear(x) for linear in self.both] if len(self.both) > 1 else self.both[0](x).chunk(2, dim=-1)
+        out: torch.Tensor = self.down(layers.gated(gates, ups, self.gelu))
         return out

@@ -109,6 +109,8 @@ def _form(structure: Structure) -> tuple[str, Any]:
             return "structured_outputs", {"choice": json.loads(structure.text)}
         case "regex" | "grammar":
             return "structured_outputs", {structure.kind: structure.text}
+        case "calls":
+            raise AssertionError("a server holds calls where its tools say that they are strict")
 
 
 def _limit_name(url: str) -> str:

@@ -66,8 +66,9 @@ class ToolEngine:
     def _complete(self, request: Request, free: queue.SimpleQueue[Worker], queued: float) -> Completion:
         call = request.messages[-1].tool_calls[0]
         worker = free.get()
-        started = self._meter.now(wait=False)
         try:
+            worker.make_ready()
+            started = self._meter.now(wait=False)
             reply = self._reply(worker, call["function"])
         finally:
             free.put(worker)

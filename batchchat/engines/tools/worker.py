@@ -32,8 +32,7 @@ class Worker:
         """The reply to a call: `{"text"}`, `{"error"}` or `{"tools"}`. A process that takes too long is ended."""
         if self._closed:
             return {"error": "the run is ending"}
-        if self._process is None or self._process.poll() is not None:
-            self._start()
+        self.make_ready()
         process = self._process
         assert process is not None, "it was started"
         allowed = seconds + (_FOR_SERVERS if "server" in call else 0.0)
@@ -52,6 +51,11 @@ class Worker:
             return {"error": "the tool ended the process that ran it"}
         reply: dict[str, Any] = json.loads(line)
         return reply
+
+    def make_ready(self) -> None:
+        """Start the process where it does not run, which is no call's time."""
+        if not self._closed and (self._process is None or self._process.poll() is not None):
+            self._start()
 
     def end(self) -> None:
         """End the process; the next call starts another one."""

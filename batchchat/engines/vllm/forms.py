@@ -13,7 +13,8 @@ from typing import Any
 from batchchat.chats import Request
 from batchchat.engines.answer import no_token
 from batchchat.errors import BadRow
-from batchchat.sampling.constraints import ConstrainedRow, Texts, constrained_row
+from batchchat.sampling.constraints import ConstrainedRow, constrained_row
+from batchchat.sampling.masks import Texts
 
 _WORD_BITS = 32
 

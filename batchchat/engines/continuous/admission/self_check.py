@@ -13,7 +13,6 @@ from batchchat.engines.continuous.caches import make_cache
 from batchchat.engines.continuous.model_runner import ModelRunner, UnsupportedModelError
 from batchchat.engines.facts import AttentionFacts
 from batchchat.engines.rounding import logit_differences, tolerance
-from batchchat.models.shape import has_experts
 from batchchat.models.shortened import rope_threshold, shortened
 
 _ATTENTIONS = {"full_attention", "sliding_attention", "attention"}
@@ -31,12 +30,10 @@ class Check:
     pages: AttentionFacts | None = None
 
 
-def self_check(model: Any, batch_invariant: bool = False) -> Check:
+def self_check(model: Any) -> Check:
     """Try a model, as it is and with all its lengths made short, so that prompts go beyond them."""
     config = model.config.get_text_config()
     reason = _refusal(config)
-    if reason is None and batch_invariant and has_experts(config):
-        reason = "how many rows its experts compute depends on the other rows, which strict mode rules out"
     if reason is not None:
         return Check(reason)
     found = _try(model)

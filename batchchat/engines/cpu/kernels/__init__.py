@@ -55,13 +55,11 @@ def widens(dtype: torch.dtype) -> bool:
     return dtype in ops.STORED and widening.registers() is not None
 
 
-def attends(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, softcap: float | None, sinks: torch.Tensor | None
-) -> bool:
+def attends(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sinks: torch.Tensor | None) -> bool:
     """Whether a kernel does this attention."""
     tensors = [query, key, value, *([] if sinks is None else [sinks])]
     one_kind = {(tensor.device.type, tensor.dtype) for tensor in tensors}
-    if softcap is not None or len(one_kind) != 1 or not compiled():
+    if len(one_kind) != 1 or not compiled():
         return False
     from batchchat.engines.cpu.kernels import ops
 

@@ -13,26 +13,32 @@ def _words(names: str) -> np.dtype:
     return np.dtype([(name, np.int64) for name in names.split()])
 
 
-NORM = _words("rows size source stride weight target epsilon added group group_stride")
+NORM = _words("rows size source stride weight target epsilon added times group group_stride")
 """Row `i` begins at `source`, `i // group` times `group_stride` and `i % group` times `stride` further on, in numbers.
-`added`: the address of rows to add first, or 0."""
+`added`: the address of rows to add first, multiplied by `times` in place, or 0."""
 
-GATE = _words("rows size source target")
+ADD = _words("rows size source added times")
+"""The same without a norm."""
+
+GATE = _words("rows size source target limit alpha")
+"""`limit` and `alpha` are those of `code.CLAMPED`."""
 
 ROTARY = _words(
-    "tokens half cosines sines table_stride "
+    "tokens half dim cosines sines table_stride "
     "query_heads query query_token query_head query_target "
     "key_heads key key_token key_head key_target "
     "value_heads value value_token value_head value_target value_dim"
 )
-"""`_token` and `_head`: from one to the next, in numbers. Targets are `[tokens, heads, dim]` without gaps."""
+"""`_token` and `_head`: from one to the next, in numbers. Targets are `[tokens, heads, dim]` without gaps. Numbers of a
+head behind the first two halves are copied."""
 
 WRITE_KV = _words("rows heads key key_token key_head value value_token value_head plan bases key_dim value_dim")
 
 ATTENTION = _words(
-    "rows heads query query_token query_head out out_token scaling window plan bases sinks shared key_dim value_dim"
+    "rows heads query query_token query_head out out_token scaling softcap window plan bases sinks shared "
+    "key_dim value_dim"
 )
-"""`shared`: query heads that read a key head. `sinks`: an address, or 0."""
+"""`shared`: query heads that read a key head. `sinks`: an address, or 0. `softcap`: 0 for none."""
 
 PRODUCT = _words("rows size outputs source weight target bias config")
 """`bias`: an address, or 0."""

@@ -81,7 +81,11 @@ def attention(stored: type, width: int, sizes: tuple[int, int] | None) -> Code:
                 if given.sinks != 0:
                     sink = wide(carray(at(given.sinks), (heads * shared,), stored)[head * shared + n % shared])
                 low, high = max(0, seen - window) - begin, seen - begin
-                into_shares(scores[n], low, high, float_of(given.scaling), given.sinks != 0, sink)
+                scaling = float_of(given.scaling)
+                if given.softcap != 0:
+                    cap_scores(scores[n, low:high], scaling, float_of(given.softcap))
+                    scaling = float32(1.0)
+                into_shares(scores[n], low, high, scaling, given.sinks != 0, sink)
             sums = np.zeros(num * value_dim, np.float32)
             for block in range(blocks):
                 start = begin + block * LANES
@@ -176,6 +180,16 @@ def add_numbers(sums: Any, scores: Any, column: Any, sixteen: Any, dim: Any) -> 
             share = scores[n, column + s]
             for d in range(dim):
                 sums[n * dim + d] += share * sixteen[s * dim + d]
+
+
+@njit(inline="always", **OPTIONS)
+def cap_scores(scores: Any, scaling: Any, cap: Any) -> None:
+    """Scores, in place, as `cap * tanh(score * scaling / cap)`; what is no number stays so."""
+    for s in range(len(scores)):
+        x = scores[s] * (scaling / cap)
+        small = power(float32(-2.0) * abs(x))
+        size = cap * (float32(1.0) - small) / (float32(1.0) + small) + x * float32(0.0)
+        scores[s] = size if x >= float32(0.0) else -size
 
 
 @njit(inline="always", **OPTIONS)

@@ -15,7 +15,7 @@ from numba import carray, float32, int32, njit, types, uint32
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from batchchat.engines.cpu.kernels.abi import GATE, NORM, ROTARY
+from batchchat.engines.cpu.kernels.abi import ADD, GATE, NORM, ROTARY
 
 OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 """What the arithmetic may assume. Numbers that are not finite keep their meaning: a row's NaN must show."""
@@ -25,6 +25,10 @@ THREAD, THREADS = "batchchat_thread_number", "batchchat_thread_count"
 
 FORMS = ROUND_FIRST, ROUND_LAST, ONE_MORE = range(3)
 """How a norm scales: its rounded numbers by the weight, its exact ones, or those by the weight and one."""
+
+GATES = SILU, GELU, CLAMPED = range(3)
+"""By what a gate multiplies: SiLU, GELU in its tanh form, or SiLU of `alpha` times a number of at most `limit`, over
+`alpha`, with one added to the other half, which lies between `-limit` and `limit` (GPT-OSS)."""
 
 Code = Callable[[Any], None]
 
@@ -106,6 +110,31 @@ def power(x: Any) -> Any:
     return value * float_of(uint32(whole + int32(127)) << uint32(23))
 
 
+@njit(inline="always", **OPTIONS)
+def add_to(numbers: Any, more: Any, times: Any) -> None:
+    """Multiply `more`, in place, and add it to `numbers`, each rounded: two loops, lest a compiler rounds once."""
+    if times != float32(1.0):
+        for d in range(len(more)):
+            more[d] = narrow(wide(more[d]) * times, more[d])
+    for d in range(len(more)):
+        numbers[d] = narrow(wide(numbers[d]) + wide(more[d]), numbers[d])
+
+
+def add(stored: type, width: int) -> Code:
+    """Rows plus others."""
+    layout = ADD
+
+    def add(parameters: Any) -> None:
+        given = carray(parameters, (1,), layout)[0]
+        size = given.size
+        for row in range(thread(), given.rows, threads()):
+            numbers = carray(at(given.source + row * size * width), (size,), stored)
+            more = carray(at(given.added + row * size * width), (size,), stored)
+            add_to(numbers, more, float_of(given.times))
+
+    return add
+
+
 def norm(stored: type, width: int, form: int) -> Code:
     """Root-mean-square norm of rows, in one of the three forms; with something to add first, which stays added."""
     layout = NORM
@@ -120,8 +149,7 @@ def norm(stored: type, width: int, form: int) -> Code:
             out = carray(at(given.target + row * size * width), (size,), stored)
             if given.added != 0:
                 more = carray(at(given.added + row * size * width), (size,), stored)
-                for d in range(size):
-                    numbers[d] = narrow(wide(numbers[d]) + wide(more[d]), out[d])
+                add_to(numbers, more, float_of(given.times))
             squares = float32(0.0)
             for d in range(size):
                 squares += wide(numbers[d]) * wide(numbers[d])
@@ -139,49 +167,61 @@ def norm(stored: type, width: int, form: int) -> Code:
     return norm
 
 
-def gate(stored: type, width: int) -> Code:
-    """SiLU of one half of each row, rounded, times its other half."""
+def gate(stored: type, width: int, form: int) -> Code:
+    """One half of each row by its gate (see `GATES`), rounded, times its other half."""
     layout = GATE
 
     def gate(parameters: Any) -> None:
         given = carray(parameters, (1,), layout)[0]
-        size = given.size
+        size, limit, alpha = given.size, float_of(given.limit), float_of(given.alpha)
         for row in range(thread(), given.rows, threads()):
             gates = carray(at(given.source + 2 * row * size * width), (size,), stored)
             others = carray(at(given.source + (2 * row + 1) * size * width), (size,), stored)
             out = carray(at(given.target + row * size * width), (size,), stored)
             for d in range(size):
-                x = wide(gates[d])
-                small = power(-abs(x))
-                share = (float32(1.0) if x >= float32(0.0) else small) / (float32(1.0) + small)
-                out[d] = narrow(wide(narrow(x * share, out[d])) * wide(others[d]), out[d])
+                x, other = wide(gates[d]), wide(others[d])
+                z = x
+                if form == GELU:  # x * (1 + tanh(y)) / 2 is x * sigmoid(2y)
+                    z = float32(2.0 * 0.7978845608028654) * (x + float32(0.044715) * x * x * x)
+                if form == CLAMPED:
+                    x = limit if x > limit else x
+                    other = limit if other > limit else (-limit if other < -limit else other)
+                    other = wide(narrow(other + float32(1.0), out[d]))
+                    z = alpha * x
+                small = power(-abs(z))
+                share = (float32(1.0) if z >= float32(0.0) else small) / (float32(1.0) + small)
+                out[d] = narrow(wide(narrow(x * share, out[d])) * other, out[d])
 
     return gate
 
 
 @njit(inline="always", **OPTIONS)
 def rotate_head(x: Any, out: Any, cosines: Any, sines: Any, half: Any) -> None:
-    """One head, by halves, each product and their sum rounded."""
+    """One head, by halves, each product and their sum rounded; with tables in a wider type the sum alone. What is
+    behind the halves is copied."""
     for d in range(half):
         one, other = wide(x[d]), wide(x[half + d])
-        straight = wide(narrow(one * wide(cosines[d]), out[d]))
-        across = wide(narrow(-other * wide(sines[d]), out[d]))
+        straight = wide(narrow(one * wide(cosines[d]), cosines[d]))
+        across = wide(narrow(-other * wide(sines[d]), cosines[d]))
         out[d] = narrow(straight + across, out[d])
-        straight = wide(narrow(other * wide(cosines[half + d]), out[d]))
-        across = wide(narrow(one * wide(sines[half + d]), out[d]))
+        straight = wide(narrow(other * wide(cosines[half + d]), cosines[d]))
+        across = wide(narrow(one * wide(sines[half + d]), cosines[d]))
         out[half + d] = narrow(straight + across, out[d])
+    for d in range(2 * half, len(x)):
+        out[d] = x[d]
 
 
-def rotary(stored: type, width: int) -> Code:
+def rotary(stored: type, width: int, in_tables: type, table_width: int) -> Code:
     """Rotary position embedding of query and key heads. Heads of values are copied."""
     layout = ROTARY
 
     def rotate(parameters: Any) -> None:
         given = carray(parameters, (1,), layout)[0]
-        half, dim = given.half, 2 * given.half
+        half, dim = given.half, given.dim
         for token in range(thread(), given.tokens, threads()):
-            cosines = carray(at(given.cosines + token * given.table_stride * width), (dim,), stored)
-            sines = carray(at(given.sines + token * given.table_stride * width), (dim,), stored)
+            beyond = token * given.table_stride * table_width
+            cosines = carray(at(given.cosines + beyond), (2 * half,), in_tables)
+            sines = carray(at(given.sines + beyond), (2 * half,), in_tables)
             for head in range(given.query_heads):
                 place = given.query + (token * given.query_token + head * given.query_head) * width
                 target = given.query_target + (token * given.query_heads + head) * dim * width

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -51,13 +51,18 @@ def norm_kernel(dtype: torch.dtype, form: int) -> Kernel:
 
 
 @cache
-def gate_kernel(dtype: torch.dtype) -> Kernel:
-    return Kernel(code.gate(STORED[dtype], dtype.itemsize))
+def add_kernel(dtype: torch.dtype) -> Kernel:
+    return Kernel(code.add(STORED[dtype], dtype.itemsize))
 
 
 @cache
-def rotary_kernel(dtype: torch.dtype) -> Kernel:
-    return Kernel(code.rotary(STORED[dtype], dtype.itemsize))
+def gate_kernel(dtype: torch.dtype, form: int) -> Kernel:
+    return Kernel(code.gate(STORED[dtype], dtype.itemsize, form))
+
+
+@cache
+def rotary_kernel(dtype: torch.dtype, tables: torch.dtype) -> Kernel:
+    return Kernel(code.rotary(STORED[dtype], dtype.itemsize, STORED[tables], tables.itemsize))
 
 
 def bits(value: float) -> int:
@@ -102,6 +107,7 @@ def attend_rows(current: Pass, layer: int, query: torch.Tensor, out: torch.Tenso
         out=out.data_ptr(),
         out_token=out.stride(0),
         scaling=bits(spec.scaling),
+        softcap=0 if spec.softcap is None else bits(spec.softcap),
         window=NO_WINDOW if spec.window is None else spec.window,
         plan=plan.ctypes.data,
         bases=_bases(current, layer).ctypes.data,
@@ -140,6 +146,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float, form: int) -
         target=out.data_ptr(),
         epsilon=bits(epsilon),
         added=0,
+        times=bits(1.0),
         group=1,
         group_stride=rows.stride(0),
     )
@@ -147,25 +154,40 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float, form: int) -
     return out
 
 
-def gated(joined: torch.Tensor) -> torch.Tensor:
-    """SiLU of the first half of `joined` `[..., 2 * size]`, times its second half.
+class Gate(NamedTuple):
+    """How one half of numbers opens for the other: one of `code.GATES`, and the numbers that it takes."""
+
+    form: int
+    limit: float = 0.0
+    alpha: float = 0.0
+
+
+def gated(joined: torch.Tensor, gate: Gate) -> torch.Tensor:
+    """The first half of `joined` `[..., 2 * size]` by a gate, times its second half.
 
     Source: https://arxiv.org/abs/2002.05202
     """
     joined = joined.contiguous()
     size = joined.shape[-1] // 2
     out = joined.new_empty(*joined.shape[:-1], size)
-    rows = joined.numel() // max(1, 2 * size)
-    block = abi.block(abi.GATE, rows=rows, size=size, source=joined.data_ptr(), target=out.data_ptr())
-    gate_kernel(joined.dtype)(*block, shared=joined.numel() >= WORTH_SHARING)
+    block = abi.block(
+        abi.GATE,
+        rows=joined.numel() // max(1, 2 * size),
+        size=size,
+        source=joined.data_ptr(),
+        target=out.data_ptr(),
+        limit=bits(gate.limit),
+        alpha=bits(gate.alpha),
+    )
+    gate_kernel(joined.dtype, gate.form)(*block, shared=joined.numel() >= WORTH_SHARING)
     return out
 
 
 def rotate(
     query: torch.Tensor, key: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotary position embedding of `query` and `key` `[1, heads, tokens, dim]` by halves; `cosines` and `sines` are
-    `[1, tokens, dim]`.
+    """Rotary position embedding of `query` and `key` `[1, heads, tokens, dim]` by halves of their first numbers, as
+    many as `cosines` and `sines` `[1, tokens, turned]` have.
 
     Source: https://arxiv.org/abs/2104.09864
     """
@@ -187,14 +209,15 @@ def rotate(
     block = abi.block(
         abi.ROTARY,
         tokens=tokens,
-        half=dim // 2,
+        half=cosines.shape[2] // 2,
+        dim=dim,
         cosines=cosines.data_ptr(),
         sines=sines.data_ptr(),
-        table_stride=dim,
+        table_stride=cosines.shape[2],
         **heads,
         **_NO_VALUES,
     )
-    rotary_kernel(query.dtype)(*block, shared=query.numel() + key.numel() >= WORTH_SHARING)
+    rotary_kernel(query.dtype, cosines.dtype)(*block, shared=query.numel() + key.numel() >= WORTH_SHARING)
     return turned[0].transpose(1, 2), turned[1].transpose(1, 2)
 
 

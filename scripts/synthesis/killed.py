@@ -1,6 +1,6 @@
 """Recipes that make data, over many rows with the built-in model: killed twice, the outputs are those of a calm run.
 
-    python -m scripts.synthesis_killed [--rows 1000] [RECIPE ...]
+    python -m scripts.synthesis.killed [--rows 1000] [RECIPE ...]
 
 Prints a line for each recipe; ends with 1 where outputs differ.
 """

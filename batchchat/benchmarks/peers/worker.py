@@ -1,0 +1,224 @@
+"""One measurement of a peer: `PYTHON worker.py JOB.json`, with the Python of an environment that has the peer.
+
+It stands alone: that environment has neither batchchat nor its version of transformers. The job names the `engine`, the
+`folder` with the model in the form that it reads, `dtype`, `rows`, `threads`, `mark`, and `requests` as pairs of prompt
+ids and answer length. Prints one marked JSON line. With `prepare` behind the job, it makes what the peer reads instead.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+_BEGUN = time.time()
+_START_SECONDS = 600
+"""How long a server may take to load a model."""
+
+_SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+Job = dict[str, Any]
+Pairs = Sequence[Sequence[Any]]
+"""Prompt ids and answer lengths."""
+
+
+class Vllm:
+    """vLLM's engine, step by step, in this process."""
+
+    def __init__(self, job: Job) -> None:
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # in this process, so that its memory is counted
+        import vllm  # type: ignore[import-not-found, unused-ignore]
+
+        self._vllm = vllm
+        self._model = vllm.LLM(
+            model=str(Path(job["folder"]) / "model"),
+            dtype=job["dtype"],
+            max_model_len=job["max_model_len"],
+            max_num_seqs=job["rows"],
+            enable_prefix_caching=True,
+        )
+        self.facts = {"version": vllm.__version__, "numbers": f"{job['dtype']} weights and cache"}
+
+    def drain(self, requests: Pairs, name: str) -> Iterator[int]:
+        engine = self._model.llm_engine
+        for number, (ids, length) in enumerate(requests):
+            settings = self._vllm.SamplingParams(temperature=0.0, max_tokens=length, ignore_eos=True, detokenize=False)
+            engine.add_request(f"{name}-{number}", {"prompt_token_ids": ids}, settings)
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                if output.finished:
+                    yield len(output.outputs[0].token_ids)
+
+    def close(self) -> None: ...
+
+
+class OpenVino:
+    """OpenVINO GenAI's continuous batching, step by step, in this process."""
+
+    def __init__(self, job: Job) -> None:
+        import openvino  # type: ignore[import-not-found, unused-ignore]
+        import openvino_genai  # type: ignore[import-not-found, unused-ignore]
+
+        self._genai = openvino_genai
+        scheduler = openvino_genai.SchedulerConfig()
+        scheduler.max_num_seqs = job["rows"]
+        scheduler.cache_size = 4
+        scheduler.enable_prefix_caching = True
+        asked = _SHORT[job["dtype"]]
+        able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        name = asked if asked.upper() in able else "f32"  # it fails where the processor has no such numbers
+        properties = {
+            "INFERENCE_PRECISION_HINT": name,
+            "KV_CACHE_PRECISION": name,
+            "INFERENCE_NUM_THREADS": job["threads"],
+        }
+        self._pipeline = openvino_genai.ContinuousBatchingPipeline(
+            str(Path(job["folder"]) / "openvino"), scheduler, "CPU", properties
+        )
+        self.facts = {"version": openvino_genai.__version__, "numbers": f"{asked} weights, {name} arithmetic and cache"}
+        self._rows, self._number = job["rows"], 0
+
+    @staticmethod
+    def prepare(job: Job) -> None:
+        import openvino  # type: ignore[import-not-found, unused-ignore]
+        from openvino_tokenizers import convert_tokenizer  # type: ignore[import-not-found, unused-ignore]
+        from optimum.intel import OVModelForCausalLM  # type: ignore[import-not-found, unused-ignore]
+        from transformers import AutoTokenizer
+
+        source, target = Path(job["folder"]) / "model", Path(job["folder"]) / "openvino"
+        OVModelForCausalLM.from_pretrained(source, export=True, compile=False, load_in_8bit=False).save_pretrained(
+            target
+        )
+        both = convert_tokenizer(AutoTokenizer.from_pretrained(source), with_detokenizer=True)
+        for name, made in zip(("openvino_tokenizer.xml", "openvino_detokenizer.xml"), both, strict=True):
+            openvino.save_model(made, target / name)
+
+    def drain(self, requests: Pairs, name: str) -> Iterator[int]:
+        import numpy
+        import openvino
+
+        waiting, flying = list(reversed(requests)), list[Any]()
+        while waiting or flying:
+            while waiting and len(flying) < self._rows:  # its own limit of sequences does not hold them back
+                ids, length = waiting.pop()
+                settings = self._genai.GenerationConfig()
+                settings.max_new_tokens, settings.ignore_eos, settings.do_sample = length, True, False
+                self._number += 1
+                tensor = openvino.Tensor(numpy.array([ids], numpy.int64))
+                flying.append(self._pipeline.add_request(self._number, tensor, settings))
+            self._pipeline.step()
+            for handle in list(flying):
+                if handle.get_status() == self._genai.GenerationStatus.FINISHED:
+                    flying.remove(handle)
+                    yield len(handle.read_all()[0].generated_ids)
+
+    def close(self) -> None: ...
+
+
+class LlamaCpp:
+    """llama.cpp's server on loopback, with as many connections as rows."""
+
+    def __init__(self, job: Job) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = int(free.getsockname()[1])
+        self._rows = job["rows"]
+        weights, cache = ("q8_0", "f16") if job["engine"].endswith("q8") else (job["dtype"], _SHORT[job["dtype"]])
+        command = [job["path"], "-m", str(Path(job["folder"]) / f"{job['engine']}.gguf")]
+        command += ["--host", "127.0.0.1", "--port", str(self._port), "-np", str(self._rows)]
+        command += ["-c", str(self._rows * job["max_model_len"]), "-t", str(job["threads"])]
+        command += ["-ctk", cache, "-ctv", cache]
+        self._log = Path(job["folder"]) / f"{job['engine']}.log"
+        with open(self._log, "wb") as log:
+            self._server = subprocess.Popen(command, stdout=log, stderr=log)
+        until = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            if self._server.poll() is not None or time.monotonic() > until:
+                self.close()
+                last = (self._log.read_text(errors="replace").strip().splitlines() or ["no message"])[-1]
+                raise SystemExit(f"llama-server did not start: {last}")
+            time.sleep(0.05)
+        told = subprocess.run([job["path"], "--version"], capture_output=True, text=True, check=False)
+        version = next((line for line in (told.stderr + told.stdout).splitlines() if "version" in line), "unknown")
+        self.facts = {
+            "version": version.removeprefix("version: "),
+            "numbers": f"{weights} weights, {cache} cache",
+        }
+
+    def _answers(self) -> bool:
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+
+    def _ask(self, request: Sequence[Any]) -> int:
+        ids, length = request
+        body = {"prompt": ids, "n_predict": length, "temperature": 0, "ignore_eos": True, "cache_prompt": True}
+        connection = http.client.HTTPConnection("127.0.0.1", self._port)
+        connection.request("POST", "/completion", json.dumps(body), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        told = json.loads(response.read())
+        if response.status != 200:
+            raise SystemExit(f"llama-server answered {response.status}: {told}")
+        return int(told["tokens_predicted"])
+
+    def drain(self, requests: Pairs, name: str) -> Iterator[int]:
+        with ThreadPoolExecutor(self._rows) as pool:
+            for done in as_completed([pool.submit(self._ask, request) for request in requests]):
+                yield done.result()
+
+    def close(self) -> None:
+        self._server.terminate()
+        self._server.wait()
+
+
+_PEERS: dict[str, Any] = {"vllm": Vllm, "openvino": OpenVino, "llama.cpp": LlamaCpp, "llama.cpp-q8": LlamaCpp}
+
+
+def main(job: Job) -> dict[str, Any]:
+    """Load, warm up with two short requests, drain."""
+    peer = _PEERS[job["engine"]](job)
+    loaded = time.time() - _BEGUN
+    list(peer.drain([(ids, 2) for ids, _ in job["requests"][:2]], "warm"))
+    to_first = time.time() - _BEGUN
+    start = time.perf_counter()
+    first = None
+    counts = []
+    for count in peer.drain(job["requests"], "request"):
+        first = first or time.perf_counter() - start
+        counts.append(count)
+    seconds = time.perf_counter() - start
+    peer.close()
+    used = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return {
+        "seconds": seconds,
+        "load_seconds": loaded,
+        "process_to_first_completion": to_first,
+        "to_first_completion": first,
+        "requests": len(counts),
+        "prompt_tokens": sum(len(ids) for ids, _ in job["requests"]),
+        "generated_tokens": sum(counts),
+        "host_peak_bytes": used * 1024,
+        "device_peaks": {},
+        "facts": {"engine": job["engine"], "rows": job["rows"], **peer.facts},
+    }
+
+
+if __name__ == "__main__":
+    given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    if sys.argv[2:] == ["prepare"]:
+        if hasattr(_PEERS[given["engine"]], "prepare"):
+            _PEERS[given["engine"]].prepare(given)
+    else:
+        print(given["mark"] + json.dumps(main(given)), flush=True)

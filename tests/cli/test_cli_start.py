@@ -1,0 +1,111 @@
+"""What a run and a chat do not import, and that it is still there for who asks: modules, not seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from batchchat.models import lean
+from batchchat.recipe import Recipe, recipe_from_mapping
+from tests.support.jobs import ROOT
+
+LEFT_OUT = {
+    "datasets", "pandas", "scipy.optimize", "torch._dynamo", "torch._inductor", "torch.nn.attention.flex_attention",
+    "triton",
+}  # fmt: skip
+"""Of libraries that a text run has no use for."""
+
+PROGRAM = """
+import json, sys
+from batchchat.cli import main
+try: main()
+except SystemExit as exit: code = exit.code
+from batchchat.models.lean import _Compiler
+really = [name for name, module in sys.modules.items() if not isinstance(module, _Compiler)]
+found = {"code": code, "modules": really, "stands in": "torch._dynamo" in sys.modules}
+
+import torch
+from transformers.generation.continuous_batching.cache import PagedAttentionCache
+from transformers.integrations.eager_paged import eager_paged_attention_forward
+twice = torch.compile(lambda x: x * 2, backend="eager")
+found["compiled"] = twice(torch.ones(2)).tolist()
+found["compiler"] = torch._dynamo.__file__
+
+import pandas, pyarrow
+found["pandas"] = pyarrow.table({"a": [1, 2]}).to_pandas()["a"].tolist()
+from scipy.optimize import linear_sum_assignment
+print(json.dumps(found))
+"""
+
+
+def start(*arguments: str, cwd: Path, typed: str = "", program: str = PROGRAM) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "ignore", "-c", program, *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, input=typed, capture_output=True, text=True)
+
+
+@pytest.mark.skipif(not lean._are_tried(), reason="these versions of torch and transformers were not tried")
+def test_a_run_imports_nothing_that_it_has_no_use_for(tmp_path: Path) -> None:
+    done = start("run", "builtin:quickstart", "source.limit=2", "--quiet", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["code"] is None or found["code"] == 0
+    assert {"torch", "transformers", "pyarrow"} <= set(found["modules"])
+    assert not LEFT_OUT & set(found["modules"])
+    assert found["stands in"]
+    assert found["compiled"] == [2.0, 2.0]
+    assert found["compiler"].endswith("__init__.py")
+    assert found["pandas"] == [1, 2]
+
+
+def recipe(**model: object) -> Recipe:
+    return recipe_from_mapping({"name": "a", "model": model, "source": {"path": "-"}})
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"quantization": "8bit"},
+        {"adapter": "adapters/mine"},
+        {"parallel": "tensor"},
+        {"trust_remote_code": True},
+        {"attn_implementation": "flex_attention"},
+        {"name": "owner/of-the-hub"},
+    ],
+)
+def test_a_model_that_may_need_more_gets_everything(model: dict[str, object]) -> None:
+    assert lean._is_plain(recipe().model)
+    assert not lean._is_plain(recipe(**model).model)
+
+
+@pytest.mark.parametrize("words", ['{"auto_map": {}}', '{"quantization_config": {}}', '{"attn": "flex_attention"}'])
+def test_a_checkpoint_that_says_so_gets_everything(tmp_path: Path, words: str) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    assert lean._is_plain(recipe(name=str(tmp_path)).model)
+    (tmp_path / "config.json").write_text(words, encoding="utf-8")
+    assert not lean._is_plain(recipe(name=str(tmp_path)).model)
+
+
+def test_all_models_of_a_recipe_are_looked_at() -> None:
+    whole = recipe_from_mapping(
+        {
+            "name": "a",
+            "source": {"path": "-"},
+            "simulate": {"method": "magpie", "model": {"quantization": "4bit"}},
+            "judges": {"quality": {"model": {"quantization": "8bit"}}},
+        }
+    )
+    assert [section.quantization for section in lean._sections(whole)] == ["none", "8bit", "4bit"]
+
+
+def test_what_is_imported_already_stays_as_it_is() -> None:
+    import transformers  # noqa: F401
+
+    before = dict(sys.modules)
+    lean.import_lean(recipe())
+    assert sys.modules == before
