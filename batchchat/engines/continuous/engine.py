@@ -137,6 +137,7 @@ class ContinuousEngine:
             reproducible="strict" if self._batch_invariant else "fast",
             passes=self._passes(),
             computed_by=self._runner.computed_by,
+            products=self._runner.products,
             pages=self._cache.attended_by(),
             work=self._work.facts(),
             max_rows=self._scheduler.max_rows,

@@ -11,7 +11,7 @@ from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.form import Turn
 from batchchat.engines.cpu.fusing import FusedNorm
 from batchchat.engines.cpu.kernels.ops import Gate
-from batchchat.engines.cpu.packing import AnyProduct
+from batchchat.engines.cpu.products import KernelProduct, Product
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Heads:
 class Gated:
     """`down` of what a gate lets through of `inner` numbers; `both` is the product for the gate and for these."""
 
-    both: AnyProduct
+    both: KernelProduct | Product
     gate: Gate
     inner: int
-    down: AnyProduct
+    down: KernelProduct | Product
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Layer:
     """The parts of a decoder layer, in the order in which they are computed."""
 
     norm: FusedNorm | None
-    joined: AnyProduct
+    joined: KernelProduct | Product
     """Queries, keys and values of a token, side by side."""
     query_norm: FusedNorm | None
     key_norm: FusedNorm | None
     turn: int | None
     """Its place among the decoder's rotary embeddings."""
     spec: AttentionSpec
-    out: AnyProduct
+    out: KernelProduct | Product
     norm_behind: FusedNorm | None
     second_norm: FusedNorm | None
     second: Gated | nn.Module

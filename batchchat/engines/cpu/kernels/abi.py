@@ -43,6 +43,9 @@ ATTENTION = _words(
 PRODUCT = _words("rows size outputs source weight target bias config")
 """`bias`: an address, or 0."""
 
+WIDENED = _words("rows size outputs source weight target bias")
+"""`bias`: an address, or 0."""
+
 PLAN = _words("first count row length end pool")
 """One row of a pass's plan: its first token in the pass, how many it has, its row in the pool, the pool's length, how
 many keys its last token sees, and the pool's place in the list."""
