@@ -27,7 +27,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     import psutil
 
     from batchchat.benchmarks.contenders import CONTENDERS
-    from batchchat.benchmarks.workloads import WORKLOADS, fitted
+    from batchchat.benchmarks.workloads import WORKLOADS, fitted, second_turn
     from batchchat.reporting.meters import device_peaks, host_peak_bytes
 
     born = psutil.Process().create_time()
@@ -50,6 +50,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     facts = contender.facts()
     contender.close()
     prompt_tokens = sum(len(request.prompt_ids) for request in requests)
+    later = [second_turn(one, (0,) * one.settings.max_new_tokens) for one in requests] if two_turns else []
+    computed = prompt_tokens + sum(len(one.prompt_ids) for one in later) - facts.get("prompt_tokens_reused", 0)
     return {
         **job,
         "seconds": seconds,
@@ -61,16 +63,16 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         "generated_tokens": sum(counts),
         "host_peak_bytes": host_peak_bytes(),
         "device_peaks": {name: device.as_dict() for name, device in device_peaks().items()},
-        **job_limits(model, job["dtype"], prompt_tokens, sum(counts)),
+        **job_limits(model, job["dtype"], computed, sum(counts)),
         "facts": facts,
     }
 
 
 def job_limits(model: Any, dtype: str, prompt_tokens: int, generated_tokens: int) -> dict[str, float]:
     """What this machine can do at best, and the least time that the workload takes on it."""
-    from batchchat.reporting.limits import measure_limits
+    from batchchat.reporting.limits import machine_limits
 
-    limits = measure_limits(dtype, str(model.device))
+    limits = machine_limits(dtype, str(model.device))
     return {
         "least_seconds": least_seconds(model, prompt_tokens, generated_tokens, limits.flops_per_second),
         "flops_per_second": limits.flops_per_second,
@@ -79,7 +81,8 @@ def job_limits(model: Any, dtype: str, prompt_tokens: int, generated_tokens: int
 
 
 def least_seconds(model: Any, prompt_tokens: int, generated_tokens: int, flops_per_second: float) -> float:
-    """The least time that the multiplications of a workload take. Prompt tokens need no vocabulary product."""
+    """The least time that the multiplications of a workload take. Prompt tokens need no vocabulary product, and those
+    that were taken over from earlier prompts nothing at all."""
     head = model.get_output_embeddings().weight.numel()
     table = model.get_input_embeddings().weight
     body = sum(parameter.numel() for parameter in model.parameters() if parameter.dim() > 1)

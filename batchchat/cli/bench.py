@@ -50,6 +50,10 @@ def bench(
     flips: Annotated[
         bool, typer.Option("--flips", help="Count instead how often another batch changes an answer.")
     ] = False,
+    products: Annotated[
+        bool,
+        typer.Option("--products", help="Time instead the ways to compute each product of the model on this CPU."),
+    ] = False,
     replicas: Annotated[
         str | None,
         typer.Option(
@@ -73,6 +77,12 @@ def bench(
 
         counted = count_flips(model, chosen("dtype", dtype), chosen("workload", workload), rows)
         print(json.dumps(counted) if json_ else counted["sentence"])
+        return
+    if products:
+        from batchchat.benchmarks.products import compare_products, products_table
+
+        timed = compare_products(model, chosen("dtype", dtype))
+        print(json.dumps(timed) if json_ else products_table(timed))
         return
     if replicas is not None:
         from batchchat.errors import UsageError

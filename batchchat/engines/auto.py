@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from batchchat.engines.base import Engine, EngineContext
 from batchchat.engines.continuous import try_build
-from batchchat.engines.loading import load
+from batchchat.engines.loading import load, multiplied_by_torch
 from batchchat.engines.pipeline import engine as pipeline
 from batchchat.errors import UsageError
 
@@ -25,4 +25,4 @@ def build(context: EngineContext) -> Engine:
             f"{recipe.model.name}: {reason}; set engine.reproducible=fast"
         )
     context.meter.event("fallback", f"the pipeline engine is used, since the continuous engine cannot: {reason}")
-    return pipeline.build_on(model, context)
+    return pipeline.build_on(multiplied_by_torch(model, context), context)

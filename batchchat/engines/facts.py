@@ -77,6 +77,17 @@ class AttentionFacts(Record):
     not_by: dict[str, str] = Field(description="Those that should be faster, and why each was not taken.")
 
 
+class ProductFacts(Record):
+    """What computes the products of one shape, on a CPU: the fastest way in a trial on this processor."""
+
+    product: str = Field(description="Width of its rows and number of its outputs.")
+    count: Annotated[int, Unit("products")] = Field(description="How many the model has of it.")
+    by: str = Field(description="What computes it.")
+    weights: str = Field(description="Number type of the weights as they are held.")
+    arithmetic: str = Field(description="Number type in which it is multiplied and summed up.")
+    held_bytes: Bytes = Field(description="Memory that its weights take, laid out for the processor.")
+
+
 class QuantizedFacts(Record):
     """Who multiplies the weights that bitsandbytes quantized."""
 
@@ -158,6 +169,9 @@ class ContinuousFacts(EngineFacts):
         default=None, description="Of strict mode: its passes."
     )
     computed_by: str = Field(description="What computed the layers: `program`, `kernels` or `torch`.")
+    products: tuple[ProductFacts, ...] = Field(
+        default=(), description="What computes the linear layers, on a CPU; empty elsewhere, or where torch does."
+    )
     quantized: QuantizedFacts | None = Field(
         default=None, description="Who multiplies weights that bitsandbytes quantized, where there are any."
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from batchchat.chats import Writer
 from batchchat.engines import Budget, Engine, EngineContext
+from batchchat.engines.machine import machine_facts
 from batchchat.engines.together import EnginesTogether
 from batchchat.engines.tools.engine import ToolEngine
 from batchchat.evaluation import Evaluator
@@ -24,7 +25,6 @@ from batchchat.models import require_in_reach, show_loading
 from batchchat.models.identity import hash_ahead
 from batchchat.models.loaded import LoadedModel
 from batchchat.recipe import Recipe
-from batchchat.reporting.machine import machine_facts
 from batchchat.reporting.meters import Meters
 from batchchat.sources import Source
 from batchchat.sources.from_recipe import open_recipe_source

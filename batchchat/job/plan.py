@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+from batchchat.engines.loading import widened
 from batchchat.errors import UsageError
 from batchchat.job.check import JobTokens, check
 from batchchat.models import load_config
@@ -115,7 +116,7 @@ def make_plan(recipe: Recipe, devices: Sequence[Device], rows: int = 100) -> Pla
     shape = shape_of(model)
     on_cpu = [device.name for device in devices] == ["cpu"]
     stored = checkpoint_dtype(config) if section.dtype == "auto" else section.dtype
-    dtype = computing_dtype(section, config, devices[0].bytes) if on_cpu else stored
+    dtype = computing_dtype(section, config, devices[0].bytes, widened(recipe)) if on_cpu else stored
     if dtype not in DTYPE_BYTES:
         raise UsageError(
             f"the checkpoint of {section.name} is stored as {dtype}, whose memory cannot be planned; set "
@@ -228,7 +229,7 @@ def _draft_cost(section: ModelSection) -> DraftCost | None:
 
 def _packed_bytes(recipe: Recipe, shape: ModelShape, dtype: str, devices: Sequence[Device]) -> int:
     """What the copy takes that is laid out for a CPU's matrix units; it is left out where it would take too much."""
-    if recipe.engine.kind not in ("auto", "continuous") or dtype not in ("float32", "bfloat16"):
+    if recipe.engine.kind not in ("auto", "continuous") or dtype not in DTYPE_BYTES:
         return 0
     if [device.name for device in devices] != ["cpu"]:
         return 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from batchchat.chats import RowError
 from batchchat.chats.json_text import json_text
+from batchchat.engines.machine import machine_facts
 from batchchat.errors import UsageError
 from batchchat.evaluation import Answered, Answers, Evaluator, open_answers, refuse_run_gates
 from batchchat.job.files import published_files
@@ -17,7 +18,6 @@ from batchchat.job.run import run
 from batchchat.job.selecting import finish_run, keep_apart, make_selector
 from batchchat.recipe import Recipe, load_recipe, recipe_from_mapping
 from batchchat.reporting.keeping import kept_report
-from batchchat.reporting.machine import machine_facts
 from batchchat.reporting.meters import Meters
 from batchchat.reporting.report import AnswerRows, AnyReport, Provenance, ScoreReport
 from batchchat.reporting.writers import write_report

@@ -118,4 +118,4 @@ def _environment() -> dict[str, str]:
     mine = {name: value for name, value in os.environ.items() if name not in _OF_A_LAUNCHER}
     package = str(Path(__file__).parents[2])
     paths = [package, *filter(None, [mine.get("PYTHONPATH")])]
-    return {**mine, "PYTHONPATH": os.pathsep.join(paths)}
+    return {**mine, "PYTHONPATH": os.pathsep.join(paths), "TQDM_DISABLE": "1"}  # a bar is no last word

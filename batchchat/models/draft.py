@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from batchchat.errors import UsageError
@@ -11,11 +12,11 @@ from batchchat.models.text import load_tokenizer
 from batchchat.recipe.model import FROM_THE_CHAT, Draft, ModelSection
 
 
-def load_draft(section: ModelSection, model: Any, tokenizer: Any) -> Any | None:
+def load_draft(section: ModelSection, model: Any, tokenizer: Any, widened: Collection[str] = ()) -> Any | None:
     """The model of `model.draft`, or None where the chat itself drafts.
 
-    `model` and `tokenizer` are those that it drafts for. Raises UsageError where the two do not go together, and what
-    `load_model` raises.
+    `model` and `tokenizer` are those that it drafts for; `widened`: see `computing_dtype`. Raises UsageError where the
+    two do not go together, and what `load_model` raises.
     """
     draft = section.draft
     assert draft is not None, "the recipe has a draft"
@@ -28,7 +29,7 @@ def load_draft(section: ModelSection, model: Any, tokenizer: Any) -> Any | None:
         return None
     own = draft_section(section, draft)
     _require_same_vocabulary(section.name, draft.name, tokenizer, load_tokenizer(own))
-    return load_model(own)
+    return load_model(own, widened)
 
 
 def draft_section(section: ModelSection, draft: Draft) -> ModelSection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Collection
 from typing import Any
 
 from batchchat.errors import EnvironmentFault, UsageError
@@ -21,12 +22,12 @@ _OUTPUT = "lm_head"
 """The output layer: transformers leaves it as it is, but only where no other module is named."""
 
 
-def load_model(section: ModelSection) -> Any:
+def load_model(section: ModelSection, widened: Collection[str] = ()) -> Any:
     """The causal language model of the recipe's `model` section, in evaluation mode, on its devices.
 
     Weights are safetensors, whose reading runs no code, or GGUF where the recipe names such a file. `device_map: auto`
-    means the accelerators of the machine, the CPU where it has none. Raises UsageError for a name that is no such
-    model, EnvironmentFault for what this machine lacks.
+    means the accelerators of the machine, the CPU where it has none; `widened`: see `computing_dtype`. Raises
+    UsageError for a name that is no such model, EnvironmentFault for what this machine lacks.
     """
     from transformers import AutoModelForCausalLM
 
@@ -40,7 +41,7 @@ def load_model(section: ModelSection) -> Any:
         model, found = AutoModelForCausalLM.from_pretrained(
             name,
             config=config,
-            dtype=computing_dtype(section, config) if section.gguf_file is None else section.dtype,
+            dtype=section.dtype if section.gguf_file else computing_dtype(section, config, widened=widened),
             max_memory=None if section.max_memory is None else dict(section.max_memory),
             quantization_config=_quantization(section, config),
             attn_implementation=_attention(section, config),

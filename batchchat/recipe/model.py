@@ -78,7 +78,7 @@ class ModelSection(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
         description="Number format of the weights; auto is the checkpoint's own, but float32 on a processor that "
-        "cannot multiply 16-bit numbers and has room for it.",
+        "cannot multiply 16-bit numbers and has room for it, where the engine does not widen them itself.",
     )
     device_map: Text | Mapping[str, str | int] = Field(
         default="auto",

@@ -9,8 +9,8 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from batchchat.chats import Settings
+from batchchat.engines.machine import Machine, machine_facts
 from batchchat.recipe import Recipe, thaw_flags
-from batchchat.reporting.machine import Machine, machine_facts
 from batchchat.reporting.report import About, Provenance
 
 _IDENTITY = ("sha256", "bytes", "hashed", "commit", "adapter", "template_sha256")

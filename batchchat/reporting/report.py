@@ -27,8 +27,8 @@ from batchchat.chats.record import (
     Unit,
 )
 from batchchat.engines.facts import AnyEngineFacts
+from batchchat.engines.machine import Machine
 from batchchat.reporting.limits import MachineLimits
-from batchchat.reporting.machine import Machine
 from batchchat.reporting.scores import Evaluation, Histogram
 
 
@@ -209,6 +209,7 @@ class PhaseUse(Record):
     bytes_per_second: BytesPerSecond = Field(description="Weights and cache read.")
     share_of_flops_per_second: Share | None = Field(default=None, description="Of the machine's limit.")
     share_of_bytes_per_second: Share | None = Field(default=None, description="Of the machine's limit.")
+    above_limit: str | None = Field(default=None, description="Why a share is above 1, where one is.")
 
 
 class Utilisation(Record):

@@ -7,7 +7,7 @@ import json
 
 from batchchat.cache import read_cache, write_cache
 from batchchat.engines.facts import EngineFacts
-from batchchat.reporting.machine import machine_facts
+from batchchat.engines.machine import machine_facts
 from batchchat.reporting.report import Session
 
 _FILE = "speeds.json"

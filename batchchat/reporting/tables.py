@@ -14,6 +14,7 @@ from batchchat.reporting.report import (
     Simulation,
     TokenCounts,
     ToolUse,
+    Utilisation,
 )
 from batchchat.reporting.score_tables import Table, score_tables
 
@@ -45,7 +46,7 @@ def report_tables(report: AnyReport) -> list[Table]:
     if report.shards:
         tables.append(("Shards", [_shard(one) for one in report.shards]))
     if used is not None:
-        tables.append(("Use of the machine", [*_used("prefill", used.prefill), *_used("decode", used.decode)]))
+        tables.append(("Use of the machine", _use(used)))
     if report.events.counts:
         tables.append(("Events", [(name, _count(n)) for name, n in report.events.counts.items()]))
     if report.about is not None:
@@ -126,6 +127,10 @@ def _memory(report: Report) -> list[tuple[str, str]]:
     lines = [("host, peak", bytes_text(memory.host_peak_bytes))]
     if memory.model_footprint_bytes is not None:
         lines.append(("model", bytes_text(memory.model_footprint_bytes)))
+    if isinstance(engine, ContinuousFacts) and engine.products:
+        held = sum(product.held_bytes for product in engine.products)
+        ways = dict.fromkeys(f"{one.weights} by {one.by}, in {one.arithmetic}" for one in engine.products)
+        lines.append(("weights, laid out for the processor", f"{bytes_text(held)}: {'; '.join(ways)}"))
     if engine.experts is not None and engine.parameters is not None and engine.active_parameters is not None:
         lines.append(("parameters, active", f"{_count(engine.parameters)}, {_count(engine.active_parameters)}"))
     if engine.learned_batch_tokens is not None:
@@ -179,6 +184,21 @@ def _server(facts: EndpointFacts) -> list[tuple[str, str]]:
     return lines
 
 
+def _use(used: Utilisation) -> list[tuple[str, str]]:
+    lines = [*_used("prefill", used.prefill), *_used("decode", used.decode)]
+    if used.limits is not None:
+        best = f"{used.limits.flops_per_second / 1e9:,.0f} GFLOP/s, {used.limits.bytes_per_second / 1e9:,.0f} GB/s"
+        lines.append(("the device at its best", best))
+        lines.append(("what a share means", _MEANING))
+    return lines
+
+
+_MEANING = (
+    "steps of few rows wait for weights to be read (GB/s), those of many rows and prompts for arithmetic (GFLOP/s): "
+    "the larger share of a phase says how near it is to what this device can do"
+)
+
+
 def _used(name: str, phase: PhaseUse | None) -> list[tuple[str, str]]:
     if phase is None:
         return []
@@ -186,10 +206,11 @@ def _used(name: str, phase: PhaseUse | None) -> list[tuple[str, str]]:
         (phase.flops_per_second, "GFLOP/s", phase.share_of_flops_per_second),
         (phase.bytes_per_second, "GB/s", phase.share_of_bytes_per_second),
     )
-    return [
+    lines = [
         (name, f"{rate / 1e9:,.2f} {unit}" + ("" if share is None else f", {_percent(share)} of the device's limit"))
         for rate, unit, share in figures
     ]
+    return lines if phase.above_limit is None else [*lines, (f"{name}, above the limit", phase.above_limit)]
 
 
 def bytes_text(count: int) -> str:

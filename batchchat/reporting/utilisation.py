@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,9 +17,12 @@ Limits = Callable[[str, str], MachineLimits]
 def utilisation(engine: EngineFacts, limits: Limits) -> Utilisation | str:
     """Achieved FLOP/s and bytes/s of each phase, and their share of the device's limits; or why there is none.
 
-    Padding counts: it is computed like anything else. Every pass reads all the weights once, and the cache of its
-    rows. Shares are left out where the model lies on several devices, whose limits do not add up.
+    Padding counts: it is computed like anything else. Every pass reads all the weights once, as they are held for the
+    processor, and the cache of its rows. Shares are left out where the model lies on several devices, whose limits do
+    not add up.
     """
+    if engine.footprint_bytes is not None and engine.footprint_bytes < _TOY_BYTES:
+        return "the model is so small that its time goes by in calls, and a share of the machine's limits says nothing"
     if engine.replicas:
         return "several replicas computed, each on a part of this machine"
     if engine.work is None:
@@ -32,12 +36,16 @@ def utilisation(engine: EngineFacts, limits: Limits) -> Utilisation | str:
     if len(engine.devices) == 1 and engine.devices[0] != "disk":
         measured = limits(engine.dtype, engine.devices[0])
     work = {"prefill": engine.work.prefill, "decode": engine.work.decode}
+    held = sum(product.held_bytes for product in getattr(engine, "products", ()))
     found: dict[str, Any] = {
-        name: _use(phase, _Costs(**costs), measured)
+        name: _use(phase, _Costs(**{**costs, "footprint_bytes": held or costs["footprint_bytes"]}), measured)
         for name, phase in work.items()
         if phase.seconds > 0 and phase.passes
     }
     return Utilisation(**({**found, "limits": measured} if measured is not None else found))
+
+
+_TOY_BYTES = 16 * 2**20
 
 
 class _Costs(NamedTuple):
@@ -63,4 +71,31 @@ def _use(phase: PhaseWork, costs: _Costs, measured: MachineLimits | None) -> Pha
     if measured is not None:
         shares["share_of_flops_per_second"] = round(flops / measured.flops_per_second, 4)
         shares["share_of_bytes_per_second"] = round(moved / measured.bytes_per_second, 4)
-    return PhaseUse(seconds=round(phase.seconds, 3), flops_per_second=flops, bytes_per_second=moved, **shares)
+    above = [
+        why
+        for name, why in (
+            ("flops_per_second", _MULTIPLIED_SLOWER),
+            ("bytes_per_second", _CACHED if costs.footprint_bytes <= _cache_bytes() else _READ_SLOWER),
+        )
+        if shares.get(f"share_of_{name}", 0) > 1
+    ]
+    return PhaseUse(
+        seconds=round(phase.seconds, 3),
+        flops_per_second=flops,
+        bytes_per_second=moved,
+        **shares,
+        above_limit="; ".join(above) or None,
+    )
+
+
+_MULTIPLIED_SLOWER = "the machine multiplied more slowly when its limit was measured: something else ran on it"
+_READ_SLOWER = "the machine read more slowly when its limit was measured: something else ran on it"
+_CACHED = "the weights fit into the processor's cache, which is faster than the memory"
+
+
+def _cache_bytes() -> int:
+    """Of the processor's largest cache; 0 where the system does not say."""
+    try:
+        return max(0, os.sysconf("SC_LEVEL3_CACHE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return 0

@@ -36,8 +36,8 @@ from batchchat.engines.cpu.fusing import FusedRotary, fused_gate, fused_norm
 from batchchat.engines.cpu.kernels import compiled
 from batchchat.engines.cpu.kernels.code import CLAMPED, GELU, SILU
 from batchchat.engines.cpu.kernels.ops import Gate, attend_rows, gated, rotate, write_kv
-from batchchat.engines.cpu.packing import product_of
 from batchchat.engines.cpu.preparation import prepare
+from batchchat.engines.cpu.products import make
 from batchchat.prompts import TokenizerCodec
 from batchchat.schedule import Feed
 from tests.support.architectures import ARCHITECTURES
@@ -177,7 +177,7 @@ def test_a_norm_of_another_kind_is_left_alone() -> None:
 
     assert fused_norm(MeanRMSNorm(48)) is None
     assert fused_norm(torch.nn.LayerNorm(48)) is None
-    assert fused_norm(LlamaRMSNorm(48).to(torch.float16)) is None
+    assert fused_norm(LlamaRMSNorm(48).to(torch.float64)) is None
 
 
 def clamped(gates: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -207,7 +207,7 @@ def test_a_gate_is_its_function_times_the_rest(gate: Gate, wanted: Any, dtype: t
 def test_a_layer_with_another_activation_is_left_alone() -> None:
     model = llama(layers=1)
     layer = copy.deepcopy(model.model.layers[0].mlp)
-    product = product_of(torch.cat((layer.gate_proj.weight, layer.up_proj.weight)).detach())
+    product = make("kernel", torch.cat((layer.gate_proj.weight, layer.up_proj.weight)).detach())
     assert fused_gate(layer, product) is not None
     layer.act_fn = torch.nn.GELU()
     assert fused_gate(layer, product) is None
@@ -367,7 +367,7 @@ def test_products_that_depend_on_the_number_of_rows_are_found_out(monkeypatch: p
     """A product that sums up in another order where there are many rows."""
     from batchchat.engines.cpu import invariance
 
-    def uneven(weight: torch.Tensor) -> Any:
+    def uneven(name: str, weight: torch.Tensor) -> Any:
         def product(rows: torch.Tensor) -> torch.Tensor:
             if rows.shape[1] < 20:
                 return rows @ weight.T
@@ -378,7 +378,7 @@ def test_products_that_depend_on_the_number_of_rows_are_found_out(monkeypatch: p
 
     model = copy.deepcopy(llama(layers=1)).to(torch.bfloat16)
     prepare(model)
-    monkeypatch.setattr(invariance, "product_of", uneven)
+    monkeypatch.setattr(invariance, "make", uneven)
     assert not rows_are_independent(model, pass_sizes(EngineConfig(max_rows=9)))
 
 

@@ -18,15 +18,17 @@ from batchchat.engines.continuous import form, lowering
 from batchchat.engines.continuous.admission import probe
 from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.model_runner import NO_PROGRAM, PROGRAMS, ModelRunner
-from batchchat.engines.cpu import packing, preparation
+from batchchat.engines.cpu import preparation
 from batchchat.engines.cpu.kernels import c_functions, tiled
+from batchchat.engines.cpu.packing import packed_products
 from batchchat.engines.cpu.preparation import prepare
+from batchchat.engines.cpu.products import candidates, make
 from batchchat.prompts import TokenizerCodec
 from batchchat.recipe import Recipe
 from batchchat.schedule import Feed
 from tests.support.answers import TIE, drain_with_second_turns, first_difference, requests
 from tests.support.architectures import ARCHITECTURES, OF_OTHER_KINDS, VOCABULARY, Architecture
-from tests.support.engines import continuous
+from tests.support.engines import continuous, each_by
 from tests.support.zoo import Clock, byte_bpe, llama, request
 
 CODEC = TokenizerCodec(byte_bpe())
@@ -72,6 +74,18 @@ def test_a_program_gives_the_bits_of_the_modules(name: str, dtype: torch.dtype) 
     assert model in PROGRAMS
     for takes in (((40, 3, 17), (1, 1, 1), (3, 1, 5), (0, 90, 1)), ((1100, 2), (1, 1), (200, 1))):
         assert torch.equal(logits(model, False, takes), logits(model, True, takes))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "product"), [(torch.float32, "oneDNN"), (torch.bfloat16, "oneDNN"), (torch.float16, "kernel")], ids=str
+)
+def test_so_does_one_with_other_products(dtype: torch.dtype, product: str) -> None:
+    model = named("qwen2").model().to(dtype)
+    prepare(model, kept=each_by(product, model))
+    assert model in PROGRAMS
+    assert {one.name for one in packed_products(model)} == {product}
+    takes = ((40, 3, 17), (1, 1, 1), (3, 1, 5))
+    assert torch.equal(logits(model, False, takes), logits(model, True, takes))
 
 
 @pytest.mark.parametrize(
@@ -176,17 +190,16 @@ def test_tiles_multiply(rows: int, blocks: int, chunks: int, bias: bool, seed: i
     weight = torch.randn(32 * blocks, 32 * chunks, generator=generator).bfloat16()
     more = torch.randn(32 * blocks, generator=generator).bfloat16() if bias else None
     x = torch.randn(rows, 32 * chunks, generator=generator).bfloat16()
-    product = packing.product_of(weight, more)
-    assert isinstance(product, packing.TiledProduct)
-    found = product(x)
+    tiles = make("tiles", weight, more)
+    found = tiles(x)
     exact = x.double() @ weight.T.double() + (0 if more is None else more.double())
     torch.testing.assert_close(found.double(), exact, rtol=2**-8, atol=1e-5)
     one = seed % rows
-    assert torch.equal(product(x[one : one + 1])[0], found[one])
+    assert torch.equal(tiles(x[one : one + 1])[0], found[one])
 
 
 @tiles_only
-def test_shapes_that_tiles_do_not_fit_are_left_to_the_library() -> None:
-    assert isinstance(packing.product_of(torch.randn(33, 64).bfloat16()), packing.Product)
-    assert isinstance(packing.product_of(torch.randn(32, 60).bfloat16()), packing.Product)
-    assert isinstance(packing.product_of(torch.randn(32, 64)), packing.Product)
+def test_shapes_that_tiles_do_not_fit_are_left_to_others() -> None:
+    assert "tiles" in candidates(32, 64, torch.bfloat16)
+    for outputs, width, dtype in ((33, 64, torch.bfloat16), (32, 60, torch.bfloat16), (32, 64, torch.float32)):
+        assert "tiles" not in candidates(outputs, width, dtype)

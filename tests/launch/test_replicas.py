@@ -292,3 +292,4 @@ def test_strict_answers_of_a_model_are_the_same_bytes(tmp_path: Path, batchchat:
     events = report_of(memory_recipe, "two")["events"]
     assert events["counts"]["replica_lost"] == 1
     assert "SIGKILL" in json.dumps(events)
+    assert "Loading" not in json.dumps(events), "the bar of a library says nothing"

@@ -10,7 +10,8 @@ import torch
 from transformers import AutoConfig
 
 from batchchat.engines import EngineContext
-from batchchat.engines.loading import load
+from batchchat.engines.cpu import kernels
+from batchchat.engines.loading import load, multiplied_by_torch, widened
 from batchchat.models.arithmetic import computing_dtype
 from batchchat.models.loading import load_model
 from batchchat.models.text import load_config
@@ -77,6 +78,42 @@ def test_the_size_of_weights_is_that_of_their_files_where_these_are_here(monkeyp
     assert computing_dtype(section, config, 64 * 2**20) == "float32"
 
 
+def test_weights_that_the_engine_widens_itself_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AVX2)
+    TINY.dtype = "bfloat16"
+    section = ModelSection(device_map="cpu")
+    assert computing_dtype(section, TINY, 8 * GIB, ("bfloat16",)) == "bfloat16"
+    assert computing_dtype(section, TINY, 8 * GIB, ("float16",)) == "float32"
+    for kind in ("gpt2", "mixtral"):  # whose matrices lie in modules of other kinds
+        config = AutoConfig.for_model(kind, dtype="bfloat16", num_hidden_layers=1)
+        assert computing_dtype(section, config, 1024 * GIB, ("bfloat16",)) == "float32"
+
+
+def test_only_engines_that_widen_get_narrow_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, wanted in (("auto", {"bfloat16", "float16"}), ("pipeline", set())):
+        recipe = Recipe.model_validate({"source": {"path": "-"}, "engine": {"kind": kind}})
+        assert set(widened(recipe)) == wanted
+    monkeypatch.setattr(kernels, "compiled", lambda: False)
+    kernels.widens.cache_clear()
+    try:
+        assert not widened(Recipe.model_validate({"source": {"path": "-"}}))
+    finally:
+        kernels.widens.cache_clear()
+
+
+def test_a_model_that_goes_to_the_pipeline_is_in_what_torch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AVX2)
+    recipe = Recipe.model_validate({"source": {"path": "-"}})
+    context = EngineContext(recipe, None, Clock())
+    model = load(context)
+    assert (model.dtype, context.kept) == (torch.bfloat16, {"dtype": "bfloat16"})
+    assert multiplied_by_torch(model, context).dtype == torch.float32
+    assert context.kept == {"dtype": "float32"}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AMX)
+    context = EngineContext(recipe, None, Clock())
+    assert multiplied_by_torch(load(context), context).dtype == torch.bfloat16
+
+
 def test_a_model_is_loaded_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for features, wanted in ((AVX2, torch.float32), (AMX, torch.bfloat16)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features)
@@ -84,11 +121,11 @@ def test_a_model_is_loaded_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_goes_on_in_the_numbers_that_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a machine that would choose others."""
+    """On a machine, or with an engine, that would choose others."""
     kept: dict[str, Any] = {}
-    for features in (AVX2, AMX):
+    for features, kind in ((AVX2, "pipeline"), (AVX2, "auto"), (AMX, "pipeline")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features)
-        recipe = Recipe.model_validate({"source": {"path": "-"}})
+        recipe = Recipe.model_validate({"source": {"path": "-"}, "engine": {"kind": kind}})
         assert load(EngineContext(recipe, None, Clock(), kept=kept)).dtype == torch.float32
     assert kept == {"dtype": "float32"}
     named = Recipe.model_validate({"source": {"path": "-"}, "model": {"dtype": "bfloat16"}})

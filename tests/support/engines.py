@@ -7,6 +7,7 @@ from typing import Any
 
 from batchchat.engines.base import EngineConfig
 from batchchat.engines.continuous.engine import ContinuousEngine
+from batchchat.engines.cpu.packing import product_shapes
 from batchchat.engines.pipeline.engine import PipelineEngine
 from tests.support.requests import CODEC
 
@@ -22,6 +23,11 @@ def continuous(model: Any, meter: Any, codec: Any = CODEC, **settings: Any) -> C
 def padded(model: Any, meter: Any, codec: Any = CODEC, **settings: Any) -> PipelineEngine:
     config, others = _divided({"max_rows": 8, "max_tokens": 4096, **settings})
     return PipelineEngine(model, codec, meter, config, **others)
+
+
+def each_by(name: str, model: Any) -> dict[str, Any]:
+    """What a run keeps whose model's products were all computed by one candidate (`cpu.products`)."""
+    return {"products": {shape.name: name for shape in product_shapes(model, model.dtype)}}
 
 
 def _divided(settings: dict[str, Any]) -> tuple[EngineConfig, dict[str, Any]]:

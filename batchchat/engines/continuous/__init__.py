@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -25,7 +25,7 @@ from batchchat.engines.continuous.passes import (
     recorded_forms,
 )
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
-from batchchat.engines.loading import generation_defaults, load
+from batchchat.engines.loading import generation_defaults, load, widened
 from batchchat.errors import UsageError
 from batchchat.models.quantized import mixes_rows
 from batchchat.models.shape import has_experts
@@ -56,7 +56,12 @@ def try_build(
     undoing = ExitStack()
     engine = None
     try:
-        undoing.callback(prepare(model, context.recipe.engine.reproducible == "strict"))
+        before = context.kept.get("products")
+        undoing.callback(prepare(model, context.recipe.engine.reproducible == "strict", context.kept))
+        if before not in (None, context.kept.get("products")):
+            context.meter.event(
+                "other_products", "this processor cannot compute as the run began, so its numbers are rounded otherwise"
+            )
         engine, reason = _build(model, context, drafter, undoing)
     finally:
         if engine is None:
@@ -128,11 +133,13 @@ def _unproven(model: Any) -> str:
     return "how many rows its experts compute depends on the other rows" if has_experts(model.config) else _UNPROVEN
 
 
-def prepare(model: Any, batch_invariant: bool = False) -> Callable[[], None]:
-    """Let a model compute as fast as its device allows. Returns what undoes it. `batch_invariant`: as `Acceleration`
-    says."""
+def prepare(
+    model: Any, batch_invariant: bool = False, kept: MutableMapping[str, Any] | None = None
+) -> Callable[[], None]:
+    """Let a model compute as fast as its device allows. Returns what undoes it. `batch_invariant` and `kept`: as
+    `Acceleration` says."""
     faster = acceleration(_device(model))
-    return (lambda: None) if faster is None else faster.prepare(model, batch_invariant)
+    return (lambda: None) if faster is None else faster.prepare(model, batch_invariant, kept)
 
 
 def _config(model: Any, context: EngineContext) -> EngineConfig:
@@ -187,7 +194,7 @@ def _drafter(model: Any, context: EngineContext, undoing: ExitStack) -> Drafter 
     draft = context.recipe.model.draft
     if draft is None:
         return None
-    small = load_draft(context.recipe.model, model, context.codec.tokenizer)
+    small = load_draft(context.recipe.model, model, context.codec.tokenizer, widened(context.recipe))
     if small is None:
         return LookUp(draft.tokens, draft.ngram)
     undoing.callback(prepare(small))

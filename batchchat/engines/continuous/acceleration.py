@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, MutableMapping
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -11,7 +11,7 @@ import torch
 
 from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.batch import Pass
-from batchchat.engines.facts import QuantizedFacts
+from batchchat.engines.facts import ProductFacts, QuantizedFacts
 
 ACCELERATIONS: dict[str, str] = {"cpu": "batchchat.engines.cpu", "cuda": "batchchat.engines.cuda.acceleration"}
 """Device type to the module that is its `Acceleration`; imported only when a model lies there."""
@@ -23,9 +23,16 @@ QUANTIZED: WeakKeyDictionary[torch.nn.Module, QuantizedFacts] = WeakKeyDictionar
 class Acceleration(Protocol):
     """Faster ways to compute, each taken only where it gives the numbers of the plain one."""
 
-    def prepare(self, model: Any, batch_invariant: bool = False) -> Callable[[], None]:
+    def prepare(
+        self, model: Any, batch_invariant: bool = False, kept: MutableMapping[str, Any] | None = None
+    ) -> Callable[[], None]:
         """Change how a loaded model computes, with `batch_invariant` so that a row's bits depend on no other, as far as
-        that can be had. Returns what undoes it."""
+        that can be had. Returns what undoes it. `kept` is what a run remembers: it goes on in the way in which it
+        began."""
+        ...
+
+    def products(self, model: Any) -> tuple[ProductFacts, ...]:
+        """What computes the products of a prepared model, as far as it was chosen."""
         ...
 
     def has_kernels(self) -> bool:

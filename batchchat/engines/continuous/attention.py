@@ -12,6 +12,7 @@ from torch.nn import functional
 from batchchat.engines.continuous.acceleration import Acceleration
 from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.batch import DecodeGroup, Pass, PrefillSpan
+from batchchat.models.arithmetic import is_multiplied
 
 
 def attend(
@@ -115,7 +116,8 @@ def _prefill(
 def _prefill_fused(
     current: Pass, span: PrefillSpan, layer: int, query: torch.Tensor, spec: AttentionSpec
 ) -> torch.Tensor:
-    """The same through torch's own fused kernel: key heads as the batch, so that no key is repeated."""
+    """The same through torch's own fused kernel: key heads as the batch, so that no key is repeated. In single
+    precision where numbers of 16 bits would be multiplied one by one."""
     keys = span.pool.keys[layer][span.row, :, None, : span.length]
     values = span.pool.values[layer][span.row, :, None, : span.length]
     if current.batch_invariant:
@@ -125,6 +127,8 @@ def _prefill_fused(
     own = own.reshape(heads, own.shape[0] // heads, count, -1)
     group = own.shape[1]
     simple = span.start == 0 and (spec.window is None or spec.window >= span.end)
+    if own.device.type == "cpu" and not is_multiplied(str(own.dtype).removeprefix("torch.")):
+        own, keys, values = own.float(), keys.float(), values.float()
     out = functional.scaled_dot_product_attention(
         own,
         keys.expand(-1, group, -1, -1),
@@ -133,7 +137,7 @@ def _prefill_fused(
         is_causal=simple,
         scale=spec.scaling,
     )
-    return out.flatten(0, 1).transpose(0, 1)
+    return out.to(query.dtype).flatten(0, 1).transpose(0, 1)
 
 
 def _fold(sinks: torch.Tensor, heads: int, rows: int, count: int) -> torch.Tensor:

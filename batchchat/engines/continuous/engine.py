@@ -138,6 +138,7 @@ class ContinuousEngine:
             reproducible="strict" if self._batch_invariant else "fast",
             passes=self._passes(),
             computed_by=self._runner.computed_by,
+            products=self._runner.products,
             quantized=QUANTIZED.get(self._runner.model),
             pages=self._cache.attended_by(),
             work=self._work.facts(),

@@ -17,6 +17,7 @@ from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.base import KVStore, PackedPass
 from batchchat.engines.continuous.graphs import Record, Recordings
 from batchchat.engines.continuous.paged.batch import Form, PagedPass
+from batchchat.engines.facts import ProductFacts
 
 _NAME = "batchchat_slots"
 """What models are told as the name of their attention function, for the time of a pass."""
@@ -115,6 +116,11 @@ class ModelRunner:
         if self._program is not None:
             return "program"
         return "kernels" if self._faster is not None and self._faster.has_kernels() else "torch"
+
+    @property
+    def products(self) -> tuple[ProductFacts, ...]:
+        """What computes the linear layers, where that was chosen."""
+        return () if self._faster is None else self._faster.products(self.model)
 
     def _compute(self, work: PackedPass, every: bool = False) -> torch.Tensor:
         if self._program is not None:

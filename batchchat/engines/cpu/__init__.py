@@ -12,6 +12,7 @@ from batchchat.engines.continuous.batch import Pass
 from batchchat.engines.cpu.invariance import products_are_invariant
 from batchchat.engines.cpu.kernels import attends as _attends
 from batchchat.engines.cpu.kernels import compiled as has_kernels
+from batchchat.engines.cpu.packing import product_facts as products
 from batchchat.engines.cpu.preparation import prepare
 
 
@@ -37,4 +38,4 @@ def attend(
         ops.attend_rows(work, layer, query, out, spec)
 
 
-__all__ = ["attend", "attends", "has_kernels", "prepare", "products_are_invariant"]
+__all__ = ["attend", "attends", "has_kernels", "prepare", "products", "products_are_invariant"]

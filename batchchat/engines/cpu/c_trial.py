@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from batchchat.engines.cpu.kernels import loop
-from batchchat.engines.cpu.packing import Product
+from batchchat.engines.cpu.products import Product
 
 
 def main() -> None:

@@ -15,7 +15,8 @@ from batchchat.engines.continuous.trials import is_close, sample, takes_one_tens
 from batchchat.engines.cpu.kernels import ops
 from batchchat.engines.cpu.kernels.code import CLAMPED, GELU, SILU
 from batchchat.engines.cpu.kernels.ops import Gate
-from batchchat.engines.cpu.packing import AnyProduct, product_of
+from batchchat.engines.cpu.packing import product_of
+from batchchat.engines.cpu.products import AnyProduct
 from batchchat.models.memory import PACKED_SHARE
 
 WAYS = CHOSEN, SHARED, NORMED = range(3)
@@ -35,6 +36,7 @@ class FusedRouter:
         self._num_chosen = num_chosen
         self._way = way
         self._dtype = dtype
+        self.products = [product]
 
     def __call__(self, hidden: torch.Tensor) -> Scores:
         """Logits `[tokens, experts]`, and the scores and numbers `[tokens, chosen]` of the chosen experts."""
@@ -57,6 +59,7 @@ class FusedExperts:
         self._both = both
         self._gate = gate
         self._down = down
+        self.products = [*both, *down]
 
     def __call__(self, hidden: torch.Tensor, experts: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`hidden` `[tokens, size]` by the experts `[tokens, chosen]` of each, summed up by their scores."""
@@ -99,13 +102,12 @@ def fuse_experts(model: nn.Module, replace: Callable[[nn.Module, Any], None]) ->
             replace(module, fused_router(module))
 
 
-def product_shapes(model: nn.Module) -> set[tuple[int, int, torch.dtype]]:
-    """Width, outputs and dtype of each product of routers and experts."""
-    routers = [tuple(module.weight.T.shape) for module in model.modules() if _is_router(module)]
-    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.dim() > 1}
-    pairs = [pair for module in model.modules() if _has_experts(module) for pair in _weights(module, 0)]
-    shapes = {*routers, *(tuple(weight.T.shape) for weight, _ in pairs)}
-    return {(width, outputs, dtype) for width, outputs in shapes for dtype in dtypes}
+def packed_products(model: nn.Module) -> Iterator[AnyProduct]:
+    """The products of routers and experts that are computed here."""
+    for module in model.modules():
+        forward = vars(module).get("forward")
+        if isinstance(forward, FusedRouter | FusedExperts):
+            yield from forward.products
 
 
 def is_left_alone(module: Any) -> bool:

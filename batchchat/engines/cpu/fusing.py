@@ -17,7 +17,7 @@ from batchchat.engines.continuous.trials import NormForward, is_close, norm_of, 
 from batchchat.engines.cpu.kernels import ops
 from batchchat.engines.cpu.kernels.code import FORMS, GELU, SILU
 from batchchat.engines.cpu.kernels.ops import Gate
-from batchchat.engines.cpu.packing import AnyProduct
+from batchchat.engines.cpu.products import AnyProduct
 from batchchat.engines.cpu.quantized import QuantizedProduct
 from batchchat.models.quantized import is_quantized
 

@@ -11,7 +11,8 @@ from torch import nn
 from batchchat.engines.continuous.admission.cancelling import cancelling, same_at_any_size
 from batchchat.engines.continuous.trials import sample
 from batchchat.engines.cpu.kernels import compiled
-from batchchat.engines.cpu.packing import is_packed, product_of, product_shapes
+from batchchat.engines.cpu.packing import is_packed, packed_products
+from batchchat.engines.cpu.products import AnyProduct, make
 from batchchat.models.quantized import quantized_layers
 
 
@@ -25,8 +26,9 @@ def products_are_invariant(model: Any, sizes: Collection[int]) -> bool:
 
     if any(map(experts.is_left_alone, model.modules())):
         return False
-    shapes = product_shapes(model) | experts.product_shapes(model)
-    return all(_product_is_invariant(*shape, sizes) for shape in shapes) and all(
+    products = [*packed_products(model), *experts.packed_products(model)]
+    kinds = {(one.name, one.shape, one.dtype): one for one in products}
+    return all(_product_is_invariant(one, sizes) for one in kinds.values()) and all(
         same_at_any_size(layer, sample(max(sizes), layer.in_features, model.dtype), sizes)
         for layer in _one_of_each(quantized_layers(model))
     )
@@ -37,6 +39,7 @@ def _one_of_each(layers: Iterable[Any]) -> Iterable[Any]:
     return {(type(layer), layer.in_features, layer.out_features): layer for layer in layers}.values()
 
 
-def _product_is_invariant(width: int, outputs: int, dtype: torch.dtype, sizes: Collection[int]) -> bool:
-    weight, rows = cancelling(width, outputs, max(sizes), dtype, torch.device("cpu"))
-    return same_at_any_size(product_of(weight), rows, sizes)
+def _product_is_invariant(product: AnyProduct, sizes: Collection[int]) -> bool:
+    outputs, width = product.shape
+    weight, rows = cancelling(width, outputs, max(sizes), product.dtype, torch.device("cpu"))
+    return same_at_any_size(make(product.name, weight), rows, sizes)

@@ -1,21 +1,22 @@
-"""Weights laid out for the CPU's matrix units, and products over the same input joined into one.
+"""Linear layers computed by the fastest product there is for each, and those over the same input joined into one.
 
-torch's compiler packs weights with oneDNN operators that are not public. They are used here where they exist and give
-the numbers of the plain product, and left alone where not. The modules keep their parameters; only the `forward` of
-single layers is replaced, and what `preparation.prepare` returns gives it back.
+The modules keep their parameters; only the `forward` of single layers is replaced, and what `preparation.prepare`
+returns gives it back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any
 
 import psutil
 import torch
 from torch import nn
 
-from batchchat.engines.continuous.trials import Forward
-from batchchat.engines.cpu.kernels import tiled
+from batchchat.engines.cpu.products import CANDIDATES, AnyProduct, candidates, make
+from batchchat.engines.cpu.trial import Shape, chosen
+from batchchat.engines.facts import ProductFacts
 from batchchat.models.memory import PACKED_SHARE
 
 Replace = Callable[[nn.Module, Callable[[torch.Tensor], torch.Tensor]], None]
@@ -24,46 +25,62 @@ Replace = Callable[[nn.Module, Callable[[torch.Tensor], torch.Tensor]], None]
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Linear layers that take the same input one after the other, by the names that most decoders give them."""
 
-_ROWS = 32
-"""Rows that the layout is chosen for; all others work."""
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_KEPT = "products"
+"""What is kept of the choice: a resumed run computes as it began."""
 
 
-def pack(model: nn.Module, replace: Replace) -> dict[nn.Module, AnyProduct]:
-    """Pack all linear layers of a model on the CPU, where that is possible and there is memory for a second copy of
-    them. Returns the products of gates and what they gate, by the module that holds both."""
+def pack(model: nn.Module, replace: Replace, kept: MutableMapping[str, Any]) -> dict[nn.Module, AnyProduct]:
+    """Have all linear layers of a model on the CPU computed in the fastest way there is for each, if there is memory
+    for a second copy of them. Returns the products of gates and what they gate, by the module that holds both.
+
+    `kept`: what computed each shape when the run began, which computes it again; it hears of others.
+    """
     linears = [module for module in model.modules() if type(module) is nn.Linear]
-    size = sum(linear.weight.nbytes for linear in linears)
-    if not _supported(linears) or size > PACKED_SHARE * psutil.virtual_memory().available:
+    places = {(linear.weight.device.type, linear.weight.dtype in _DTYPES) for linear in linears}
+    room = PACKED_SHARE * psutil.virtual_memory().available
+    if places != {("cpu", True)} or sum(linear.weight.nbytes for linear in linears) > room:
         return {}
+    choice = _Choice(dict(kept.get(_KEPT, {})), sum(4 * linear.weight.numel() for linear in linears) <= room)
     gates: dict[nn.Module, AnyProduct] = {}
     for module in model.modules():
         for group in _groups(module):
-            product = _product(group)
-            joined = Joined(product, [linear.out_features for linear in group])
+            joined = Joined(group, choice.product(group))
             if len(group) == 2:
-                gates[module] = product
+                gates[module] = joined.product
             for place, linear in enumerate(group):
                 replace(linear, OutputSlice(joined, place))
     for linear in linears:
         if not is_packed(linear):
-            replace(linear, _product([linear]))
+            replace(linear, choice.product([linear]))
+    kept[_KEPT] = choice.names
     return gates
 
 
-def _supported(linears: Sequence[nn.Linear]) -> bool:
-    """Whether the operators are there, and give for a small product what the plain one gives."""
-    kinds = {(linear.weight.device.type, linear.weight.dtype) for linear in linears}
-    if not kinds or not kinds <= {("cpu", torch.bfloat16), ("cpu", torch.float32)} or not torch.backends.mkldnn.enabled:
-        return False
-    try:
-        for _, dtype in kinds:
-            small = nn.Linear(48, 32, dtype=dtype)
-            rows = torch.linspace(-1, 1, 3 * 48, dtype=dtype).view(1, 3, 48)
-            with torch.inference_mode():
-                torch.testing.assert_close(_product([small])(rows), small(rows))
-    except (AttributeError, RuntimeError, AssertionError):
-        return False
-    return True
+def product_of(weight: torch.Tensor, bias: torch.Tensor | None = None) -> AnyProduct:
+    """The product with a weight `[outputs, width]` in the fastest way there is here."""
+    outputs, width = weight.shape
+    return make(chosen(Shape(outputs, width, weight.dtype), weight, may_copy=False), weight, bias)
+
+
+class _Choice:
+    """Chooses what computes products."""
+
+    def __init__(self, names: dict[str, str], may_copy: bool):
+        self.names = names
+        """Those of the candidates, by the shapes' names."""
+        self._may_copy = may_copy
+
+    def product(self, linears: Sequence[nn.Linear]) -> AnyProduct:
+        """The joined product of linear layers."""
+        with torch.inference_mode():
+            weight = torch.cat([linear.weight for linear in linears]) if len(linears) > 1 else linears[0].weight
+            biases = [linear.bias for linear in linears if linear.bias is not None]
+            outputs, width = weight.shape
+            shape = Shape(outputs, width, weight.dtype)
+            if self.names.get(shape.name) not in candidates(*shape):
+                self.names[shape.name] = chosen(shape, weight, self._may_copy)
+            return make(self.names[shape.name], weight.detach(), torch.cat(biases).detach() if biases else None)
 
 
 def _groups(module: nn.Module) -> Iterator[list[nn.Linear]]:
@@ -80,72 +97,51 @@ def is_packed(linear: nn.Linear) -> bool:
     return "forward" in vars(linear)
 
 
-def product_shapes(model: nn.Module) -> set[tuple[int, int, torch.dtype]]:
-    """Width, outputs and dtype of each product that a packed model computes."""
+def product_shapes(model: nn.Module, dtype: torch.dtype) -> dict[Shape, int]:
+    """The shapes of products that a model would be computed by, packed in weights of a type, and how many of each."""
     groups = [group for module in model.modules() for group in _groups(module)]
     joined = {linear for group in groups for linear in group}
     alone = [[module] for module in model.modules() if type(module) is nn.Linear and module not in joined]
-    return {
-        (group[0].in_features, sum(linear.out_features for linear in group), group[0].weight.dtype)
-        for group in groups + alone
-    }
+    outputs = ((sum(linear.out_features for linear in group), group[0].in_features) for group in groups + alone)
+    return Counter(Shape(*sizes, dtype) for sizes in outputs)
 
 
-def _product(linears: Sequence[nn.Linear]) -> AnyProduct:
-    """The joined product of linear layers with packed weights."""
-    weight = torch.cat([linear.weight for linear in linears]) if len(linears) > 1 else linears[0].weight
-    biases = [linear.bias for linear in linears if linear.bias is not None]
-    return product_of(weight.detach(), torch.cat(biases).detach() if biases else None)
+def packed_products(model: nn.Module) -> list[AnyProduct]:
+    """All products that a packed model computes, each once."""
+    forwards = [vars(module).get("forward") for module in model.modules()]
+    products = [one.joined.product if isinstance(one, OutputSlice) else one for one in forwards]
+    return list(dict.fromkeys(one for one in products if isinstance(one, AnyProduct)))
 
 
-class Product:
-    """The product with a weight `[outputs, width]`, packed by oneDNN."""
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None):
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
-        self.bias = bias
-        self._product = torch.ops.mkldnn._linear_pointwise.default
-
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        return self._product(rows, self.packed, self.bias, "none", [], "")
-
-
-class TiledProduct:
-    """The same by a kernel for matrix units, which reads the weight faster where rows are few."""
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None):
-        from batchchat.engines.cpu.kernels import ops, tiles
-
-        self.packed = torch.empty_like(weight, memory_format=torch.contiguous_format)
-        tiles.pack(weight, self.packed)
-        self.bias = bias
-        self._product = ops.tiled_product
-
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        return self._product(rows, self.packed, self.bias)
+def product_facts(model: nn.Module) -> tuple[ProductFacts, ...]:
+    """What computes a packed model's products, by their shapes."""
+    shapes: dict[tuple[torch.Size, str], list[AnyProduct]] = {}
+    for product in packed_products(model):
+        shapes.setdefault((product.shape, product.name), []).append(product)
+    return tuple(
+        ProductFacts(
+            product=f"{width} to {outputs}",
+            count=len(found),
+            by=CANDIDATES[name].by,
+            weights=_name(found[0].packed.dtype),
+            arithmetic=_name(torch.float32 if CANDIDATES[name].in_float32 else found[0].dtype),
+            held_bytes=sum(one.packed.nbytes for one in found),
+        )
+        for ((outputs, width), name), found in shapes.items()
+    )
 
 
-AnyProduct = Product | TiledProduct
-
-
-@torch.inference_mode()
-def product_of(weight: torch.Tensor, bias: torch.Tensor | None = None) -> AnyProduct:
-    """The product with a weight `[outputs, width]`, by what is the fastest here."""
-    if tiled():
-        from batchchat.engines.cpu.kernels import tiles
-
-        outputs, width = weight.shape
-        if tiles.fits(outputs, width, weight.dtype):
-            return TiledProduct(weight, bias)
-    return Product(weight, bias)
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 class Joined:
     """Linear layers that are called one after the other with the same tensor: the first call computes for all."""
 
-    def __init__(self, product: Forward, sizes: list[int]):
+    def __init__(self, linears: Sequence[nn.Linear], product: Any):
         self.product = product
-        self.sizes = sizes
+        """An `AnyProduct`, or a `QuantizedProduct`."""
+        self.sizes = [linear.out_features for linear in linears]
         self._input: torch.Tensor | None = None
         self._parts: dict[int, torch.Tensor] = {}
 

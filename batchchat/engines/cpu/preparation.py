@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,10 +15,12 @@ from batchchat.engines.facts import QuantizedFacts
 from batchchat.models.quantized import quantized_layers
 
 
-def prepare(model: nn.Module, batch_invariant: bool = False) -> Callable[[], None]:
+def prepare(
+    model: nn.Module, batch_invariant: bool = False, kept: MutableMapping[str, Any] | None = None
+) -> Callable[[], None]:
     """Pack a model's products, compute its norms and gated layers by kernels, and all of it by a program, each where
     that gives the model's own numbers. Returns what undoes it. With `batch_invariant` experts are packed too: torch
-    computes them as fast, but not always in one order."""
+    computes them as fast, but not always in one order. `kept`: see `packing.pack`."""
     changed: list[nn.Module] = []
     undoing: list[Callable[[], None]] = []
 
@@ -33,7 +36,7 @@ def prepare(model: nn.Module, batch_invariant: bool = False) -> Callable[[], Non
             step()
 
     undoing.append(_multiply_quantized(model, replace))
-    gates = pack(model, replace)
+    gates = pack(model, replace, {} if kept is None else kept)
     if compiled() and changed:
         from batchchat.engines.cpu.experts import fuse_experts
         from batchchat.engines.cpu.fusing import fuse_rotary, fused_gate, fused_norm, joined_gates

@@ -20,7 +20,7 @@ from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.pools import Pool
 from batchchat.engines.cpu.decoder import Decoder, Gated
 from batchchat.engines.cpu.kernels import loop
-from batchchat.engines.cpu.packing import Product
+from batchchat.engines.cpu.products import Product
 from batchchat.engines.cpu.quantized import PreparedRows
 from batchchat.engines.cpu.table import Layout, Result, Table, Weights
 

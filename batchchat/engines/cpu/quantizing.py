@@ -104,7 +104,7 @@ def _replace(
             if len(weights) < len(names) or len({weight.kind for weight in weights}) > 1:
                 continue
             product = QuantizedProduct(weights)
-            joined = Joined(product, [weight.outputs for weight in weights])
+            joined = Joined(group, product)
             for place, layer in enumerate(group):
                 replace(layer, OutputSlice(joined, place))
             done.update(group)

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from batchchat.engines.continuous.attention_spec import AttentionSpec
-from batchchat.engines.cpu.decoder import Decoder, Gated, Layer
+from batchchat.engines.cpu.decoder import Decoder, Gated, Layer, Listed
 from batchchat.engines.cpu.fusing import FusedNorm
-from batchchat.engines.cpu.kernels import abi, loop, ops, tiles
-from batchchat.engines.cpu.packing import AnyProduct, Product, TiledProduct
+from batchchat.engines.cpu.kernels import abi, loop, ops
+from batchchat.engines.cpu.products import KernelProduct, Product
 from batchchat.engines.cpu.quantized import PreparedRows, QuantizedProduct
 
 
@@ -129,7 +129,7 @@ class Table:
         )
         self._kernel(ops.norm_kernel(norm.weight.dtype, norm.form), block, rows * size)
 
-    def product(self, source: str, product: AnyProduct | QuantizedProduct, target: str) -> Result:
+    def product(self, source: str, product: Listed, target: str) -> Result:
         """A product of the rows of one buffer, for another one."""
         if isinstance(product, QuantizedProduct):
             rows = self._buffers[source]
@@ -139,20 +139,9 @@ class Table:
             for operation in product.operations(self._size, rows.dtype, *places, self._prepared[product.size]):
                 self._kernel(*operation)
             return target
-        if isinstance(product, TiledProduct):
-            outputs, size = product.packed.shape
-            block = abi.block(
-                abi.PRODUCT,
-                rows=self._size,
-                size=size,
-                outputs=outputs,
-                source=self._pointer(source),
-                weight=product.packed.data_ptr(),
-                target=self._pointer(target),
-                bias=0 if product.bias is None else product.bias.data_ptr(),
-                config=tiles.CONFIG.ctypes.data,
-            )
-            self._kernel(ops.tiled_kernel(), block, ops.WORTH_SHARING)
+        if isinstance(product, KernelProduct):
+            kernel, block = product.operation(self._size, self._pointer(source), self._pointer(target))
+            self._kernel(kernel, block, ops.WORTH_SHARING)
             return target
         if source not in self._inputs:
             self._inputs[source] = loop.Handle(self._buffers[source][: self._size])

@@ -16,11 +16,12 @@ from batchchat.engines.cuda.fused import FusedGate, FusedNorm
 from batchchat.engines.cuda.kernels import why_not
 from batchchat.engines.cuda.lowering import lower
 from batchchat.engines.cuda.paged import DTYPES
+from batchchat.engines.facts import ProductFacts
 
 Way = TypeVar("Way", bound=Callable[[torch.Tensor], torch.Tensor])
 
 
-def prepare(model: nn.Module, batch_invariant: bool = False) -> Callable[[], None]:
+def prepare(model: nn.Module, batch_invariant: bool = False, *_: Any) -> Callable[[], None]:
     """Compute a model's norms and gated layers by kernels, and all of it by a program, which is the same in either
     mode. Returns what undoes it."""
     changed: list[nn.Module] = []
@@ -39,6 +40,11 @@ def prepare(model: nn.Module, batch_invariant: bool = False) -> Callable[[], Non
             del module.forward  # the instance's; the class's is plain again
 
     return undo
+
+
+def products(model: Any) -> tuple[ProductFacts, ...]:
+    """Torch's own."""
+    return ()
 
 
 def has_kernels() -> bool:

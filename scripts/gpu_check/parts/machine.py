@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from batchchat.engines.machine import machine_facts
 from batchchat.reporting.limits import machine_limits
-from batchchat.reporting.machine import machine_facts
 from scripts.gpu_check.bench import Bench
 from scripts.gpu_check.findings import Finding
 

@@ -9,8 +9,6 @@ from functools import cache
 
 import torch
 
-_NUMBERS = (torch.float32, torch.bfloat16)
-
 
 @cache
 def compiled() -> bool:
@@ -47,8 +45,23 @@ def tiled() -> bool:
         return False
 
 
+@cache
+def widens(dtype: torch.dtype) -> bool:
+    """Whether kernels multiply weights of a type in single precision here, reading them as they are."""
+    if not compiled():
+        return False
+    from batchchat.engines.cpu.kernels import ops, widening
+
+    return dtype in ops.STORED and widening.registers() is not None
+
+
 def attends(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sinks: torch.Tensor | None) -> bool:
     """Whether a kernel does this attention."""
     tensors = [query, key, value, *([] if sinks is None else [sinks])]
     one_kind = {(tensor.device.type, tensor.dtype) for tensor in tensors}
-    return one_kind in ({("cpu", dtype)} for dtype in _NUMBERS) and compiled()
+    if len(one_kind) != 1 or not compiled():
+        return False
+    from batchchat.engines.cpu.kernels import ops
+
+    ((place, dtype),) = one_kind
+    return place == "cpu" and dtype in ops.STORED

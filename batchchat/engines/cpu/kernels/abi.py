@@ -43,6 +43,9 @@ ATTENTION = _words(
 PRODUCT = _words("rows size outputs source weight target bias config")
 """`bias`: an address, or 0."""
 
+WIDENED = _words("rows size outputs source weight target bias")
+"""`bias`: an address, or 0."""
+
 ROUNDED_ROWS = _words("rows size padded source stride target")
 """Rows `[rows, size]`, `stride` numbers apart, to floats `[rows, padded]`."""
 

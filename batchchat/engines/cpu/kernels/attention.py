@@ -32,7 +32,7 @@ def attention(stored: type, width: int, sizes: tuple[int, int] | None) -> Code:
     """
     fixed = sizes is not None
     key_size, value_size = sizes or (LANES, LANES)
-    in_pairs = fixed and width == 2 and key_size % (2 * LANES) == 0 and has_pairs()
+    in_pairs = fixed and stored is np.uint16 and key_size % (2 * LANES) == 0 and has_pairs()
 
     layout, plan_layout, bases_layout = ATTENTION, PLAN, BASES
 

@@ -1,7 +1,7 @@
 """What is compiled: functions of a block of 64-bit parameters, each of which does one thread's share of the work.
 
 Compiled code is kept until the file of its function, or the layout of its parameters (`abi`), changes. Arithmetic is in
-single precision; bfloat16 numbers are seen as their 16 bits.
+single precision; bfloat16 numbers are seen as their 16 bits (uint16), and so are those of float16 (int16).
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ def wide(_: Any, stored: Any) -> Any:
         value = arguments[0]
         if stored == types.float32:
             return value
+        if stored == types.int16:
+            return builder.fpext(builder.bitcast(value, ir.HalfType()), ir.FloatType())
         shifted = builder.shl(builder.zext(value, ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
         return builder.bitcast(shifted, ir.FloatType())
 
@@ -75,11 +77,13 @@ def wide(_: Any, stored: Any) -> Any:
 
 @intrinsic
 def narrow(_: Any, value: Any, like: Any) -> Any:
-    """A number as it is stored, in the type of `like`: to bfloat16 it is rounded to the nearest, ties to even."""
+    """A number as it is stored, in the type of `like`: to 16 bits it is rounded to the nearest, ties to even."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if like == types.float32:
             return arguments[0]
+        if like == types.int16:
+            return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
         word = ir.IntType(32)
         bits = builder.bitcast(arguments[0], word)
         sixteen = ir.Constant(word, 16)

@@ -1,4 +1,4 @@
-"""The kernels as functions of tensors: on the CPU, in single precision or bfloat16."""
+"""The kernels as functions of tensors: on the CPU, in single precision, bfloat16 or float16."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from batchchat.engines.cpu.kernels import abi, attention, code, tiles
+from batchchat.engines.cpu.kernels import abi, attention, code, tiles, widening
 from batchchat.engines.cpu.kernels.threads import Kernel
+from batchchat.engines.cpu.kernels.vectors import features
 
 if TYPE_CHECKING:
     from batchchat.engines.continuous.attention_spec import AttentionSpec
     from batchchat.engines.continuous.batch import Pass
 
 STORED = {torch.float32: np.float32, torch.bfloat16: np.uint16}
+"""What kernels see numbers as: see `code`. Those of float16 need a processor that widens them."""
+if "f16c" in features():
+    STORED[torch.float16] = np.int16
 _COMMON = (32, 64, 80, 96, 128, 256)
 """Sizes of heads that have attention of their own; all others share one."""
 NO_WINDOW = 1 << 40
@@ -229,16 +233,46 @@ def tiled_product(rows: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor |
     missing = -len(flat) % tiles.ROWS
     flat = functional.pad(flat, (0, 0, 0, missing)) if missing else flat.contiguous()
     out = rows.new_empty(*rows.shape[:-1], outputs)
-    block = abi.block(
+    tiled_kernel()(*tiled_block(len(flat) - missing, flat.data_ptr(), out.data_ptr(), packed, bias))
+    return out
+
+
+def tiled_block(rows: int, source: int, target: int, packed: torch.Tensor, bias: torch.Tensor | None) -> list[int]:
+    """The parameters of `tiled_kernel` for rows and results at these addresses."""
+    outputs, size = packed.shape
+    return abi.block(
         abi.PRODUCT,
-        rows=len(flat) - missing,
+        rows=rows,
         size=size,
         outputs=outputs,
-        source=flat.data_ptr(),
+        source=source,
         weight=packed.data_ptr(),
-        target=out.data_ptr(),
+        target=target,
         bias=0 if bias is None else bias.data_ptr(),
         config=tiles.CONFIG.ctypes.data,
     )
-    tiled_kernel()(*block)
-    return out
+
+
+@cache
+def _registers() -> widening.Registers:
+    found = widening.registers()
+    assert found is not None, "`kernels.widens` says where there are none"
+    return found
+
+
+@cache
+def widened_kernel(dtype: torch.dtype, held: torch.dtype) -> Kernel:
+    """For rows and results of a type, and weights held in another one, or the same."""
+    return Kernel(widening.product(STORED[dtype], dtype.itemsize, held, *_registers()))
+
+
+def widened_weight(weight: torch.Tensor) -> torch.Tensor:
+    """A weight `[outputs, size]` in the order in which `widened_kernel` reads it."""
+    return widening.pack(weight, _registers().panel)
+
+
+def widened_block(rows: int, size: int, outputs: int, source: int, weight: int, target: int, bias: int) -> list[int]:
+    """The parameters of `widened_kernel`: sizes, and addresses of rows, packed weight, results, and bias (or 0)."""
+    return abi.block(
+        abi.WIDENED, rows=rows, size=size, outputs=outputs, source=source, weight=weight, target=target, bias=bias
+    )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import llvmlite.binding
 from llvmlite import ir
-from numba import types
+from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -142,9 +143,17 @@ def highest(_: Any, floats: Any, vectors: Any) -> Any:
     return types.float32(types.int64, types.int64), generate
 
 
+@cache
+def features() -> frozenset[str]:
+    """What the processor can that is compiled for: this one, or the one that numba was told."""
+    told = config.CPU_FEATURES
+    flags = llvmlite.binding.get_host_cpu_features().flatten() if told is None else told
+    return frozenset(flag[1:] for flag in flags.split(",") if flag.startswith("+"))
+
+
 def has_pairs() -> bool:
     """Whether this processor multiplies pairs of numbers in bfloat16."""
-    return bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16"))
+    return "avx512bf16" in features()
 
 
 @intrinsic

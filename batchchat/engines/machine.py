@@ -37,7 +37,7 @@ def machine_facts() -> Machine:
     import psutil
 
     return Machine(
-        processor=_processor(),
+        processor=processor(),
         cores=num_cores(),
         memory_gib=round(psutil.virtual_memory().total / 2**30),
         accelerators=accelerators(),
@@ -53,7 +53,7 @@ def accelerators() -> tuple[Accelerator, ...]:
     return tuple(Accelerator(name=properties.name, bytes=properties.total_memory) for properties in found)
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, as the system gives it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():

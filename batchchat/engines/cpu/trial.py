@@ -1,0 +1,144 @@
+"""Which way to compute a product is the fastest on this processor: all are timed once, and the times are kept.
+
+A second start, and every replica, finds the times of the first one, and so computes the same bits. Where nothing can be
+kept, nothing is timed either: the first candidate computes then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+
+from batchchat.cache import changing_cache, read_cache
+from batchchat.engines.cpu.products import CANDIDATES, AnyProduct, candidates, make
+from batchchat.engines.machine import processor
+
+ROWS = (1, 16, 48)
+"""Rows that are timed: an answer alone, a few, and many."""
+_FILE = "products.json"
+_FEWEST_NUMBERS = 1 << 18
+"""Weights with fewer take no time that could be told from that of a call."""
+_MOST_NUMBERS = 1 << 23
+"""Of weights with more, outputs for so many numbers are timed: they take time in proportion."""
+_EVICTED_BYTES = 1 << 26
+"""Read before each call: in a model, other weights have come between."""
+_CALLS, _MOST_CALLS, _SECONDS = 5, 15, 0.2
+"""Calls of each, at least and at most, and for how long there are more than the least."""
+_FEWEST_CALLS, _LONG = 3, 0.02
+"""Calls after which a candidate may be given up, since something else may have held one up; or one that took so many
+seconds."""
+_HOPELESS = 4.0
+"""Times the least time from which on a candidate is not tried again, nor with more rows: that might take seconds."""
+_WORTH = 0.95
+"""Part of a preferred candidate's time that another one must stay within."""
+_WORTH_PROGRAM = 0.7
+"""The same for torch's own products, with which a model is not computed as one program."""
+
+
+class Shape(NamedTuple):
+    """A kind of product."""
+
+    outputs: int
+    width: int
+    dtype: torch.dtype
+
+    @property
+    def name(self) -> str:
+        return f"{self.width} to {self.outputs}, {str(self.dtype).removeprefix('torch.')}"
+
+
+Times = Mapping[str, list[float | None]]
+"""By candidate, the seconds of a product of as many rows as `ROWS` says; None from where it is hopeless."""
+
+
+def chosen(shape: Shape, weight: torch.Tensor, may_copy: bool) -> str:
+    """The name of the candidate that computes a shape here. `weight` `[outputs, width]` is one of that shape;
+    `may_copy`: there is memory to hold narrow weights in float32."""
+    names = [name for name in candidates(*shape) if may_copy or not CANDIDATES[name].copies]
+    if len(names) == 1 or shape.outputs * shape.width < _FEWEST_NUMBERS:
+        return names[0]
+    return best(times_of(shape, weight), names)
+
+
+def best(times: Times, names: list[str]) -> str:
+    """The fastest of `names` over all numbers of rows, each of which counts alike; the first where none was timed."""
+    known = {name: [one for one in times[name] if one is not None] for name in names if name in times}
+    known = {name: own for name, own in known.items() if len(own) == len(ROWS)}
+    if not known:
+        return names[0]
+    least = [min(own[place] for own in known.values()) for place in range(len(ROWS))]
+    costs = {name: sum(one / low for one, low in zip(own, least, strict=True)) for name, own in known.items()}
+    found, *others = known
+    for name in others:
+        if costs[name] < costs[found] * (_WORTH_PROGRAM if name == "torch" else _WORTH):
+            found = name
+    return found
+
+
+def times_of(shape: Shape, weight: torch.Tensor) -> Times:
+    """Of all candidates; measured if they are not known. Empty where they cannot be kept."""
+    key = _key(shape)
+    found = read_cache(_FILE).get(key)
+    if found is None:
+        with changing_cache(_FILE) as kept:  # one process measures, the others wait for what it finds
+            if key not in kept:
+                kept[key] = {"product": shape.name, "seconds": measured(shape, weight)}
+        found = read_cache(_FILE).get(key, {})
+    times: Times = found.get("seconds", {})
+    return times
+
+
+@torch.inference_mode()
+def measured(shape: Shape, weight: torch.Tensor) -> dict[str, list[float | None]]:
+    """The candidates' times as they are now: the best of a few calls, made in turns, so that what else the machine does
+    falls on all alike."""
+    part = weight.detach()[: max(1, _MOST_NUMBERS // shape.width)]
+    bias = torch.zeros(len(part), dtype=shape.dtype)
+    products = {name: make(name, part, bias) for name in candidates(*shape)}
+    others = torch.ones(_EVICTED_BYTES // 8, dtype=torch.int64)
+    found: dict[str, list[float | None]] = {name: [] for name in products}
+    for count in ROWS:
+        rows = torch.randn(1, count, shape.width).to(shape.dtype)
+        times = _in_turns(products, rows, others)
+        products = {name: products[name] for name in times if times[name] < _HOPELESS * min(times.values())}
+        for name, seconds in found.items():
+            seconds.append(times.get(name) if name in products else None)
+    return found
+
+
+def _in_turns(products: Mapping[str, AnyProduct], rows: torch.Tensor, others: torch.Tensor) -> dict[str, float]:
+    least = dict.fromkeys(products, float("inf"))
+    began = time.perf_counter()
+    for call in range(_MOST_CALLS):
+        if call >= _CALLS and time.perf_counter() - began > _SECONDS:
+            break
+        for name, product in products.items():
+            long = call >= _FEWEST_CALLS or (call and least[name] > _LONG)
+            if long and least[name] > _HOPELESS * min(least.values()):
+                continue
+            others.sum()
+            start = time.perf_counter()
+            product(rows)
+            least[name] = min(least[name], time.perf_counter() - start)
+    return least
+
+
+def _key(shape: Shape) -> str:
+    """What times depend on."""
+    versions = [torch.__version__, _compiler(), torch.backends.cpu.get_cpu_capability()]
+    what = json.dumps(["times 1", processor(), torch.get_num_threads(), versions, shape.name])
+    return hashlib.sha256(what.encode("utf-8")).hexdigest()
+
+
+def _compiler() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("numba")
+    except PackageNotFoundError:
+        return ""
