@@ -88,6 +88,22 @@ class ProductFacts(Record):
     held_bytes: Bytes = Field(description="Memory that its weights take, laid out for the processor.")
 
 
+class QuantizedFacts(Record):
+    """Who multiplies the weights that bitsandbytes quantized."""
+
+    by: str = Field(
+        description="The vector instructions of batchchat's kernels, such as `avx512-vnni`; `bitsandbytes` where no "
+        "kernel computes a layer."
+    )
+    layers: Annotated[int, Unit("layers")] = Field(description="Linear layers that kernels compute.")
+    bytes_held: Bytes = Field(description="What their weights and scales take in memory, which kernels read in place.")
+    difference: float | None = Field(
+        description="Largest difference of a product to bitsandbytes' own arithmetic, in the trial of each kind of "
+        "layer, in standard deviations of its outputs; null where none was tried."
+    )
+    left: dict[str, int] = Field(description="Why bitsandbytes computes layers itself, and how many for each reason.")
+
+
 class ReplicaFacts(Record):
     """One of several replicas of the engine."""
 
@@ -155,6 +171,9 @@ class ContinuousFacts(EngineFacts):
     computed_by: str = Field(description="What computed the layers: `program`, `kernels` or `torch`.")
     products: tuple[ProductFacts, ...] = Field(
         default=(), description="What computes the linear layers, on a CPU; empty elsewhere, or where torch does."
+    )
+    quantized: QuantizedFacts | None = Field(
+        default=None, description="Who multiplies weights that bitsandbytes quantized, where there are any."
     )
     pages: AttentionFacts | None = Field(
         default=None, description="Who attends over the cache, where it is one of pages, as on an accelerator."

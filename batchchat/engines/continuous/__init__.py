@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from batchchat.engines.base import EngineConfig, EngineContext
-from batchchat.engines.continuous.acceleration import acceleration
+from batchchat.engines.continuous.acceleration import QUANTIZED, acceleration
 from batchchat.engines.continuous.admission.batch_invariance import passes_can_be_shared, rows_are_independent
 from batchchat.engines.continuous.admission.self_check import self_check
 from batchchat.engines.continuous.engine import ContinuousEngine
@@ -27,6 +27,7 @@ from batchchat.engines.continuous.passes import (
 from batchchat.engines.continuous.speculative.drafters import Drafter, LookUp, ModelDrafts
 from batchchat.engines.loading import generation_defaults, load, widened
 from batchchat.errors import UsageError
+from batchchat.models.quantized import mixes_rows
 from batchchat.models.shape import has_experts
 from batchchat.prompts import resolve_settings
 
@@ -83,17 +84,14 @@ def _build(
         context.meter.event("attention_fallback", f"{name} does not attend over the pages: {why}")
     if model in NO_PROGRAM:
         context.meter.event("no_program", f"the model's modules compute its layers: {NO_PROGRAM[model]}")
+    for why, layers in QUANTIZED[model].left.items() if model in QUANTIZED else ():
+        context.meter.event("quantized_fallback", f"bitsandbytes itself computes {layers} layers: {why}")
     config = _config(model, context)
     drafter = drafter or _drafter(model, context, undoing)
     if config.batch_invariant:
         proven = _strict(model, config)
         if proven is None:
-            why = (
-                "how many rows its experts compute depends on the other rows"
-                if has_experts(model.config)
-                else _UNPROVEN
-            )
-            return None, f"{why}, which strict mode rules out"
+            return None, f"{_unproven(model)}, which strict mode rules out"
         config = proven
     if config.max_tokens == 0:
         config = replace(config, max_tokens=_page_tokens(model, config))
@@ -115,6 +113,8 @@ def _strict(model: Any, config: EngineConfig) -> EngineConfig | None:
     """What passes a trial allows in strict mode: of any size, of fixed sizes that are shared, or on a CPU, where each
     prompt has one for itself, of fixed size. None where nothing is known to give the same bits, as with experts that
     torch computes: these have passes of their own."""
+    if mixes_rows(model):
+        return None
     on_cpu, is_routed = _device(model).type == "cpu", has_experts(model.config)
     if (on_cpu or not is_routed) and rows_are_independent(model, pass_sizes(config)):
         return replace(config, products_are_invariant=True)
@@ -124,6 +124,13 @@ def _strict(model: Any, config: EngineConfig) -> EngineConfig | None:
         return config
     shared = replace(config, shared_passes=True)
     return shared if passes_can_be_shared(model, *fixed_sizes(shared)) else None
+
+
+def _unproven(model: Any) -> str:
+    """Why nothing is known to give the same bits."""
+    if mixes_rows(model):
+        return "how bitsandbytes multiplies a row in 8 bits depends on the other rows"
+    return "how many rows its experts compute depends on the other rows" if has_experts(model.config) else _UNPROVEN
 
 
 def prepare(

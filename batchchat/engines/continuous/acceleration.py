@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Collection, MutableMapping
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 
 from batchchat.engines.continuous.attention_spec import AttentionSpec
 from batchchat.engines.continuous.batch import Pass
-from batchchat.engines.facts import ProductFacts
+from batchchat.engines.facts import ProductFacts, QuantizedFacts
 
 ACCELERATIONS: dict[str, str] = {"cpu": "batchchat.engines.cpu", "cuda": "batchchat.engines.cuda.acceleration"}
 """Device type to the module that is its `Acceleration`; imported only when a model lies there."""
+
+QUANTIZED: WeakKeyDictionary[torch.nn.Module, QuantizedFacts] = WeakKeyDictionary()
+"""Of prepared models with layers of bitsandbytes: how these are multiplied."""
 
 
 class Acceleration(Protocol):

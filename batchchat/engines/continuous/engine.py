@@ -11,6 +11,7 @@ import torch
 
 from batchchat.chats import Completion
 from batchchat.engines.base import EngineConfig, EngineMeter, TokenListener
+from batchchat.engines.continuous.acceleration import QUANTIZED
 from batchchat.engines.continuous.batch import Span
 from batchchat.engines.continuous.caches import make_cache
 from batchchat.engines.continuous.graphs import Record
@@ -138,6 +139,7 @@ class ContinuousEngine:
             passes=self._passes(),
             computed_by=self._runner.computed_by,
             products=self._runner.products,
+            quantized=QUANTIZED.get(self._runner.model),
             pages=self._cache.attended_by(),
             work=self._work.facts(),
             max_rows=self._scheduler.max_rows,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-_TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 0.04}
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 0.04}
 """Largest difference that rounding may explain, in standard deviations."""
 
 
@@ -75,8 +75,13 @@ def takes_half_tables(rotate: Callable[..., tuple[torch.Tensor, ...]]) -> bool:
     return is_close(found, torch.cat((one * cosines - other * sines, other * cosines + one * sines), dim=-1))
 
 
+def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """The largest difference, in standard deviations of what is wanted."""
+    spread = max(float(wanted.float().std()), 1e-6)
+    return float((found.float() - wanted.float()).abs().max()) / spread
+
+
 def is_close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
         return False
-    spread = max(float(wanted.float().std()), 1e-6)
-    return float((found.float() - wanted.float()).abs().max()) <= _TOLERANCE[wanted.dtype] * spread
+    return distance(found, wanted) <= TOLERANCE[wanted.dtype]

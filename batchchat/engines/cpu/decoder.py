@@ -12,6 +12,10 @@ from batchchat.engines.continuous.form import Turn
 from batchchat.engines.cpu.fusing import FusedNorm
 from batchchat.engines.cpu.kernels.ops import Gate
 from batchchat.engines.cpu.products import KernelProduct, Product
+from batchchat.engines.cpu.quantized import QuantizedProduct
+
+Listed = KernelProduct | Product | QuantizedProduct
+"""A product that a table can hold."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,10 @@ class Heads:
 class Gated:
     """`down` of what a gate lets through of `inner` numbers; `both` is the product for the gate and for these."""
 
-    both: KernelProduct | Product
+    both: Listed
     gate: Gate
     inner: int
-    down: KernelProduct | Product
+    down: Listed
 
 
 @dataclass(frozen=True)
@@ -44,14 +48,14 @@ class Layer:
     """The parts of a decoder layer, in the order in which they are computed."""
 
     norm: FusedNorm | None
-    joined: KernelProduct | Product
+    joined: Listed
     """Queries, keys and values of a token, side by side."""
     query_norm: FusedNorm | None
     key_norm: FusedNorm | None
     turn: int | None
     """Its place among the decoder's rotary embeddings."""
     spec: AttentionSpec
-    out: KernelProduct | Product
+    out: Listed
     norm_behind: FusedNorm | None
     second_norm: FusedNorm | None
     second: Gated | nn.Module

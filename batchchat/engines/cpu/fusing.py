@@ -18,6 +18,8 @@ from batchchat.engines.cpu.kernels import ops
 from batchchat.engines.cpu.kernels.code import FORMS, GELU, SILU
 from batchchat.engines.cpu.kernels.ops import Gate
 from batchchat.engines.cpu.products import AnyProduct
+from batchchat.engines.cpu.quantized import QuantizedProduct
+from batchchat.models.quantized import is_quantized
 
 
 class FusedNorm(NormForward):
@@ -43,7 +45,7 @@ def fused_norm(module: nn.Module) -> FusedNorm | None:
 class FusedGate:
     """A layer `down(act(gate(x)) * up(x))`; `both` is the product of `gate` and `up` joined."""
 
-    def __init__(self, both: AnyProduct, gate: Gate, down: nn.Linear):
+    def __init__(self, both: AnyProduct | QuantizedProduct, gate: Gate, down: nn.Linear):
         self.both = both
         self.gate = gate
         self.down = down
@@ -54,13 +56,18 @@ class FusedGate:
 
 
 @torch.inference_mode()
-def fused_gate(module: Any, product: AnyProduct) -> FusedGate | None:
+def fused_gate(
+    module: Any, product: AnyProduct | QuantizedProduct, quantized: torch.dtype | None = None
+) -> FusedGate | None:
     """A forward for a gated layer, or None where it computes something else. `product` is that of the gate and of what
-    it is for, joined."""
+    it is for, joined; where both are quantized, `quantized` is the type of the numbers that they multiply."""
     down: Any = getattr(module, "down_proj", None)
-    if type(down) is not nn.Linear or down.weight.dtype not in ops.STORED or not takes_one_tensor(module):
+    if type(down) is not nn.Linear and (quantized is None or not is_quantized(down)):
         return None
-    numbers = sample(3, down.out_features, down.weight.dtype)
+    dtype = quantized or down.weight.dtype
+    if dtype not in ops.STORED or not takes_one_tensor(module):
+        return None
+    numbers = sample(3, down.out_features, dtype)
     wanted = module(numbers)
     if not isinstance(wanted, torch.Tensor):
         return None

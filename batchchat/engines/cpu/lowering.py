@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -13,11 +13,12 @@ from batchchat.engines.continuous.form import DecoderForm, LayerForm, OtherFormE
 from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.lowering import adopt
 from batchchat.engines.continuous.trials import takes_one_tensor
-from batchchat.engines.cpu.decoder import Decoder, Gated, Heads, Layer
+from batchchat.engines.cpu.decoder import Decoder, Gated, Heads, Layer, Listed
 from batchchat.engines.cpu.fusing import FusedGate, FusedNorm
 from batchchat.engines.cpu.packing import OutputSlice
-from batchchat.engines.cpu.products import AnyProduct, KernelProduct, Product
+from batchchat.engines.cpu.products import AnyProduct
 from batchchat.engines.cpu.program import Program
+from batchchat.engines.cpu.quantized import QuantizedProduct
 
 
 def lower(model: Any) -> Callable[[], None]:
@@ -45,7 +46,7 @@ def _layer(layer: LayerForm, heads: Heads, spec: AttentionSpec) -> Layer:
         _head_norm(layer.key_norm, heads.keys, heads.key_dim),
         layer.turn,
         spec,
-        computed_by(layer.out, KernelProduct, Product),
+        computed_by(layer.out, *get_args(Listed)),
         _norm(layer.norm_behind),
         _norm(layer.second_norm),
         _second(layer.second),
@@ -54,19 +55,19 @@ def _layer(layer: LayerForm, heads: Heads, spec: AttentionSpec) -> Layer:
     )
 
 
-def _joined(layer: LayerForm, heads: Heads) -> KernelProduct | Product:
+def _joined(layer: LayerForm, heads: Heads) -> Listed:
     """The product for queries, keys and values."""
     sizes = tuple(linear.out_features for linear in layer.projections)
     if sizes not in (heads.sizes, (sum(heads.sizes),)) or layer.out.in_features != heads.queries * heads.value_dim:
         raise OtherFormError("its layers have heads of several sizes")
     if len(sizes) == 1:
-        return computed_by(layer.projections[0], KernelProduct, Product)
+        return computed_by(layer.projections[0], *get_args(Listed))
     return _listed(computed_by(layer.projections[0], OutputSlice).joined.product)
 
 
-def _listed(product: AnyProduct) -> KernelProduct | Product:
+def _listed(product: AnyProduct | QuantizedProduct) -> Listed:
     """A product that a table can hold."""
-    if not isinstance(product, KernelProduct | Product):
+    if not isinstance(product, Listed):
         raise OtherFormError("torch itself computes its joined products fastest")
     return product
 
@@ -86,7 +87,7 @@ def _head_norm(module: Any | None, count: int, dim: int) -> FusedNorm | None:
 def _second(module: nn.Module) -> Gated | nn.Module:
     fused = vars(module).get("forward")
     if isinstance(fused, FusedGate):
-        down = computed_by(fused.down, KernelProduct, Product)
+        down = computed_by(fused.down, *get_args(Listed))
         return Gated(_listed(fused.both), fused.gate, fused.down.in_features, down)
     if not takes_one_tensor(module):
         raise OtherFormError(f"its {type(module).__name__} takes more than hidden states")

@@ -22,7 +22,7 @@ from batchchat.models.memory import PACKED_SHARE
 Replace = Callable[[nn.Module, Callable[[torch.Tensor], torch.Tensor]], None]
 """Puts another `forward` in the place of a module's own."""
 
-_SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Linear layers that take the same input one after the other, by the names that most decoders give them."""
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -85,7 +85,7 @@ class _Choice:
 
 def _groups(module: nn.Module) -> Iterator[list[nn.Linear]]:
     """Children of a module whose products can be one: linear layers of one input width, all with a bias or none."""
-    for names in _SIBLINGS:
+    for names in SIBLINGS:
         children: list[Any] = [getattr(module, name, None) for name in names]
         if all(type(child) is nn.Linear for child in children):
             kinds = {(child.in_features, child.bias is None, child.weight.dtype) for child in children}
@@ -138,8 +138,9 @@ def _name(dtype: torch.dtype) -> str:
 class Joined:
     """Linear layers that are called one after the other with the same tensor: the first call computes for all."""
 
-    def __init__(self, linears: Sequence[nn.Linear], product: AnyProduct):
+    def __init__(self, linears: Sequence[nn.Linear], product: Any):
         self.product = product
+        """An `AnyProduct`, or a `QuantizedProduct`."""
         self.sizes = [linear.out_features for linear in linears]
         self._input: torch.Tensor | None = None
         self._parts: dict[int, torch.Tensor] = {}

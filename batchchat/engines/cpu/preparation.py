@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from batchchat.engines.continuous.acceleration import QUANTIZED
 from batchchat.engines.cpu.kernels import compiled, programmable
-from batchchat.engines.cpu.packing import pack
+from batchchat.engines.cpu.packing import Replace, pack
+from batchchat.engines.facts import QuantizedFacts
+from batchchat.models.quantized import quantized_layers
 
 
 def prepare(
@@ -32,6 +35,7 @@ def prepare(
         for step in undoing:
             step()
 
+    undoing.append(_multiply_quantized(model, replace))
     gates = pack(model, replace, {} if kept is None else kept)
     if compiled() and changed:
         from batchchat.engines.cpu.experts import fuse_experts
@@ -48,4 +52,25 @@ def prepare(
             from batchchat.engines.cpu.lowering import lower
 
             undoing.append(lower(model))
+    return undo
+
+
+def _multiply_quantized(model: nn.Module, replace: Replace) -> Callable[[], None]:
+    """Have layers of bitsandbytes computed by kernels, as far as there are any. Returns what undoes that it is told."""
+    layers = quantized_layers(model)
+    if not layers:
+        return lambda: None
+    if compiled():
+        from batchchat.engines.cpu.quantizing import multiply_quantized
+
+        QUANTIZED[model] = multiply_quantized(model, layers, replace)
+    else:
+        why = "kernels need numba, and a torch that computes with GNU OpenMP's threads"
+        QUANTIZED[model] = QuantizedFacts(
+            by="bitsandbytes", layers=0, bytes_held=0, difference=None, left={why: len(layers)}
+        )
+
+    def undo() -> None:
+        QUANTIZED.pop(model, None)
+
     return undo

@@ -21,6 +21,7 @@ from batchchat.engines.continuous.pools import Pool
 from batchchat.engines.cpu.decoder import Decoder, Gated
 from batchchat.engines.cpu.kernels import loop
 from batchchat.engines.cpu.products import Product
+from batchchat.engines.cpu.quantized import PreparedRows
 from batchchat.engines.cpu.table import Layout, Result, Table, Weights
 
 _MOST_POOLS = 64
@@ -39,6 +40,7 @@ class Program:
         self._decoder = decoder
         self._layouts: dict[int, Layout] = {}
         self._weights: dict[Product, Weights] = {}
+        self._prepared: dict[int, PreparedRows] = {}
         self._capacity = 0
         self._buffers: dict[str, torch.Tensor] = {}
         self._plan = np.zeros((0, 6), dtype=np.int64)
@@ -166,6 +168,7 @@ class Program:
         for inner in {layer.second.inner for layer in self._decoder.layers if isinstance(layer.second, Gated)}:
             widths |= {f"both {inner}": 2 * inner, f"gated {inner}": inner}
         self._layouts.clear()
+        self._prepared.clear()
         dtype, tables = self._decoder.dtype, self._rotations
         self._buffers = {name: torch.zeros(capacity, width, dtype=dtype) for name, width in widths.items()}
         self._buffers |= {name: table.new_zeros(capacity, table.shape[1]) for name, table in tables.items()}
@@ -173,7 +176,7 @@ class Program:
         self._capacity = capacity
 
     def _lay_out(self, size: int) -> Layout:
-        table = Table(self._buffers, size, self._decoder, self._plan.ctypes.data, self._weights)
+        table = Table(self._buffers, size, self._decoder, self._plan.ctypes.data, self._weights, self._prepared)
         added: Result | None = None
         times = 1.0
         for number, layer in enumerate(self._decoder.layers):

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from batchchat.engines.continuous.attention_spec import AttentionSpec
-from batchchat.engines.cpu.decoder import Decoder, Gated, Layer
+from batchchat.engines.cpu.decoder import Decoder, Gated, Layer, Listed
 from batchchat.engines.cpu.fusing import FusedNorm
 from batchchat.engines.cpu.kernels import abi, loop, ops
 from batchchat.engines.cpu.products import KernelProduct, Product
+from batchchat.engines.cpu.quantized import PreparedRows, QuantizedProduct
 
 
 class Weights:
@@ -57,6 +58,7 @@ class Table:
         decoder: Decoder,
         plan: int,
         weights: dict[Product, Weights],
+        prepared: dict[int, PreparedRows],
     ):
         self._buffers = buffers
         self._size = size
@@ -70,6 +72,7 @@ class Table:
         self._planned: list[int] = []
         self._called: list[int] = []
         self._weights = weights
+        self._prepared = prepared
         self._inputs: dict[str, loop.Handle] = {}
 
     def norm(self, norm: FusedNorm | None, added: Result | None, times: float) -> str:
@@ -126,8 +129,16 @@ class Table:
         )
         self._kernel(ops.norm_kernel(norm.weight.dtype, norm.form), block, rows * size)
 
-    def product(self, source: str, product: KernelProduct | Product, target: str) -> Result:
+    def product(self, source: str, product: Listed, target: str) -> Result:
         """A product of the rows of one buffer, for another one."""
+        if isinstance(product, QuantizedProduct):
+            rows = self._buffers[source]
+            if product.size not in self._prepared:
+                self._prepared[product.size] = PreparedRows(len(rows), product.size)
+            places = rows.data_ptr(), rows.stride(0), self._pointer(target)
+            for operation in product.operations(self._size, rows.dtype, *places, self._prepared[product.size]):
+                self._kernel(*operation)
+            return target
         if isinstance(product, KernelProduct):
             kernel, block = product.operation(self._size, self._pointer(source), self._pointer(target))
             self._kernel(kernel, block, ops.WORTH_SHARING)

@@ -46,6 +46,23 @@ PRODUCT = _words("rows size outputs source weight target bias config")
 WIDENED = _words("rows size outputs source weight target bias")
 """`bias`: an address, or 0."""
 
+ROUNDED_ROWS = _words("rows size padded source stride target")
+"""Rows `[rows, size]`, `stride` numbers apart, to floats `[rows, padded]`."""
+
+QUANTIZED_ROWS = _words("rows size padded source stride target threshold scales counts columns")
+"""The same to numbers of 8 bits: see `quantized.quantized_rows`."""
+
+QUANTIZED_PRODUCT = _words(
+    "rows size padded source numbers stride target target_stride scales counts columns parts num_parts"
+)
+"""`source`: rows as one of the two before made them of `numbers`, which are `stride` apart."""
+
+PART = _words("weight scales outputs bias beyond shift nested code offset table sums")
+"""A weight `[outputs, size]` of several, whose first output is at `beyond` in a row of the target, and its bias, as
+floats. Of one of 8 bits `sums` are those of its rows. Of one of 4 bits, `2 ** shift` numbers have one of the `scales`;
+where `nested` is not 0, these are bytes, for which numbers are looked up in `code`, 256 times one of `nested`, to which
+`offset` is added."""
+
 PLAN = _words("first count row length end pool")
 """One row of a pass's plan: its first token in the pass, how many it has, its row in the pool, the pool's length, how
 many keys its last token sees, and the pool's place in the list."""
