@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sampling": {"errors", "chats", "structure"},
     "models": {*BASE, "prompts", "hub", "cache"},
     "evaluation": {*BASE, "scoring", "sources", "store", "reporting", "models"},
-    "engines": {*BASE, "schedule", "prompts", "models", "sampling"},
+    "engines": {*BASE, "cache", "process", "schedule", "prompts", "models", "sampling"},
     "launch": {*BASE, "process", "schedule", "prompts", "models", "engines", "reporting"},
     "benchmarks": {*BASE, "process", "schedule", "prompts", "models", "engines", "launch", "reporting"},
     "store": {*BASE},
