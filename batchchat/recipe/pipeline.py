@@ -132,6 +132,7 @@ def pipeline_json_schema(*, added: bool = True) -> dict[str, Any]:
     step["anyOf"] = [{"minLength": 1, "type": "string"}, {"$ref": "#/$defs/Recipe"}]
     shared = schema["properties"]["shared"]
     schema["properties"]["shared"] = {"$ref": "#/$defs/Recipe", "description": shared["description"]}
+    schema["properties"]["steps"]["additionalProperties"] = False  # beside names of the pattern that steps have
     return {**head, "$defs": defs, **{key: value for key, value in schema.items() if key != "title"}}
 
 
