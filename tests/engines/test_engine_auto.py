@@ -99,7 +99,7 @@ def test_an_engine_that_cannot_be_built_leaves_the_model_as_it_was(
     """Here for want of memory, which is known only once the model is prepared."""
     undone = [0]
 
-    def prepare(model: Any) -> Callable[[], None]:
+    def prepare(model: Any, *_: Any) -> Callable[[], None]:
         def undo() -> None:
             undone[0] += 1
 
@@ -120,7 +120,7 @@ def test_what_a_draft_model_changed_is_undone_too(dense: Path, tmp_path: Path, m
     byte_bpe().save_pretrained(tmp_path / "small")
     prepared, undone = [0], [0]
 
-    def prepare(model: Any) -> Callable[[], None]:
+    def prepare(model: Any, *_: Any) -> Callable[[], None]:
         prepared[0] += 1
 
         def undo() -> None:
