@@ -189,6 +189,17 @@ def finish(
     return types.void(*parameters, outputs, small, in_bytes, rounding, narrow), generate
 
 
+@intrinsic
+def settled(_: Any, value: Any) -> Any:
+    """A float as it is: what is computed with it is not computed with its parts, as fast arithmetic may."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        bits = builder.bitcast(arguments[0], _INT)
+        return builder.bitcast(builder.asm(ir.FunctionType(_INT, [_INT]), "", "=r,0", [bits], True), _FLOAT)
+
+    return types.float32(types.float32), generate
+
+
 def _like(kind: Any, value: float) -> Any:
     return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
 

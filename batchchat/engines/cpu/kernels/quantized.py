@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray, float32, float64, int32, int64, njit, uint8
+from numba import carray, float32, int32, int64, njit, uint8
 
 from batchchat.engines.cpu.kernels.abi import PART, QUANTIZED_PRODUCT, QUANTIZED_ROWS, ROUNDED_ROWS
 from batchchat.engines.cpu.kernels.blocks import (
@@ -21,6 +21,7 @@ from batchchat.engines.cpu.kernels.blocks import (
     multiply,
     nearest,
     rounded,
+    settled,
 )
 from batchchat.engines.cpu.kernels.code import OPTIONS, Code, at, float_of, narrow, thread, threads, wide
 
@@ -88,9 +89,7 @@ def quantized_rows(stored: type, width: int, in_bytes: bool) -> Code:
                     else:
                         top = max(top, large)
             scales[row], counts[row] = float_of(top), count
-            factor = float32(0.0)
-            if top > int32(0):  # in double precision, so that fast arithmetic divides before it multiplies
-                factor = float32(127.0 / float64(float_of(top)))
+            factor = settled(float32(127.0) / float_of(top)) if top > int32(0) else float32(0.0)
             if in_bytes:
                 small = carray(at(given.target + row * padded), (padded,), np.uint8)
                 for n in range(size):
