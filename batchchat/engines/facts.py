@@ -97,11 +97,13 @@ class QuantizedFacts(Record):
     )
     layers: Annotated[int, Unit("layers")] = Field(description="Linear layers that kernels compute.")
     bytes_held: Bytes = Field(description="What their weights and scales take in memory, which kernels read in place.")
-    difference: float | None = Field(
+    difference: Annotated[float, Unit("standard deviations")] | None = Field(
         description="Largest difference of a product to bitsandbytes' own arithmetic, in the trial of each kind of "
-        "layer, in standard deviations of its outputs; null where none was tried."
+        "layer, in those of its outputs; null where none was tried."
     )
-    left: dict[str, int] = Field(description="Why bitsandbytes computes layers itself, and how many for each reason.")
+    left: dict[str, Annotated[int, Unit("layers")]] = Field(
+        description="Why bitsandbytes computes layers itself, and how many for each reason."
+    )
 
 
 class ReplicaFacts(Record):

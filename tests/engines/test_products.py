@@ -93,6 +93,14 @@ def test_a_copy_in_float32_gives_the_same_bits(case: dict[str, int]) -> None:
     assert torch.equal(make("kernel", weight, bias)(rows), make("kernel, float32 copy", weight, bias)(rows))
 
 
+def test_no_rows_are_no_work() -> None:
+    """A pass in which no answer goes on wants no logits; an exception in a kernel would be one that nobody can catch,
+    which warnings as errors show."""
+    weight = torch.randn(725, 192)
+    for name in candidates(725, 192, torch.float32):
+        assert make(name, weight)(torch.empty(0, 192)).shape == (0, 725)
+
+
 def test_what_is_not_finite_shows() -> None:
     rows, weight = torch.ones(3, 40), torch.ones(33, 40)
     rows[1, 7] = torch.inf

@@ -116,7 +116,7 @@ def test_remarks(dtype: torch.dtype, places: tuple[int, ...], said: list[str]) -
 
 def test_the_report_hears_them(monkeypatch: pytest.MonkeyPatch) -> None:
     model = copy.deepcopy(llama(layers=1))
-    monkeypatch.setattr(engines_loading, "load_model", lambda section: model)
+    monkeypatch.setattr(engines_loading, "load_model", lambda section, *_: model)
     monkeypatch.setattr(engines_loading, "remarks", lambda model: iter([("slow_dtype", "a sentence")]))
     recipe = Recipe.model_validate({"model": {"name": "m"}, "source": {"path": "-"}})
     clock = Clock()

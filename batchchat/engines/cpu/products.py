@@ -99,8 +99,9 @@ class WidenedProduct(KernelProduct):
         outputs, size = self.shape
         rows = rows.contiguous()
         out = rows.new_empty(*rows.shape[:-1], outputs)
-        kernel, block = self.operation(rows.numel() // size, rows.data_ptr(), out.data_ptr())
-        kernel(*block, shared=self.packed.numel() >= ops.WORTH_SHARING)
+        if rows.numel():  # a pass may want no logits
+            kernel, block = self.operation(rows.numel() // size, rows.data_ptr(), out.data_ptr())
+            kernel(*block, shared=self.packed.numel() >= ops.WORTH_SHARING)
         return out
 
     def operation(self, rows: int, source: int, target: int) -> tuple[Any, list[int]]:
