@@ -45,7 +45,7 @@ def main() -> int:
 
 def _counted(run: Path, rows: int) -> int:
     """Whether every answer is somewhere, once, and the report says how many are where."""
-    kept = json.loads((run / "report.json").read_text(encoding="utf-8"))["kept"]
+    kept = json.loads((run / "report.json").read_text(encoding="utf-8"))["keep"]
     print(f"{rows:,} rows of {SAMPLES} samples: {kept['samples']:,} samples, {kept['failed']:,} failed")
     left = kept["samples"] - kept["failed"]
     adds_up = kept["samples"] == rows * SAMPLES
