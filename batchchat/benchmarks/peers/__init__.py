@@ -72,15 +72,13 @@ def check_peers(engines: Sequence[str], paths: Mapping[str, str], workload: str)
 def prepare_peers(engines: Sequence[str], job: dict[str, Any], folder: Path) -> Result:
     """Put the model and the requests of a job into `folder`, in the form that each of these peers reads; what is known
     of the model and the machine without running one. GGUF is written where llama.cpp is among the engines."""
-    from batchchat.benchmarks.shapes import shape_tokenizer
     from batchchat.benchmarks.worker import job_limits, load
     from batchchat.benchmarks.workloads import WORKLOADS, fitted
 
     model, codec = load(job["model"], job["dtype"])
     requests = fitted(WORKLOADS[job["workload"]](), model.get_input_embeddings().weight.shape[0])
     model.save_pretrained(folder / "model")
-    tokenizer = getattr(codec, "tokenizer", None)
-    (tokenizer or shape_tokenizer(job["model"])).save_pretrained(folder / "model")
+    codec.tokenizer.save_pretrained(folder / "model")
     for engine in engines:
         if PEERS[engine].program == "llama.cpp":
             from batchchat.benchmarks.peers.gguf_file import write_gguf
