@@ -129,10 +129,11 @@ class SamplerRows:
 
     def append(self, ids: torch.Tensor, rows: Sequence[int] | None = None) -> None:
         """The tokens [rows] that the rows really took; moves every row to its next step, or only those in `rows`."""
-        self._penalties.append(ids, rows)
-        taking = set(range(len(self._steps)) if rows is None else rows)
-        self._constraints.append(ids, sorted(taking))
-        self._steps = [step + (row in taking) for row, step in enumerate(self._steps)]
+        taking = range(len(self._steps)) if rows is None else rows
+        self._penalties.append(ids, taking)
+        self._constraints.append(ids, taking)
+        for row in taking:
+            self._steps[row] += 1
         if len(taking) == len(self._steps):
             self._step = self._step + 1
         else:

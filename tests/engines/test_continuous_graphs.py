@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -164,7 +165,7 @@ def test_a_pass_of_a_form_holds_what_one_of_its_own_size_holds(
     spans, taken = [], 0
     for start, count, sampled in asked:
         needed = -(-(start + count) // 16)
-        table = BlockTable(list(range(100, 100 + start + count)), list(range(taken, taken + needed)), start)
+        table = BlockTable(list(range(100, 100 + start + count)), array("i", range(taken, taken + needed)), start)
         spans.append(Span(ProbePrompt(table.tokens, table), start, count, sampled))
         taken += needed
     size = sum(span.count for span in spans) + data.draw(st.integers(0, 3))

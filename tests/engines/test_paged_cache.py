@@ -82,7 +82,7 @@ class Books(RuleBasedStateMachine):
         drafts = drafts if end == len(table.tokens) else 0
         held = list(table.blocks), self.books.pool.num_held
         if not self.books.grow(table, end + drafts):
-            assert (table.blocks, self.books.pool.num_held) == held
+            assert (list(table.blocks), self.books.pool.num_held) == held
             self.live.remove(table)
             self.books.release(table)
             return

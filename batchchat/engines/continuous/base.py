@@ -25,6 +25,11 @@ class Allocation(Protocol):
     promised: int
     """So many of them will be there for others soon."""
 
+    @property
+    def writable(self) -> int:
+        """Up to so many tokens there is room, and `grow` has nothing to do."""
+        ...
+
 
 Held = TypeVar("Held", bound=Allocation)
 Donor = TypeVar("Donor")

@@ -39,7 +39,7 @@ def _bias(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Span(Generic[Held]):
     """Tokens `[start, start + count)` of a sequence; with `sampled` the last one's logits are wanted.
 

@@ -246,11 +246,11 @@ class ContinuousEngine:
         writing = self._writing
         drafts = None if self._speculation is None else self._speculation.drafts(writing.live, writing.sampler)
         spans = self._plan(drafts or {})
-        place = {id(sequence): row for row, sequence in enumerate(writing.live)}
-        spans.sort(key=lambda span: place.get(id(span.sequence), len(place)))
+        place = {sequence: row for row, sequence in enumerate(writing.live)}
+        spans.sort(key=lambda span: place.get(span.sequence, len(place)))
         logits, passes = self._compute(spans)
         sampled = [span for span in spans if span.sampled]
-        writing.begin([span.sequence for span in sampled if id(span.sequence) not in place])
+        writing.begin([span.sequence for span in sampled if span.sequence not in place])
         firsts = list(accumulate((span.num_logits for span in sampled), initial=0))[:-1]
         chosen = writing.choose(logits if len(logits) == len(firsts) else logits[firsts])
         self._scheduler.advance(spans)
@@ -276,7 +276,7 @@ class ContinuousEngine:
         spans = self._scheduler.plan(drafts)
         if self._scheduler.num_preempted > preempted:
             self._meter.event("preempted", f"KV budget of {self._cache.budget} tokens spent; begun again later")
-        self._writing.keep()
+            self._writing.keep()
         return spans
 
     def _compute(self, spans: list[Span[SequenceState]]) -> tuple[torch.Tensor, list[Part]]:
@@ -301,7 +301,7 @@ class ContinuousEngine:
 
     def _account(self, step: Step, taking: list[SequenceState], seconds: float) -> None:
         """A step took so long. `taking`: the sequences that took a token of it."""
-        took = {id(sequence) for sequence in taking}
+        took = set(taking)
         for part in step.parts:
             self._count(part, took)
         self._work.add_pass(
@@ -318,13 +318,17 @@ class ContinuousEngine:
             if not step.prompts:
                 self._speculation.took(step.spans, step.drafted, seconds)
 
-    def _count(self, part: Part, took: set[int]) -> None:
-        reading = [span for span in part.spans if span.known <= span.sequence.num_prompt]
-        # An answer's first token comes from the prompt's last place, so it has no place of its own among the computed.
-        places = part.size + sum(span.sampled for span in reading)
-        writing = [span for span in part.spans if span.sampled and id(span.sequence) in took]
-        generated = sum(span.sequence.num_known - span.known for span in writing)
-        self._meter.batch(len(part.spans), sum(span.count for span in reading), generated, places)
+    def _count(self, part: Part, took: set[SequenceState]) -> None:
+        prompt_tokens, generated, places = 0, 0, part.size
+        for span in part.spans:
+            sequence, known = span.sequence, span.known
+            if known <= sequence.num_prompt:
+                prompt_tokens += span.count
+                # An answer's first token comes from the prompt's last place, and has none of its own.
+                places += span.sampled
+            if span.sampled and sequence in took:
+                generated += sequence.num_known - known
+        self._meter.batch(len(part.spans), prompt_tokens, generated, places)
 
     def _ended(self, taking: list[SequenceState], now: float) -> list[Completion]:
         """Settle what the sequences computed, and give up the slots of those that are done."""
@@ -339,7 +343,8 @@ class ContinuousEngine:
             else:
                 self._scheduler.fail(sequence)
             done.append(sequence.completion(now))
-        self._writing.keep()
+        if done:
+            self._writing.keep()
         return done
 
     def _bisect(self, error: Exception) -> Iterator[Completion]:

@@ -42,6 +42,10 @@ class Slot:
     """How many of `tokens` will be reusable at least, if the sequence goes on."""
     last_used: int = 0
 
+    @property
+    def writable(self) -> int:
+        return self.pool.length
+
 
 def bucket(length: int) -> int:
     """The slot length for a sequence of `length` tokens: 64, 96, 128, 192, 256, 384, … (at most half is unused).

@@ -89,16 +89,19 @@ class Scheduler:
         Where memory runs out the youngest sequence gives up its slot and waits again. Drafts take no one's slot.
         """
         for sequence in self._going_on():
-            while sequence.slot is not None and not self.cache.grow(sequence.slot, len(sequence.tokens)):
+            while sequence.slot is not None and not self._has_room(sequence):
                 self._preempt(self.running[-1])
-        writing = [sequence for sequence in self._going_on() if sequence.is_writing]
         spans = []
-        for sequence in writing:
+        reading = []
+        for sequence in self._going_on():
+            if not sequence.is_writing:
+                reading.append(sequence)
+                continue
             draft = drafts.get(sequence, ())
             if draft and not self.cache.grow(sequence.placed, len(sequence.tokens) + len(draft)):
                 draft = ()
             spans.append(Span(sequence, sequence.placed.computed, 1 + len(draft), True, draft))
-        for sequence, count in self._chunks():
+        for sequence, count in self._chunks(reading):
             spans.append(Span(sequence, sequence.placed.computed, count, count == sequence.num_pending))
         return spans
 
@@ -106,16 +109,21 @@ class Scheduler:
         """Whether there is something to compute before the tokens of the last step are read, and room for all of it:
         no one gives up its slot for a sequence that may have ended."""
         going_on = self._going_on()
-        room = all(self.cache.grow(sequence.placed, len(sequence.tokens)) for sequence in going_on)
-        return bool(going_on) and room and not self.outgrown()
+        return bool(going_on) and all(map(self._has_room, going_on)) and self._all_fit(going_on)
 
     def _going_on(self) -> list[SequenceState]:
-        return [sequence for sequence in self.running if not sequence.is_complete]
+        return [sequence for sequence in self.running if len(sequence.tokens) < sequence.num_whole]
 
-    def _chunks(self) -> Iterator[tuple[SequenceState, int]]:
+    def _has_room(self, sequence: SequenceState) -> bool:
+        slot, length = sequence.placed, len(sequence.tokens)
+        return length <= slot.writable or self.cache.grow(slot, length)
+
+    def _all_fit(self, sequences: list[SequenceState]) -> bool:
+        return self.cache.fits(max((len(sequence.tokens) for sequence in sequences), default=0))
+
+    def _chunks(self, reading: list[SequenceState]) -> Iterator[tuple[SequenceState, int]]:
         """How many prompt tokens of which sequences this step takes: half of them are for the one admitted first, the
         others go to the shortest first, and what they leave to the first again."""
-        reading = [sequence for sequence in self.running if not sequence.is_writing]
         if not reading:
             return
         first, *others = reading
@@ -136,12 +144,15 @@ class Scheduler:
 
     def outgrown(self) -> list[SequenceState]:
         """Sequences in flight whose next token would not fit even if they were alone."""
-        return [sequence for sequence in self._going_on() if not self.cache.fits(len(sequence.tokens))]
+        going_on = self._going_on()
+        if self._all_fit(going_on):
+            return []
+        return [sequence for sequence in going_on if not self.cache.fits(len(sequence.tokens))]
 
     def advance(self, spans: Iterable[Span[SequenceState]]) -> None:
         """The tokens of `spans` are computed."""
         for span in spans:
-            self._advance(span.sequence, span.end)
+            self._advance(span.sequence, span.start + span.count)
 
     def _advance(self, sequence: SequenceState, computed: int) -> None:
         """Others may take over what is computed of tokens that the host knows; in strict mode of the prompt alone."""

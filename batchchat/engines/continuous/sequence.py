@@ -31,8 +31,8 @@ class SequenceState:
     started: float | None = None
     reached: int = 0
     """Tokens that it had when its slot was taken from it: it asks for as much room from the start the next time."""
-    _num_whole: int = field(init=False)
-    """Tokens that it has at most."""
+    num_whole: int = field(init=False)
+    """Tokens that it has at most: then no further one may be chosen, though the last ones may not be read."""
     num_reported: int = 0
     """Tokens of the answer that the listener knows: none is told twice when an answer is computed again."""
 
@@ -43,7 +43,7 @@ class SequenceState:
         """Forget the answer so far, to be computed again from the prompt."""
         self.tokens = list(self.request.prompt_ids)
         self.num_prompt = len(self.tokens)
-        self._num_whole = self.num_prompt + self.request.settings.max_new_tokens
+        self.num_whole = self.num_prompt + self.request.settings.max_new_tokens
         self.answer = OpenAnswer(self.request, self.codec)
         self.num_unread = 0
         self.slot = None
@@ -68,11 +68,6 @@ class SequenceState:
     def num_known(self) -> int:
         """How many of its tokens the host knows."""
         return len(self.tokens) - self.num_unread
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether no further token may be chosen: its last one is, though perhaps not read."""
-        return len(self.tokens) >= self._num_whole
 
     def choose(self) -> None:
         """The answer's next token is chosen, and will be read later."""

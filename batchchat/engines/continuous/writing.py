@@ -69,7 +69,7 @@ class Writing:
         keep = [
             row
             for row, sequence in enumerate(self.live)
-            if sequence.slot is not None and sequence.is_writing and not sequence.is_complete
+            if sequence.slot is not None and sequence.num_prompt < len(sequence.tokens) < sequence.num_whole
         ]
         if len(keep) < len(self.live):
             self.live = [self.live[row] for row in keep]
@@ -77,15 +77,21 @@ class Writing:
 
     def fill(self, work: PackedPass) -> None:
         """Put the tokens that the host does not know into a pass: each is the last one of its span."""
-        unread = {
-            end - 1: span.sequence for end, span in zip(work.ends, work.spans, strict=True) if span.sequence.num_unread
-        }
+        unread = [
+            (end - 1, span.sequence)
+            for end, span in zip(work.ends, work.spans, strict=True)
+            if span.sequence.num_unread
+        ]
         if not unread:
             return
         assert self._last is not None
-        row_of = {id(sequence): row for row, sequence in enumerate(self._last.sequences)}
-        rows = [row_of[id(sequence)] for sequence in unread.values()]
-        work.input_ids[0, staged(list(unread), self._device)] = self._last.ids[staged(rows, self._device)]
+        places, sequences = map(list, zip(*unread, strict=True))
+        if sequences == self._last.sequences and places[-1] == len(places) - 1:  # all of them, side by side
+            work.input_ids[0, : len(places)] = self._last.ids
+            return
+        row_of = {sequence: row for row, sequence in enumerate(self._last.sequences)}
+        rows = staged([row_of[sequence] for sequence in sequences], self._device)
+        work.input_ids[0, staged(places, self._device)] = self._last.ids[rows]
 
     def choose(self, logits: torch.Tensor, rows: Ordered[int] | None = None) -> Chosen:
         """The next token of every row, or of these rows, from `logits` `[rows, vocabulary]`."""

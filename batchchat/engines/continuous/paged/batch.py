@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
@@ -150,52 +151,80 @@ def lay_out(
     decoding = [span for span in spans if span.count == 1]
     others = [span for span in spans if span.count > 1]
     ordered = decoding + others
-    counts = np.fromiter((span.count for span in ordered), np.int64, len(ordered))
-    starts = np.fromiter((span.start for span in ordered), np.int64, len(ordered))
-    form = _form(decoding, others, int(counts.sum()), size, num_logits, forms)
-    behind = np.arange(len(ordered)) >= len(decoding)
-    rows = np.arange(len(ordered)) + behind * (form.decoding - len(decoding))
-    begins_packed = counts.cumsum() - counts
-    firsts = begins_packed + behind * (form.decoding - len(decoding))
-    row_of = np.repeat(np.arange(len(ordered)), counts)
-    inside = np.arange(len(row_of)) - begins_packed[row_of]
-    places, held_at = firsts[row_of] + inside, starts[row_of] + inside
+    counts = np.fromiter((span.count for span in others), np.int64, len(others))
+    offsets = np.concatenate(([0], counts.cumsum()))
+    num_rows, num_read = len(decoding), int(offsets[-1])
+    form = _form(decoding, others, num_rows + num_read, size, num_logits, forms)
 
-    held = [span.slot.blocks for span in ordered]
-    widths = np.fromiter(map(len, held), np.int64, len(held))
-    tables = np.zeros((form.decoding + form.rows, 1 << (int(widths.max()) - 1).bit_length()), dtype=np.int32)
-    blocks = np.fromiter(chain.from_iterable(held), np.int32, int(widths.sum()))
-    tables[np.repeat(rows, widths), np.arange(len(blocks)) - np.repeat(widths.cumsum() - widths, widths)] = blocks
-    lengths = np.zeros(form.decoding + form.rows, dtype=np.int32)
-    lengths[rows] = starts + counts
-    known = np.fromiter(chain.from_iterable(span.ids for span in ordered), np.int64, len(row_of))
-    ids, slots, positions = np.full(form.size, known[0]), np.full(form.size, -1), np.zeros(form.size, np.int64)
-    ids[places], positions[places] = known, held_at
-    slots[places] = tables[rows[row_of], held_at // BLOCK_SIZE].astype(np.int64) * BLOCK_SIZE + held_at % BLOCK_SIZE
-    offsets = np.full(form.rows + 1, form.tokens if not others else int(counts[len(decoding) :].sum()), np.int32)
-    offsets[: len(others)] = firsts[len(decoding) :] - form.decoding
-    ends = {id(span): end for span, end in zip(ordered, (firsts + counts).tolist(), strict=True)}
-    wanted = [place for span in spans for place in range(ends[id(span)] - span.num_logits, ends[id(span)])]
+    rows = np.arange(len(ordered))
+    rows[num_rows:] += form.decoding - num_rows
+    tables = _tables([span.slot.blocks for span in ordered], rows, form.decoding + form.rows)
+    lengths = np.zeros(len(tables), np.int32)
+    lengths[rows] = [span.start + span.count for span in ordered]
+    starts = np.full(form.rows + 1, num_read if others else form.tokens, np.int32)
+    starts[: len(others)] = offsets[:-1]
 
+    ids, positions, slots = np.zeros(form.size, np.int64), np.zeros(form.size, np.int64), np.full(form.size, -1)
+    ids[:num_rows] = [span.sequence.tokens[span.start] for span in decoding]
+    positions[:num_rows] = [span.start for span in decoding]
+    slots[:num_rows] = _slots(tables, rows[:num_rows], positions[:num_rows])
+    if others:
+        places = slice(form.decoding, form.decoding + num_read)
+        row_of = np.repeat(np.arange(len(others)), counts)
+        ids[places] = np.fromiter(chain.from_iterable(span.ids for span in others), np.int64, num_read)
+        begins = np.fromiter((span.start for span in others), np.int64, len(others))
+        positions[places] = np.arange(num_read) + (begins - offsets[:-1])[row_of]
+        slots[places] = _slots(tables, rows[num_rows:][row_of], positions[places])
+    wanted = _wanted(spans, decoding, others, offsets + form.decoding)
     all_wanted = np.zeros(form.wanted, np.int64)
     all_wanted[: len(wanted)] = wanted
-    packed = staged(np.concatenate((ids, positions, slots, all_wanted)), device)
-    narrow = staged(np.concatenate((tables.ravel(), lengths, offsets)), device)
-    input_ids, position_ids, new_slots, places_wanted = packed.split([form.size] * 3 + [form.wanted])
-    seen, ends_seen, begins = narrow.split([tables.size, len(lengths), len(offsets)])
+
+    wide = np.concatenate((ids, positions, slots, all_wanted))
+    narrow = np.concatenate((tables.ravel(), lengths, starts))
+    packed = staged(np.concatenate((wide.view(np.int32), narrow)), device)  # one copy for all
+    input_ids, position_ids, slots_there, wanted_there = (
+        packed[: 2 * len(wide)].view(torch.int64).split([form.size] * 3 + [form.wanted])
+    )
+    tables_there, lengths_there, starts_there = packed[2 * len(wide) :].split([tables.size, len(lengths), len(starts)])
     return PagedPass(
         ordered,
         input_ids[None],
         position_ids[None],
-        places_wanted,
+        wanted_there,
         len(wanted),
-        new_slots,
-        seen.view(tables.shape),
-        ends_seen,
-        begins,
+        slots_there,
+        tables_there.view(tables.shape),
+        lengths_there,
+        starts_there,
         form.decoding,
         batch_invariant,
     )
+
+
+def _tables(held: Sequence[array[int]], rows: np.ndarray, num_rows: int) -> np.ndarray:
+    """int32 `[num_rows, max_blocks]`: the blocks `held` of some rows, 0 elsewhere; as wide as a power of two, so that
+    few shapes are met."""
+    widths = np.fromiter(map(len, held), np.int64, len(held))
+    tables = np.zeros((num_rows, 1 << (int(widths.max()) - 1).bit_length()), np.int32)
+    blocks = np.frombuffer(b"".join(held), np.int32)
+    tables[np.repeat(rows, widths), np.arange(len(blocks)) - np.repeat(widths.cumsum() - widths, widths)] = blocks
+    return tables
+
+
+def _slots(tables: np.ndarray, rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """int64: where tokens at `positions` of the sequences in some `rows` are held."""
+    return tables[rows, positions // BLOCK_SIZE].astype(np.int64) * BLOCK_SIZE + positions % BLOCK_SIZE
+
+
+def _wanted(
+    spans: Sequence[Span[Any]], decoding: Sequence[Span[Any]], others: Sequence[Span[Any]], offsets: np.ndarray
+) -> list[int]:
+    """The places whose logits are wanted, in the order of `spans`. `offsets`: where the `others` begin, and end."""
+    if not others:
+        return [place for place, span in enumerate(decoding) if span.sampled]
+    ends = {id(span): place + 1 for place, span in enumerate(decoding)}
+    ends |= {id(span): end for span, end in zip(others, offsets[1:].tolist(), strict=True)}
+    return [place for span in spans for place in range(ends[id(span)] - span.num_logits, ends[id(span)])]
 
 
 def _form(

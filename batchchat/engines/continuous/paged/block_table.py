@@ -6,6 +6,7 @@ shared too: whoever is to write into a block that others hold or may find takes 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +20,8 @@ class BlockTable:
     """The blocks of one sequence, in the order of its `tokens`."""
 
     tokens: list[int]
-    blocks: list[int]
+    blocks: array[int]
+    """int32"""
     computed: int = 0
     """The keys and values of so many tokens are there."""
     reusable: int = 0
@@ -95,7 +97,8 @@ class BlockTables:
             return None
         for block in shared:
             self.pool.share(block.number)
-        blocks = [block.number for block in shared] + [self.pool.take() for _ in range(new)]
+        blocks = array("i", [block.number for block in shared])
+        blocks.extend(self.pool.take() for _ in range(new))
         count = len(found.full) * BLOCK_SIZE if part is None or prefix is None else prefix.usable
         self._num_active += 1
         self._measure()
@@ -120,7 +123,7 @@ class BlockTables:
                 self._copy(slot, place)
             elif self._is_found(slot, place):
                 self.pool.forget(slot.blocks[place])
-        slot.blocks += [self.pool.take() for _ in range(new)]
+        slot.blocks.extend(self.pool.take() for _ in range(new))
         self._measure()
         return True
 
@@ -130,7 +133,14 @@ class BlockTables:
 
     def advance(self, slot: BlockTable, computed: int, reusable: int) -> None:
         slot.computed, slot.reusable = computed, reusable
-        while len(slot.chain) < min(reusable, len(slot.tokens)) // BLOCK_SIZE:
+        if reusable // BLOCK_SIZE > len(slot.chain):
+            self._cache_full(slot)
+        if reusable == slot.promised:
+            self._cache_tail(slot)
+
+    def _cache_full(self, slot: BlockTable) -> None:
+        """Let the tokens of further blocks that are full be found."""
+        while len(slot.chain) < min(slot.reusable, len(slot.tokens)) // BLOCK_SIZE:
             place = len(slot.chain)
             tokens = slot.tokens[place * BLOCK_SIZE : (place + 1) * BLOCK_SIZE]
             found = self.pool.cache(slot.blocks[place], slot.chain[-1] if slot.chain else None, tokens)
@@ -142,8 +152,6 @@ class BlockTables:
                 slot.blocks[place] = found.number
             slot.chain.append(found)
             slot.writable = 0
-        if reusable == slot.promised:
-            self._cache_tail(slot)
 
     def cut(self, slot: BlockTable, count: int) -> None:
         if count < slot.computed:
@@ -162,7 +170,7 @@ class BlockTables:
         self._promised.remove(slot)
         for block in reversed(slot.blocks):
             self.pool.give_back(block, forget=scrub)
-        slot.blocks = []
+        del slot.blocks[:]
         self._num_active -= 1
 
     def _cache_tail(self, slot: BlockTable) -> None:
