@@ -95,8 +95,9 @@ def empty_model(config: Any, trust_remote_code: bool = False) -> Any:
     """The model of a config without its weights. Raises what transformers raises for a config it cannot build."""
     from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
 
-    with init_empty_weights():
+    with no_init_weights(), init_empty_weights():
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     return _tied(model)
 
@@ -104,8 +105,9 @@ def empty_model(config: Any, trust_remote_code: bool = False) -> Any:
 def empty_like(model: Any) -> Any:
     """The same model as `model` without its weights, unquantized."""
     from accelerate import init_empty_weights
+    from transformers.initialization import no_init_weights
 
-    with init_empty_weights():
+    with no_init_weights(), init_empty_weights():
         empty = type(model)(copy.deepcopy(model.config))
     return _tied(empty)
 
