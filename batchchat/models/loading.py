@@ -53,6 +53,10 @@ def load_model(section: ModelSection, widened: Collection[str] = ()) -> Any:
             **hub_arguments(section),
         )
         require_whole(section.name, found, config)
+        if getattr(model, "is_quantized", False):
+            from batchchat.models.quantized import correct_4_bits
+
+            correct_4_bits(model)
         if section.adapter is not None:
             model = with_adapter(model, section)
     return model.eval()

@@ -26,6 +26,7 @@ from batchchat.engines.cpu.kernels.blocks import LEVELS, levels
 from batchchat.engines.cpu.preparation import prepare
 from batchchat.engines.cpu.quantized import QuantizedProduct, weight_of
 from batchchat.engines.rounding import logit_differences
+from batchchat.models.quantized import correct_4_bits
 from batchchat.prompts import TokenizerCodec
 from batchchat.recipe import Recipe
 from batchchat.schedule import Feed
@@ -163,6 +164,25 @@ def test_a_model_answers_as_by_bitsandbytes_itself(bits: int, nested: bool) -> N
     assert facts.quantized.difference is not None
     assert facts.quantized.difference < 0.04
     assert model not in QUANTIZED
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("size", [64, 96, 100, 160])
+@torch.no_grad()
+def test_rows_that_are_no_whole_number_of_blocks_are_read_right(size: int, nested: bool) -> None:
+    """bitsandbytes' own code for CPUs takes other blocks' scales for some of them."""
+    layer = in_4_bits(linear(size, 20), nested=nested, compute=torch.float32)
+    rows = numbers(5, size, torch.float32)
+    wanted = by_definition(layer, rows)
+    model = torch.nn.Sequential(layer)
+    correct_4_bits(model)
+    assert distance(model(rows), wanted) < 1e-4
+    model.dtype = torch.float32
+    undo = prepare(model)
+    assert QUANTIZED[model].left == {}
+    assert distance(model(rows), wanted) < 1e-4
+    undo()
+    assert distance(model(rows), wanted) < 1e-4
 
 
 def test_strict_mode_keeps_its_promise() -> None:

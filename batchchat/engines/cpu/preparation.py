@@ -21,17 +21,19 @@ def prepare(
     """Pack a model's products, compute its norms and gated layers by kernels, and all of it by a program, each where
     that gives the model's own numbers. Returns what undoes it. With `batch_invariant` experts are packed too: torch
     computes them as fast, but not always in one order. `kept`: see `packing.pack`."""
-    changed: list[nn.Module] = []
+    changed: dict[nn.Module, Any] = {}
     undoing: list[Callable[[], None]] = []
 
     def replace(module: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
         if forward is not None:
+            changed.setdefault(module, vars(module).get("forward"))
             module.forward = forward
-            changed.append(module)
 
     def undo() -> None:
-        for module in changed:
+        for module, before in changed.items():
             del module.forward  # the instance's; the class's is plain again
+            if before is not None:
+                module.forward = before
         for step in undoing:
             step()
 

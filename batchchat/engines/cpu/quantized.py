@@ -17,6 +17,7 @@ import torch
 from batchchat.engines.cpu.kernels import abi, ops, quantized
 from batchchat.engines.cpu.kernels.blocks import BFLOAT16, FLOAT16, FLOAT32, Level, levels
 from batchchat.engines.cpu.kernels.threads import Kernel
+from batchchat.models.quantized import Widened
 
 _ROUNDING = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
 _NESTED_BLOCK = 256
@@ -55,7 +56,7 @@ class Weight:
 
 def weight_of(module: Any) -> Weight:
     """Raises NotServedError, with the reason, for a layer that is kept in a way that kernels do not read."""
-    if "forward" in vars(module):
+    if not isinstance(vars(module).get("forward"), Widened | None):
         raise NotServedError("something else computes it already")
     return _WEIGHTS[type(module).__name__](module)
 
