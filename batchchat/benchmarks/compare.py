@@ -116,7 +116,9 @@ def _prepared(
 
 def _command(job: dict[str, Any], peers: Mapping[str, str], folder: Path) -> list[str]:
     if job["engine"] not in PEERS:
-        return [sys.executable, "-m", "batchchat.benchmarks.worker", json.dumps(job)]
+        written = folder / "model"
+        given = {**job, "folder": str(written)} if written.exists() else job  # read as the peers read it
+        return [sys.executable, "-m", "batchchat.benchmarks.worker", json.dumps(given)]
     import torch
 
     return peer_command(job, peers, MARK, folder, torch.get_num_threads())

@@ -1,7 +1,7 @@
 """One measurement in a process of its own: `python -m batchchat.benchmarks.worker JSON` prints one JSON line.
 
 The job names `engine`, `model` (a shape or any model that the recipe's `model.name` takes), `dtype`, `rows` and
-`workload`.
+`workload`, and with `folder` where the model is read from that has been written already.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ MARK = "batchchat-benchmark "
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Load, warm up with two short requests, drain the workload."""
+    from batchchat.models.lean import import_lean
     from batchchat.process import begin
 
+    read = job.get("folder", job["model"])
     if job["engine"] not in PEERS:
         begin()
+        import_lean(_recipe(read, job["dtype"]))
     import psutil
 
     from batchchat.benchmarks.contenders import CONTENDERS
@@ -32,7 +35,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
     born = psutil.Process().create_time()
     begun = time.perf_counter()
-    model, codec = load(job["model"], job["dtype"])
+    model, codec = load(read, job["dtype"])
     contender = CONTENDERS[job["engine"]](model, codec, job["rows"])
     loaded = time.perf_counter() - begun
     requests = fitted(WORKLOADS[job["workload"]](), model.get_input_embeddings().weight.shape[0])
@@ -98,10 +101,15 @@ def load(name: str, dtype: str) -> tuple[Any, Any]:
     if name in SHAPES:
         return shape_model(name, dtype), TokenizerCodec(shape_tokenizer(name))
     from batchchat.models import load_model, load_text_side
+
+    recipe = _recipe(name, dtype)
+    return load_model(recipe.model), load_text_side(recipe).codec
+
+
+def _recipe(name: str, dtype: str) -> Any:
     from batchchat.recipe import Recipe
 
-    recipe = Recipe.model_validate({"model": {"name": name, "dtype": dtype}, "source": {"path": "-"}})
-    return load_model(recipe.model), load_text_side(recipe).codec
+    return Recipe.model_validate({"model": {"name": name, "dtype": dtype}, "source": {"path": "-"}})
 
 
 if __name__ == "__main__":
