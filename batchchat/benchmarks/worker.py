@@ -23,7 +23,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     from batchchat.models.lean import import_lean
     from batchchat.process import begin
 
-    read = job.get("folder", job["model"])
+    read = job.pop("folder", job["model"])
     if job["engine"] not in PEERS:
         begin()
         import_lean(_recipe(read, job["dtype"]))
