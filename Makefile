@@ -54,7 +54,8 @@ coverage: setup
 
 # The interpreter of Triton 3.6 turns arrays into numbers in a way that numpy warns of.
 test-floors: $(FLOORS)/.installed
-	$(FLOORS)/bin/python -m pytest -W 'ignore:Conversion of an array with ndim:DeprecationWarning' $(FLOOR_TESTS)
+	$(FLOORS)/bin/python -m pytest --numprocesses auto --dist worksteal \
+		-W 'ignore:Conversion of an array with ndim:DeprecationWarning' $(FLOOR_TESTS)
 
 $(FLOORS)/.installed: pyproject.toml constraints-floors.txt
 	test -x $(FLOORS)/bin/python || python3 -m venv $(FLOORS)
