@@ -133,9 +133,9 @@ def test_a_program_turns_queries_and_keys_at_any_position() -> None:
     model = copy.deepcopy(llama(layers=1))
     prepare(model)
     takes, tokens = ((5, 2), (1, 1)), probe.prompts(480, [6, 3])
-    for offset in (0, 1000, 1 << 17, 1 << 20):
+    for offsets in ((), (1000, 0), (1 << 17, 1 << 17), (1, 1 << 20)):
         ours, modules = (
-            torch.cat(probe.logits(ModelRunner(model, KVCache(1024), by_modules=plain), takes, tokens, offset=offset))
+            torch.cat(probe.logits(ModelRunner(model, KVCache(1024), by_modules=plain), takes, tokens, offsets=offsets))
             for plain in (False, True)
         )
         assert torch.equal(ours, modules)

@@ -32,12 +32,9 @@ def adopt(model: Any, make: MakeProgram, new_cache: NewCache, agree: Agree) -> C
     reason = None
     try:
         form = form_of(model)
-        near, scorings = _trial(model, new_cache(), by_modules=True)
-        program = make(form, scorings)
-        far = 1 + longest_length(model.config)
-        beyond, _ = _trial(model, new_cache(), far, by_modules=True)
-        PROGRAMS[model] = program
-        if not all(agree(_trial(model, new_cache(), at)[0], wanted) for at, wanted in ((0, near), (far, beyond))):
+        wanted, scorings = _trial(model, new_cache(), by_modules=True)
+        PROGRAMS[model] = make(form, scorings)
+        if not agree(_trial(model, new_cache())[0], wanted):
             reason = "its logits were not those of the model's modules"
     except torch.OutOfMemoryError:
         PROGRAMS.pop(model, None)
@@ -57,13 +54,12 @@ def adopt(model: Any, make: MakeProgram, new_cache: NewCache, agree: Agree) -> C
     return undo
 
 
-def _trial(
-    model: Any, cache: KVStore[Any], offset: int = 0, by_modules: bool = False
-) -> tuple[torch.Tensor, dict[int, AttentionSpec]]:
-    """Logits `[tokens, vocabulary]` of two prompts whose positions begin at `offset`, and how each layer scores its
-    keys."""
+def _trial(model: Any, cache: KVStore[Any], by_modules: bool = False) -> tuple[torch.Tensor, dict[int, AttentionSpec]]:
+    """Logits `[tokens, vocabulary]` of two prompts, of which one begins at position 0 and one beyond the longest
+    length, and how each layer scores its keys."""
     runner = ModelRunner(model, cache, by_modules=by_modules)
     tokens = probe.prompts(
         model.config.get_text_config().vocab_size, [sum(counts) for counts in zip(*_TAKES, strict=True)]
     )
-    return torch.cat(probe.logits(runner, _TAKES, tokens, least=_LEAST, offset=offset)), runner.scorings
+    offsets = (0, 1 + longest_length(model.config))
+    return torch.cat(probe.logits(runner, _TAKES, tokens, least=_LEAST, offsets=offsets)), runner.scorings
