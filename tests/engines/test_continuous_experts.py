@@ -10,7 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchchat.engines.cpu.experts import fused_experts, fused_router
+from batchchat.engines.cpu.experts import fused_experts, fused_router, packed_products
+from batchchat.engines.cpu.packing import Choice
+from batchchat.engines.cpu.preparation import prepare
 from tests.support.architectures import ARCHITECTURES
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -26,7 +28,7 @@ def routed(name: str, dtype: torch.dtype) -> tuple[Any, Any, Any, Any]:
         own.data.uniform_(-0.5, 0.5)  # biases too
     block = model.model.layers[0].mlp
     router = getattr(block, "gate", None) or block.router
-    return router, block.experts, fused_router(router), fused_experts(block.experts)
+    return router, block.experts, fused_router(router, Choice({})), fused_experts(block.experts, Choice({}))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -64,6 +66,19 @@ def test_a_token_has_the_same_bits_among_any_others_that_choose_its_experts(
 def test_experts_and_routers_that_do_something_else_are_left_alone() -> None:
     block = next(one for one in ARCHITECTURES if one.name == "mixtral").model().model.layers[0].mlp
     block.experts.act_fn = torch.nn.ReLU()
-    assert fused_experts(block.experts) is None
+    assert fused_experts(block.experts, Choice({})) is None
     block.gate.forward = lambda x: (x, *type(block.gate).forward(block.gate, -x)[1:])
-    assert fused_router(block.gate) is None
+    assert fused_router(block.gate, Choice({})) is None
+
+
+def test_a_strict_run_goes_on_with_the_experts_products_that_it_began_with() -> None:
+    architecture = next(one for one in ARCHITECTURES if one.name == "mixtral")
+    kept: dict[str, Any] = {}
+    prepare(architecture.model(), True, kept)
+    assert kept["products"]
+    kept["products"] = dict.fromkeys(kept["products"], "torch")
+    model = architecture.model()
+    prepare(model, True, kept)
+    names = {product.name for product in packed_products(model)}
+    assert names == {"torch"}
+    assert set(kept["products"].values()) == {"torch"}

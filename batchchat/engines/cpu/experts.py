@@ -15,7 +15,7 @@ from batchchat.engines.continuous.trials import is_close, sample, takes_one_tens
 from batchchat.engines.cpu.kernels import ops
 from batchchat.engines.cpu.kernels.code import CLAMPED, GELU, SILU
 from batchchat.engines.cpu.kernels.ops import Gate
-from batchchat.engines.cpu.packing import product_of
+from batchchat.engines.cpu.packing import Choice
 from batchchat.engines.cpu.products import AnyProduct
 from batchchat.models.memory import PACKED_SHARE
 
@@ -88,7 +88,7 @@ def _size(count: int) -> int:
     return max(2, round_up(count)) if count else 0
 
 
-def fuse_experts(model: nn.Module, replace: Callable[[nn.Module, Any], None]) -> None:
+def fuse_experts(model: nn.Module, replace: Callable[[nn.Module, Any], None], choice: Choice) -> None:
     """Compute a model's routers and experts by packed products, if there is memory for a second copy of the experts'
     weights."""
     experts = [module for module in model.modules() if _has_experts(module)]
@@ -97,9 +97,9 @@ def fuse_experts(model: nn.Module, replace: Callable[[nn.Module, Any], None]) ->
         return
     for module in model.modules():
         if module in experts:
-            replace(module, fused_experts(module))
+            replace(module, fused_experts(module, choice))
         elif _is_router(module):
-            replace(module, fused_router(module))
+            replace(module, fused_router(module, choice))
 
 
 def packed_products(model: nn.Module) -> Iterator[AnyProduct]:
@@ -127,7 +127,7 @@ def _has_experts(module: Any) -> bool:
 
 
 @torch.inference_mode()
-def fused_router(module: Any) -> FusedRouter | None:
+def fused_router(module: Any, choice: Choice) -> FusedRouter | None:
     """A forward for a router, or None where it chooses otherwise."""
     weight = module.weight.detach()
     if weight.dtype not in ops.STORED or not takes_one_tensor(module):
@@ -136,7 +136,7 @@ def fused_router(module: Any) -> FusedRouter | None:
     wanted = module(numbers)
     if not isinstance(wanted, tuple) or len(wanted) != 3:
         return None
-    product = product_of(weight, getattr(module, "bias", None))
+    product = choice.product(weight, getattr(module, "bias", None))
     for way in WAYS:
         found = FusedRouter(product, module.top_k, way, wanted[1].dtype)
         logits, scores, experts = found(numbers)
@@ -146,13 +146,13 @@ def fused_router(module: Any) -> FusedRouter | None:
 
 
 @torch.inference_mode()
-def fused_experts(module: Any) -> FusedExperts | None:
+def fused_experts(module: Any, choice: Choice) -> FusedExperts | None:
     """A forward for experts, or None where they compute something else."""
     num_experts, dtype = len(module.down_proj), module.down_proj.dtype
     if dtype not in ops.STORED:
         return None
     pairs = [list(_weights(module, expert)) for expert in range(num_experts)]
-    both, down = ([product_of(*pair) for pair in side] for side in zip(*pairs, strict=True))
+    both, down = ([choice.product(*pair) for pair in side] for side in zip(*pairs, strict=True))
     gates = [Gate(form) for form in (SILU, GELU)]
     if hasattr(module, "limit") and hasattr(module, "alpha"):
         gates.append(Gate(CLAMPED, module.limit, module.alpha))

@@ -30,57 +30,59 @@ _KEPT = "products"
 """What is kept of the choice: a resumed run computes as it began."""
 
 
-def pack(model: nn.Module, replace: Replace, kept: MutableMapping[str, Any]) -> dict[nn.Module, AnyProduct]:
+class Choice:
+    """Chooses what computes products. `kept`: what computed each shape when the run began, which computes it again."""
+
+    def __init__(self, kept: MutableMapping[str, Any]):
+        self._kept = kept
+        self._names: dict[str, str] = dict(kept.get(_KEPT, {}))
+        """Those of the candidates, by the shapes' names."""
+
+    @torch.inference_mode()
+    def product(self, weight: torch.Tensor, bias: torch.Tensor | None = None, *, may_copy: bool = False) -> AnyProduct:
+        """The product with a weight `[outputs, width]` and a bias in the fastest way there is here. `may_copy`: there
+        is memory for a copy in float32."""
+        outputs, width = weight.shape
+        shape = Shape(outputs, width, weight.dtype)
+        if self._names.get(shape.name) not in candidates(*shape):
+            self._names[shape.name] = chosen(shape, weight, may_copy)
+        return make(self._names[shape.name], weight.detach(), bias)
+
+    def keep(self) -> None:
+        """Tell `kept` of what was chosen."""
+        self._kept[_KEPT] = self._names
+
+
+def pack(model: nn.Module, replace: Replace, choice: Choice) -> dict[nn.Module, AnyProduct]:
     """Have all linear layers of a model on the CPU computed in the fastest way there is for each, if there is memory
     for a second copy of them. Returns the products of gates and what they gate, by the module that holds both.
-
-    `kept`: what computed each shape when the run began, which computes it again; it hears of others.
     """
     linears = [module for module in model.modules() if type(module) is nn.Linear]
     places = {(linear.weight.device.type, linear.weight.dtype in _DTYPES) for linear in linears}
     room = PACKED_SHARE * psutil.virtual_memory().available
     if places != {("cpu", True)} or sum(linear.weight.nbytes for linear in linears) > room:
         return {}
-    choice = _Choice(dict(kept.get(_KEPT, {})), sum(4 * linear.weight.numel() for linear in linears) <= room)
+    may_copy = sum(4 * linear.weight.numel() for linear in linears) <= room
     gates: dict[nn.Module, AnyProduct] = {}
     for module in model.modules():
         for group in _groups(module):
-            joined = Joined(group, choice.product(group))
+            joined = Joined(group, _product(group, choice, may_copy))
             if len(group) == 2:
                 gates[module] = joined.product
             for place, linear in enumerate(group):
                 replace(linear, OutputSlice(joined, place))
     for linear in linears:
         if not is_packed(linear):
-            replace(linear, choice.product([linear]))
-    kept[_KEPT] = choice.names
+            replace(linear, _product([linear], choice, may_copy))
     return gates
 
 
-def product_of(weight: torch.Tensor, bias: torch.Tensor | None = None) -> AnyProduct:
-    """The product with a weight `[outputs, width]` in the fastest way there is here."""
-    outputs, width = weight.shape
-    return make(chosen(Shape(outputs, width, weight.dtype), weight, may_copy=False), weight, bias)
-
-
-class _Choice:
-    """Chooses what computes products."""
-
-    def __init__(self, names: dict[str, str], may_copy: bool):
-        self.names = names
-        """Those of the candidates, by the shapes' names."""
-        self._may_copy = may_copy
-
-    def product(self, linears: Sequence[nn.Linear]) -> AnyProduct:
-        """The joined product of linear layers."""
-        with torch.inference_mode():
-            weight = torch.cat([linear.weight for linear in linears]) if len(linears) > 1 else linears[0].weight
-            biases = [linear.bias for linear in linears if linear.bias is not None]
-            outputs, width = weight.shape
-            shape = Shape(outputs, width, weight.dtype)
-            if self.names.get(shape.name) not in candidates(*shape):
-                self.names[shape.name] = chosen(shape, weight, self._may_copy)
-            return make(self.names[shape.name], weight.detach(), torch.cat(biases).detach() if biases else None)
+@torch.inference_mode()
+def _product(linears: Sequence[nn.Linear], choice: Choice, may_copy: bool) -> AnyProduct:
+    """The joined product of linear layers."""
+    weight = torch.cat([linear.weight for linear in linears]) if len(linears) > 1 else linears[0].weight
+    biases = [linear.bias for linear in linears if linear.bias is not None]
+    return choice.product(weight, torch.cat(biases).detach() if biases else None, may_copy=may_copy)
 
 
 def _groups(module: nn.Module) -> Iterator[list[nn.Linear]]:

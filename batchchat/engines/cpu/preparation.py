@@ -10,7 +10,7 @@ from torch import nn
 
 from batchchat.engines.continuous.acceleration import QUANTIZED
 from batchchat.engines.cpu.kernels import compiled, programmable
-from batchchat.engines.cpu.packing import Replace, pack
+from batchchat.engines.cpu.packing import Choice, Replace, pack
 from batchchat.engines.facts import QuantizedFacts
 from batchchat.models.quantized import quantized_layers
 
@@ -20,7 +20,7 @@ def prepare(
 ) -> Callable[[], None]:
     """Pack a model's products, compute its norms and gated layers by kernels, and all of it by a program, each where
     that gives the model's own numbers. Returns what undoes it. With `batch_invariant` experts are packed too: torch
-    computes them as fast, but not always in one order. `kept`: see `packing.pack`."""
+    computes them as fast, but not always in one order. `kept`: see `packing.Choice`."""
     changed: dict[nn.Module, Any] = {}
     undoing: list[Callable[[], None]] = []
 
@@ -38,7 +38,8 @@ def prepare(
             step()
 
     undoing.append(_multiply_quantized(model, replace))
-    gates = pack(model, replace, {} if kept is None else kept)
+    choice = Choice({} if kept is None else kept)
+    gates = pack(model, replace, choice)
     if compiled() and changed:
         from batchchat.engines.cpu.experts import fuse_experts
         from batchchat.engines.cpu.fusing import fuse_rotary, fused_gate, fused_norm, joined_gates
@@ -49,11 +50,12 @@ def prepare(
         for module, product in (gates | joined_gates(model)).items():
             replace(module, fused_gate(module, product))
         if batch_invariant:
-            fuse_experts(model, replace)
+            fuse_experts(model, replace, choice)
         if programmable():
             from batchchat.engines.cpu.lowering import lower
 
             undoing.append(lower(model))
+    choice.keep()
     return undo
 
 
