@@ -325,7 +325,7 @@ def test_a_broken_stream_says_where(tmp_path: Path, suffix: str, name: str) -> N
     ("name", "content", "says"),
     [
         ("a.txt", b"question,answer\n", r"a\.txt is not a kind of file that is read here.*for example csv:.*a\.txt"),
-        ("a.tar.gz", gzip.compress(b"ustar" * 100), "not a kind of file"),
+        ("a.tar.gz", gzip.compress(b"ustar" * 100, mtime=0), "not a kind of file"),
         ("a.zip", b"PK\x03\x04", "not a kind of file"),
         ("a.jsonl", "{}".encode("utf-16"), "is UTF-16: save it as UTF-8"),
         ("a.jsonl", '{"a": 1}'.encode("utf-16-le"), "is UTF-16LE: save it as UTF-8"),
@@ -333,7 +333,7 @@ def test_a_broken_stream_says_where(tmp_path: Path, suffix: str, name: str) -> N
         ("a.jsonl", '{"a": 1}'.encode("utf-32"), "is UTF-32: save it as UTF-8"),
         ("a.jsonl", '\n{"a": 1}'.encode("utf-32-le"), "is UTF-32LE: save it as UTF-8"),
         ("a.jsonl", b'{"a": 1}\r{"a": 2}\r', "ends its lines with carriage returns alone"),
-        ("a.jsonl.gz", gzip.compress(b"PAR1...."), "compressed Parquet file"),
+        ("a.jsonl.gz", gzip.compress(b"PAR1....", mtime=0), "compressed Parquet file"),
         ("a.parquet.encrypted", b"PARE....", "an encrypted Parquet file: decrypt it first"),
     ],
 )
