@@ -163,6 +163,7 @@ def test_hopeless_ways_are_not_tried_with_more_rows(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(CANDIDATES, "oneDNN", CANDIDATES["oneDNN"]._replace(make=Slow))
     shape = Shape(32, 16, torch.float32)
     assert "oneDNN" in candidates(*shape)
+    calls.clear()  # the first time that it is a candidate, a small product is tried
     assert measured(shape, torch.randn(32, 16))["oneDNN"] == [None, None, None]
     assert calls == [1]
 
