@@ -251,8 +251,8 @@ class ReplicatedEngine:
         lost = self._leases.leave(member.number, outside=outside)
         member.lost += held
         answered = [one.last_answer for one in self._members if one is not member and one.last_answer is not None]
-        well = any(when >= member.begun for when in answered)  # so what ended it is no fault of the model
-        member.ended(reason, now, for_good=not (outside and well))
+        well = any(when >= member.ended_at for when in answered)  # since it ended before, so the model is not at fault
+        member.ended(reason, now, blame=not (outside and well))
         again = held - len(lost.failed)
         them = "1 request was" if again == 1 else f"{again} requests were"
         what = f"replica {member.number} ({member.place}) {reason}; {them} handed out anew"

@@ -34,6 +34,7 @@ class Member:
     resting: bool = False
     """There is no work for it: it was let go, or never begun."""
     last_end: str = ""
+    ended_at: float = float("-inf")
     answered: int = 0
     restarts: int = 0
     last_answer: float | None = None
@@ -82,13 +83,13 @@ class Member:
         self.patience.heard_after(now - self.heard)
         self.heard = now
 
-    def ended(self, reason: str, now: float, for_good: bool = True) -> None:
-        """Its process is no more; when the next is started, if it may be given up `for_good`, depends on how often that
-        happened in a row."""
+    def ended(self, reason: str, now: float, blame: bool = True) -> None:
+        """Its process is no more; whether and when the next is started depends on how often that happened in a row, and
+        how often it was to `blame`."""
         self._work_no_more(now)
         self.gone()
-        self.last_end = reason
-        wait = self.backoff.ended(for_good)
+        self.last_end, self.ended_at = reason, now
+        wait = self.backoff.ended(blame)
         self.start_at = None if wait is None or self.resting else now + wait
 
     def rest(self, now: float) -> None:

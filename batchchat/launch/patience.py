@@ -34,19 +34,21 @@ class Patience:
 
 @dataclass
 class Backoff:
-    """When to start again: at once, then after 1, 2, 4, … seconds, at most `most`. After `tries` ends in a row without
-    an answer between them it is given up."""
+    """When to start again: at once, then after 1, 2, 4, … seconds, at most `most`. After `tries` ends that are to be
+    blamed on it, without an answer between them, it is given up."""
 
     tries: int = 5
     most: float = 60.0
     in_a_row: int = 0
+    blamed: int = 0
 
-    def ended(self, for_good: bool = True) -> float | None:
-        """It ended: seconds to wait, or None where it is given up, which it is only where that may be `for_good`."""
+    def ended(self, blame: bool = True) -> float | None:
+        """It ended, and that is to `blame` on it or met it by chance: seconds to wait, or None where it is given up."""
         self.in_a_row += 1
-        if for_good and self.in_a_row >= self.tries:
+        self.blamed += blame
+        if self.blamed >= self.tries:
             return None
         return 0.0 if self.in_a_row == 1 else min(self.most, 2.0 ** min(self.in_a_row - 2, 30))
 
     def answered(self) -> None:
-        self.in_a_row = 0
+        self.in_a_row = self.blamed = 0

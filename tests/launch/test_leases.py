@@ -271,5 +271,5 @@ def test_backoff_gives_up_after_ends_in_a_row() -> None:
 
 def test_what_others_end_is_started_again_and_again() -> None:
     backoff = Backoff(tries=4, most=3.0)
-    assert [backoff.ended(for_good=False) for _ in range(2000)][:6] == [0.0, 1.0, 2.0, 3.0, 3.0, 3.0]
-    assert backoff.ended() is None, "but not where it ends by itself"
+    assert [backoff.ended(blame=False) for _ in range(2000)][:6] == [0.0, 1.0, 2.0, 3.0, 3.0, 3.0]
+    assert [backoff.ended() for _ in range(4)] == [3.0, 3.0, 3.0, None], "but not where it ends by itself"

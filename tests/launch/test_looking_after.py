@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from batchchat.chats import Request, Timings
 from batchchat.engines import EngineContext
 from batchchat.engines.scripted import ScriptedEngine
 from batchchat.errors import EnvironmentFault
-from batchchat.launch.base import Handle
+from batchchat.launch.base import End, Handle
 from batchchat.launch.devices import Place
 from batchchat.launch.engine import ReplicatedEngine
 from batchchat.launch.local import LocalLauncher, LocalReplica
-from batchchat.launch.messages import Begin, Failed, FromReplica
+from batchchat.launch.messages import Answer, Answers, Begin, Failed, FromReplica, Ready, Started, ToReplica, Work
 from batchchat.launch.patience import Backoff, Patience
 from batchchat.launch.versions import versions
 from batchchat.launch.worker import Worker
@@ -55,6 +56,85 @@ class Noting(LocalLauncher):
         super().wait(handles, seconds)
 
 
+class Ticking(Meters):
+    """A clock that goes on with each look at it, and with each wait."""
+
+    time = 0.0
+
+    def now(self, wait: bool = True) -> float:
+        self.time += 0.001
+        return self.time
+
+
+class Answering:
+    """A replica that answers one request at a time, and none while another one is starting."""
+
+    def __init__(self, launcher: Unlucky):
+        self._launcher = launcher
+        self._asked: list[Request] = []
+        self._ready = False
+
+    def send(self, message: ToReplica) -> None:
+        if isinstance(message, Work):
+            self._asked += message.requests
+
+    def receive(self) -> list[FromReplica]:
+        if not self._ready:
+            self._ready = True
+            return [Ready(4, 0.0)]
+        if self._launcher.starting or not self._asked:
+            return []
+        key = self._asked.pop(0).key
+        one = Answer(key, (), "", "stop", Timings(0.0, 0.0, 0.0), None, None, None, None, None)
+        return [Started((key,)), Answers((one,), (), (), None, 0.0)]
+
+    gone = False
+
+    def end(self) -> End:
+        raise AssertionError("it lives")
+
+    def kill(self) -> None: ...
+
+
+class Ending:
+    """A replica that is ended from outside as soon as it is started."""
+
+    def __init__(self, launcher: Unlucky):
+        self._launcher = launcher
+        launcher.starting = True
+
+    def send(self, message: ToReplica) -> None: ...
+
+    def receive(self) -> list[FromReplica]:
+        return []
+
+    gone = True
+
+    def end(self) -> End:
+        return End("was ended by SIGKILL", outside=True)
+
+    def kill(self) -> None:
+        self._launcher.starting = False
+
+
+class Unlucky:
+    """Starts a replica that answers, and one that never comes to."""
+
+    places = ("here", "there")
+    starting = False
+
+    def __init__(self, meters: Ticking):
+        self._meters = meters
+
+    def start(self, number: int) -> Handle:
+        return Ending(self) if number else Answering(self)
+
+    def wait(self, handles: Iterable[Handle], seconds: float) -> None:
+        self._meters.time += 1.0
+
+    def close(self) -> None: ...
+
+
 def begin(recipe: Path, there: dict[str, str] | None = None, model: dict[str, object] | None = None) -> Begin:
     plain = load_recipe(recipe).model_dump(exclude_none=True)
     return Begin({**versions(), **(there or {})}, plain, (str(ROOT), *sys.path), None, model)
@@ -74,6 +154,16 @@ def test_a_run_that_was_held_up_blames_no_replica(tmp_path: Path) -> None:
         assert meters.num_events["replica_lost"] == 0
     finally:
         engine.close()
+
+
+def test_what_ends_from_outside_is_no_fault_where_others_answered_meanwhile(tmp_path: Path) -> None:
+    """Also where none answers between its start and its end, as on a busy machine."""
+    meters = Ticking()
+    recipe = job(tmp_path, engine={"replicas": 2})
+    engine = ReplicatedEngine(Unlucky(meters), begin(recipe), meters, backoff=lambda: Backoff(tries=3, most=1.5))
+    assert len(list(engine.run(Feed(iter(scripted_requests(["x"] * 40)), 40)))) == 40
+    assert engine.standing() == "40, 0 (starting)"
+    assert meters.num_events["replica_lost"] > 15
 
 
 def test_replicas_load_side_by_side_and_each_is_shown(tmp_path: Path) -> None:
