@@ -110,7 +110,7 @@ many-devices: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
 	$(PY) -m scripts.many_devices recipes/mt-bench.yaml generation.samples=16 \
 		--only two-replicas four-replicas accelerate torchrun shards ray
-	$(PY) -m scripts.many_devices recipes/mt-bench.yaml generation.samples=160 --every 3 --only killed killed-on-ray
+	$(PY) -m scripts.many_devices recipes/mt-bench.yaml generation.samples=400 --every 3 --only killed killed-on-ray
 
 synthesis: setup
 	$(PY) -m scripts.synthesis.killed

@@ -66,7 +66,7 @@ class Kills:
         """One after the other; returns when all live again."""
         while self.replicas < count:
             self._wait_for_answers(process)
-            _wait_until(lambda: bool(alive()), "no replica was started again", process)
+            self._await(process, lambda: bool(alive()), "no replica was started again")
             victim = self._victim(alive())
             try:
                 victim.send_signal(signal.SIGKILL)
@@ -87,7 +87,7 @@ class Kills:
         """For the seconds between two kills, and until something was answered."""
         known = self._job.num_stored(self._name)
         self._pause(process)
-        _wait_until(lambda: self._job.num_stored(self._name) > known, "nothing was answered any more", process)
+        self._await(process, lambda: self._job.num_stored(self._name) > known, "nothing was answered any more")
 
     def _victim(self, alive: list[psutil.Process]) -> psutil.Process:
         """Any of them, but mostly one that is loaded: a replica that never comes to answer is given up, as it should
@@ -98,18 +98,21 @@ class Kills:
 
     def _wait_for_all(self, process: subprocess.Popen[bytes], alive: Alive) -> None:
         """Until all replicas live, and what is known of them is in the store, with the next answer."""
-        _wait_until(lambda: len(alive()) == REPLICAS, "a replica was not started again", process)
+        self._await(process, lambda: len(alive()) == REPLICAS, "a replica was not started again")
         self._wait_for_answers(process)
 
     def _pause(self, process: subprocess.Popen[bytes]) -> None:
         until = time.monotonic() + self._seconds * self._random.uniform(0.5, 1.5)
-        while time.monotonic() < until:
-            if process.poll() is not None:
-                raise Unlike(
-                    f"{self._name} ended with {process.returncode} after {self.replicas} kills: if it is done, give it "
-                    "more to do with generation.samples=N"
-                )
-            time.sleep(_POLL_SECONDS)
+        self._await(process, lambda: time.monotonic() > until, "")
+
+    def _await(self, process: subprocess.Popen[bytes], true: Callable[[], bool], otherwise: str) -> None:
+        """Wait for what comes while the run goes on."""
+        _wait_until(lambda: process.poll() is not None or true(), otherwise)
+        if process.poll() is not None:
+            raise Unlike(
+                f"{self._name} ended with {process.returncode} after {self.replicas} kills: if it is done, give it "
+                "more to do with generation.samples=N"
+            )
 
     def _finish(self, process: subprocess.Popen[bytes]) -> None:
         if process.wait():
@@ -146,9 +149,9 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def _wait_until(true: Callable[[], bool], otherwise: str, process: Any = None) -> None:
+def _wait_until(true: Callable[[], bool], otherwise: str) -> None:
     until = time.monotonic() + 300
     while not true():
-        if time.monotonic() > until or (process is not None and process.poll() is not None):
+        if time.monotonic() > until:
             raise Unlike(otherwise)
         time.sleep(_POLL_SECONDS)
