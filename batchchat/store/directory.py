@@ -59,7 +59,7 @@ class RunDirectory:
             self.release()
             holder = (self.path / _LOCK).read_text(encoding="utf-8", errors="replace").strip() or "another process"
             raise UsageError(
-                f"{self.path} is in use by {holder}: wait until it ends, or give this run another name with name=…"
+                f"{self.path} is in use by {holder}: wait until it ends, or begin another run with sink.directory=…"
             ) from None
         except FileExistsError:
             raise UsageError(f"{self.path} is not a directory: choose another with sink.directory=…") from None

@@ -118,7 +118,7 @@ def _refuse_another_run(directory: RunDirectory, earlier: Mapping[str, Any], man
         raise UsageError(
             f"{directory.path} holds a run that differs from this one, so it cannot be resumed:\n"
             + "\n".join(f"  {line}" for line in differences)
-            + "\ngive this run another name with name=…, or begin anew with --restart (the old directory is kept)"
+            + "\nbegin another run with sink.directory=…, or this one anew with --restart (the old directory is kept)"
         )
 
 
