@@ -311,4 +311,4 @@ def _state(member: Member) -> str:
     if not member.held:
         return " (given up)" if member.given_up else " (let go)"
     state = "" if member.ready else " (starting)"
-    return state if not member.restarts else f" ({member.restarts} restarts)" if member.ready else state
+    return state if not member.restarts else f" (restarts {member.restarts})" if member.ready else state

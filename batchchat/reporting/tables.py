@@ -144,7 +144,7 @@ def _memory(report: Report) -> list[tuple[str, str]]:
 def _replica(number: int, one: ReplicaFacts) -> tuple[str, str]:
     said = [f"{_count(one.answered)} answered", f"busy {_percent(one.busy)}"]
     if one.restarts or one.lost:
-        said.append(f"{_count(one.restarts)} restarts, {_count(one.lost)} requests handed to others")
+        said.append(f"restarts {_count(one.restarts)}, requests handed to others {_count(one.lost)}")
     if one.given_up is not None:
         said.append(f"given up: it {one.given_up}")
     return f"{number} on {one.place}", ", ".join(said)

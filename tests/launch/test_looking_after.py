@@ -177,7 +177,7 @@ def test_replicas_load_side_by_side_and_each_is_shown(tmp_path: Path) -> None:
         texts = ["poison", *["x"] * 7]
         assert len(list(engine.run(Feed(iter(scripted_requests(texts)), 8)))) == 8
         engine.wait_for_all()
-        shown = re.findall(r"(\d+)(?: \((\d) restarts\))?", engine.standing())
+        shown = re.findall(r"(\d+)(?: \(restarts (\d)\))?", engine.standing())
     finally:
         engine.close()
     assert sum(int(answered) for answered, _ in shown) == 7
