@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from scripts.stored import num_turns
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = (sys.executable, "-m")
@@ -60,15 +60,7 @@ class Job:
 
     def num_stored(self, name: str) -> int:
         """How many answers are durable by now."""
-        database = self.folder / name / "run.sqlite"
-        if not database.exists():
-            return 0
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as store:
-            try:
-                (count,) = store.execute("SELECT sum(completed) FROM sessions").fetchone()
-            except sqlite3.OperationalError:  # it is being made
-                return 0
-        return int(count or 0)
+        return num_turns(self.folder / name)
 
     def failed(self, name: str) -> int:
         """Rows in errors.jsonl."""

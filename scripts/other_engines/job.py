@@ -7,7 +7,6 @@ import os
 import secrets
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from scripts.stored import num_turns
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -93,14 +94,7 @@ class Place:
 
     def num_turns(self, name: str) -> int:
         """How many answers are durable by now."""
-        database = self.folder / name / "run.sqlite"
-        if not database.exists():
-            return 0
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as store:
-            try:
-                return int(store.execute("SELECT count(*) FROM turns").fetchone()[0])
-            except sqlite3.OperationalError:  # it is being made
-                return 0
+        return num_turns(self.folder / name)
 
     def local(self) -> int:
         """MT-Bench by the local engine, as the run `local`; the number of its answers."""

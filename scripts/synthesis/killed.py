@@ -10,15 +10,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
 from pathlib import Path
 
 from batchchat.plugins.builtin import builtin_sample
+from scripts.stored import num_turns
 
 SAMPLES = {"magpie": None, "evolve": "alpaca", "questions": "documents", "simulate": "goals"}
 """Recipes with the sample that each is written for; None where rows come from nothing."""
@@ -43,7 +42,7 @@ def _try(name: str, rows: int, folder: Path) -> int:
     seconds = time.monotonic() - start
     for number in range(KILLS):
         process = _start(name, source, killed)
-        while _num_turns(killed) < turns * (number + 1) / (KILLS + 1):
+        while num_turns(killed) < turns * (number + 1) / (KILLS + 1):
             if process.poll() is not None:
                 raise SystemExit(f"{name} ended with {process.returncode} before it could be killed")
             time.sleep(0.05)
@@ -88,15 +87,7 @@ def _whole(name: str, source: str, place: Path) -> int:
     code = _start(name, source, place).wait()
     if code:
         raise SystemExit(f"{name} ended with {code}: see {place / 'run.log'}")
-    return _num_turns(place)
-
-
-def _num_turns(place: Path) -> int:
-    try:
-        with closing(sqlite3.connect(f"{(place / 'run.sqlite').as_uri()}?mode=ro", uri=True, timeout=10)) as db:
-            return int(db.execute("SELECT count(*) FROM turns").fetchone()[0])
-    except sqlite3.OperationalError:  # it is not there yet
-        return 0
+    return num_turns(place)
 
 
 if __name__ == "__main__":
