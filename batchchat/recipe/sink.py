@@ -46,7 +46,7 @@ class SinkSection(OpenSection):
         ge=1,
         description="Write the outputs in so many parts of like numbers of rows, in a folder outputs-FORMAT that "
         "datasets.load_dataset reads as one (Parquet has the same columns in all parts; of JSON lines, columns that "
-        "are null in a whole part may keep it from that); null is one file.",
+        "are missing or null in a whole part may keep it from that); null is one file.",
         examples=[16],
         json_schema_extra=MAY_CHANGE,
     )
@@ -54,7 +54,8 @@ class SinkSection(OpenSection):
         default=None,
         ge=1,
         description="Write a part of the outputs for every so many rows of the input, as soon as they and all before "
-        "them are done: in a folder as with shards, in order, and final while the run goes on.",
+        "them are done: in a folder as with shards, in order. They are final, but are written once more at the end "
+        "where late rows have other columns or types.",
         examples=[10000],
         json_schema_extra=MAY_CHANGE,
     )

@@ -87,6 +87,15 @@ def types_in(path: Path) -> dict[str, Any]:
     return dict(zip(schema.names, schema.types, strict=True))
 
 
+def features_of(types: Mapping[str, Any]) -> list[Any]:
+    """Columns and their types as `dataset_info.features` of a dataset's card."""
+    import pyarrow as pa
+    from datasets import Features
+
+    named: list[Any] = Features.from_arrow_schema(pa.schema(list(types.items())))._to_yaml_list()
+    return named
+
+
 def column_types(rows: Rows, known: Mapping[str, Any], every: bool = False, facts: bool = True) -> dict[str, Any]:
     """The type of each column, `batchchat` last, the others in the order in which they appear; with `every` the known
     ones first, whether they appear or not. A first pass finds out which known types still fit; where one does not, a

@@ -9,6 +9,7 @@ from typing import Any
 
 from batchchat.plugins.tables import WRITERS
 from batchchat.recipe import Recipe
+from batchchat.recipe.dumping import to_yaml
 from batchchat.store.database import RunStore
 from batchchat.store.directory import RunDirectory, replacing
 from batchchat.store.writers import Outputs, Writer
@@ -17,21 +18,17 @@ OutputsOf = Callable[[int, int], Iterator[dict[str, Any]]]
 """The output rows of the rows from one place in the input to another, both included."""
 
 _CARD = """---
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: part-*.{format}
----
+{head}---
 Outputs of `{name}`, in the order of the input. `datasets.load_dataset` reads this folder as one.
 """
 
 
 class Parts:
-    """Files `outputs-FORMAT/part-NNNNN.FORMAT`, each whole from the moment that it is there and never written again.
+    """Files `outputs-FORMAT/part-NNNNN.FORMAT`, each whole from the moment that it is there.
 
-    With `sink.every` a part is written as soon as all its rows, and those before them, are done; with `sink.shards` all
-    are written at the end. A part of which no row was answered has no file.
+    With `sink.every` a part is written as soon as all its rows, and those before them, are done, and once more at the
+    end only where late rows have other columns; with `sink.shards` all are written at the end. A part of which no row
+    was answered has no file.
     """
 
     def __init__(
@@ -53,6 +50,8 @@ class Parts:
         self._mark = {"every": self._sink.every, "formats": sorted(self._sink.formats), "timings": self._sink.timings}
         self._looked_at = -1
         """How many rows were done when it was last looked whether a part is complete."""
+        self._columns: dict[str, dict[str, Any]] = {}
+        """By format, of all parts that are there."""
         self._number = self._resumed()
 
     def advance(self) -> None:
@@ -100,6 +99,7 @@ class Parts:
     def _clear(self) -> None:
         for format_ in self._sink.formats:
             shutil.rmtree(self._directory.parts(format_), ignore_errors=True)
+            self._columns.pop(format_, None)
 
     def _write_all(self, rows: int, count: int, every: int | None) -> None:
         """All parts, of one shape."""
@@ -120,9 +120,8 @@ class Parts:
         for format_ in self._sink.formats:
             folder = self._directory.parts(format_)
             folder.mkdir(parents=True, exist_ok=True)
-            card = folder / "README.md"
-            if not card.exists():
-                self._directory.write(card, _CARD.format(format=format_, name=self._name))
+            if not self._card(format_).exists():
+                self._write_card(format_)
             if next(self._outputs_of(first, last), None) is None:
                 continue
             writer: Writer = WRITERS[format_]
@@ -134,8 +133,32 @@ class Parts:
             part = folder / f"part-{number:05}.{format_}"
             with replacing(part) as file:
                 writer.write(file, outputs, self._sink.options_of(format_))
+            self._name_columns(format_, part)
             written.append(part)
         return written
+
+    def _name_columns(self, format_: str, part: Path) -> None:
+        """Readers take the columns of the first part for those of all: where later ones have more, the card names
+        them."""
+        writer, known = WRITERS[format_], self._columns.get(format_)
+        if writer.features is None:
+            return
+        shapes = [writer.shape_of(one) for one in (self._parts(format_) if known is None else [part])]
+        known = dict(shapes[0] if known is None else known)
+        columns = dict(known)
+        for shape in shapes:
+            columns |= {name: kind for name, kind in shape.items() if str(columns.get(name, "null")) == "null"}
+        self._columns[format_] = columns
+        if columns != known:
+            self._write_card(format_, {"dataset_info": {"features": writer.features(columns)}})
+
+    def _write_card(self, format_: str, more: Mapping[str, Any] = {}) -> None:
+        files = [{"split": "train", "path": f"part-*.{format_}"}]
+        head = {"configs": [{"config_name": "default", "data_files": files}], **more}
+        self._directory.write(self._card(format_), _CARD.format(head=to_yaml(head), name=self._name))
+
+    def _card(self, format_: str) -> Path:
+        return self._directory.parts(format_) / "README.md"
 
     def _parts(self, format_: str) -> list[Path]:
         return sorted(self._directory.parts(format_).glob(f"part-*.{format_}"))

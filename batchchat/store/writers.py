@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from batchchat.chats.json_text import json_text
-from batchchat.store.parquet import column_types, types_in, write_parquet
+from batchchat.store.parquet import column_types, features_of, types_in, write_parquet
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Writer:
     """The columns and types that hold all rows (`Outputs.shape` of every part); none where rows need none."""
     shape_of: Callable[[Path], Mapping[str, Any]] = lambda path: {}
     """Those of a part that is written."""
+    features: Callable[[Mapping[str, Any]], list[Any]] | None = None
+    """How a dataset's card names them; None where readers find out for themselves."""
 
 
 def write_lines(file: IO[bytes], outputs: Outputs) -> int:
@@ -54,4 +56,5 @@ PARQUET = Writer(
     lambda file, outputs, _: write_parquet(file, outputs.rows, outputs.types, outputs.shape),
     learn=lambda outputs: column_types(outputs.rows, outputs.types),
     shape_of=types_in,
+    features=features_of,
 )

@@ -81,6 +81,28 @@ def test_parts_appear_while_the_run_goes_on_and_stay_as_they_are(tmp_path: Path,
     assert [row["batchchat"]["index"] for row in rows] == [n for n in range(ROWS) if n != 33]
 
 
+def test_columns_of_later_rows_are_read_while_the_run_goes_on(tmp_path: Path, batchchat: Command) -> None:
+    """Readers would take those of the first part for all."""
+    late = [{"prompt": "x", "reference": ["y"], "free": {"ab"[n % 2]: n}} for n in range(35)]
+    rows: list[Any] = [*[{"prompt": "x"}] * 15, *late]
+    engine = {"max_batch_rows": 5, "scripted": {"answer": "counting", "batch_seconds": 0.2}}
+    sink = {"formats": ["parquet"], "every": 10}
+    recipe = scripted_recipe(tmp_path / "r.yaml", write_jsonl(tmp_path / "in.jsonl", rows), engine=engine, sink=sink)
+    run = tmp_path / "runs/test"
+    process = subprocess.Popen([sys.executable, "-m", "batchchat", "run", str(recipe), "-q"], cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 60
+        while len(parts(run, "parquet")) < 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    assert loaded(run / "outputs-parquet", tmp_path / "cache") == list(range(40)), "read before the run is over"
+    assert batchchat("run", recipe, "-q", "engine.scripted.batch_seconds=0").code == 0
+    assert loaded(run / "outputs-parquet", tmp_path / "cache") == list(range(50))
+
+
 def test_a_late_row_of_another_type_makes_all_parts_read_as_one(tmp_path: Path, batchchat: Command) -> None:
     rows: list[Any] = [{"prompt": "x", "note": n if n < 25 else {"more": str(n)}} for n in range(30)]
     rows[:10] = [{"prompt": "x", "note": None}] * 10
