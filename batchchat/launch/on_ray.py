@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import queue
+import signal
 import socket
 import threading
 import time
@@ -23,6 +24,8 @@ _LOOK_SECONDS = 5.0
 """How often one looks for nodes that came later."""
 _SECONDS_BETWEEN_WARNINGS = 60.0
 _FIRST_WARNING_SECONDS = 10.0
+_DIED = "The actor died unexpectedly before finishing this task."
+"""Ray says this of every actor that died, and then more."""
 
 
 class RayLauncher:
@@ -44,13 +47,9 @@ class RayLauncher:
         if self._ours:
             try:
                 _require_answer(address)
-                ray.init(address=address, log_to_driver=False, configure_logging=False)
+                _join(ray, address)
             except (OSError, RuntimeError, ValueError) as error:
-                words = " ".join(str(error).split())[:200]
-                raise EnvironmentFault(
-                    f"no Ray cluster answers at {address} ({words}); start one with `ray start --head`, or set "
-                    "engine.ray_address"
-                ) from error
+                raise EnvironmentFault(_not_joined(address, " ".join(str(error).split()))) from error
         self._wanted = replicas
         self._resources = {"GPU": devices} if devices else {"CPU": cores}
         self._known = replicas or 0
@@ -112,6 +111,25 @@ def _require_answer(address: str) -> None:
         socket.create_connection((host.rpartition("/")[2], int(port)), timeout=_ANSWER_SECONDS).close()
 
 
+def _join(ray: Any, address: str) -> None:
+    """SIGTERM does to this process what it did before: Ray has a way of its own to end it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _not_joined(address: str, words: str) -> str:
+    if "Version mismatch" in words:
+        return f"the Ray cluster at {address} has other versions ({words[:400]}); install the same on all machines"
+    nobody = f"no Ray cluster answers at {address} ({words[:200]})"
+    if address == "auto":
+        nobody = "engine.ray_address is auto, and this machine belongs to no Ray cluster"
+    return f"{nobody}; start one with `ray start --head`, or set engine.ray_address=HOST:PORT"
+
+
 class RayReplica:
     """An actor and what it said. Calls of one caller may overtake each other, so messages are numbered."""
 
@@ -139,7 +157,7 @@ class RayReplica:
                 self.lived = True
                 self.poll = self._actor.poll.remote()
         except self._ray.exceptions.RayError as error:
-            self._end = " ".join(str(error).split())[:300]
+            self._end = _end_of(str(error))
         if not self.lived:  # it waits for a machine that has room for it, which is no silence
             self._signs -= 1
             said.append(Beat(self._signs, float("-inf"), 0.0))
@@ -150,12 +168,22 @@ class RayReplica:
         return self._end is not None
 
     def end(self) -> End:
-        return End(f"ended ({self._end})", outside=True)
+        return End(f"ended {self._end}", outside=True)
 
     def kill(self) -> None:
         if self._end is None:
-            self._end = "it was ended by the run"
+            self._end = "with the run"
             self._ray.kill(self._actor, no_restart=True)
+
+
+def _end_of(error: str) -> str:
+    """Where an actor was and how it ended, from Ray's words: sentences, and between them what is known of it, each
+    on a line that begins with a tab."""
+    lines = error.splitlines()
+    known = dict(line.strip().split(": ", 1) for line in lines if line.startswith("\t") and ": " in line)
+    said = " ".join(" ".join(line for line in lines if not line.startswith("\t")).split())
+    where = f"on {known['ip']} " if "ip" in known else ""
+    return f"{where}({said.removeprefix(_DIED)[:300].strip()})"
 
 
 class _Actor:

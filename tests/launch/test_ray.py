@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ from batchchat.recipe import load_recipe
 from batchchat.reporting.meters import Meters
 from batchchat.schedule import Feed
 from tests.support.jobs import ROOT, Command, outputs, read_jsonl, report_of, scripted_recipe, write_jsonl
-from tests.support.replicas import MISBEHAVING, few, until_all_take_part, wait_until
+from tests.support.replicas import MISBEHAVING, few, num_stored, start, until_all_take_part, wait_until
 
 pytest.importorskip("ray", reason="Ray is not installed (pip install 'batchchat[ray]')")
 
@@ -32,7 +33,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path]))  # what nodes have installed
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": {"worker_niceness": 0}})
     found.add_node(num_cpus=2)
     found.add_node(num_cpus=2)
     yield found
@@ -69,6 +70,33 @@ def test_the_same_outputs_and_a_node_that_is_lost(tmp_path: Path, batchchat: Com
     assert ended.code == 0, ended.err
     assert outputs(recipe, "hurt") == outputs(recipe, "one")
     assert read_jsonl(tmp_path / "runs/hurt/errors.jsonl") == []
+
+
+def test_how_an_actor_ended_is_said_with_its_machine(cluster: Any) -> None:
+    launcher = RayLauncher(cluster.address, 1, devices=0, cores=1)
+    try:
+        replica = launcher.start(0)
+        wait_until(lambda: replica.receive() == [] and replica.lived)
+        for node in list(cluster.worker_nodes):
+            cluster.remove_node(node, allow_graceful=False)
+        wait_until(lambda: replica.receive() == [] and replica.gone)
+        reason = replica.end().reason
+    finally:
+        launcher.close()
+    assert re.fullmatch(r"ended (on [0-9.]+ )?\(The actor .+\)", reason), reason
+    assert "class_name" not in reason, "what Ray knows of the actor is of no use to who reads this"
+
+
+def test_sigterm_stops_a_run_as_it_does_elsewhere(tmp_path: Path, cluster: Any) -> None:
+    """A cluster's machines are taken away with it, and the run goes on later."""
+    recipe = job(tmp_path, cluster.address, function=f"{MISBEHAVING}:slow")
+    process = start(recipe, "engine.launcher=ray", "engine.replicas=2", "generation.samples=20")
+    wait_until(lambda: process.poll() is not None or num_stored(tmp_path / "runs/test/run.sqlite") > 0)
+    process.terminate()
+    said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 143, said
+    (line,) = said.splitlines()
+    assert "stopped; what was finished is kept. Go on with: batchchat run" in line
 
 
 def test_replicas_come_with_nodes_and_go_without_work(tmp_path: Path, cluster: Any) -> None:
@@ -138,3 +166,6 @@ def test_a_cluster_that_does_not_answer(tmp_path: Path, batchchat: Command) -> N
     assert ended.code == 5
     assert "no Ray cluster answers at 127.0.0.1:1" in ended.err
     assert not (tmp_path / "runs").exists()
+    ended = batchchat("run", recipe, "engine.launcher=ray", "engine.replicas=2", "engine.ray_address=auto")
+    assert ended.code == 5
+    assert "engine.ray_address is auto, and this machine belongs to no Ray cluster; start one with" in ended.err

@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
-import subprocess
-import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -24,15 +20,9 @@ from batchchat.launch.versions import versions
 from batchchat.prompts import ByteCodec
 from batchchat.recipe import load_recipe
 from batchchat.schedule import Feed
-from tests.support.jobs import ROOT, Command, outputs, read_jsonl, report_of, scripted_recipe, write_jsonl
-from tests.support.replicas import MISBEHAVING, engine_of, job, wait_until
+from tests.support.jobs import Command, outputs, read_jsonl, report_of, scripted_recipe, write_jsonl
+from tests.support.replicas import MISBEHAVING, engine_of, job, num_stored, start, wait_until
 from tests.support.requests import scripted_requests
-
-
-def start(recipe: Path, *args: str, **environment: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "batchchat", "run", str(recipe), "--quiet", *args]
-    env = {**os.environ, **environment}
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env)
 
 
 def replicas_of(pid: int) -> list[psutil.Process]:
@@ -40,13 +30,6 @@ def replicas_of(pid: int) -> list[psutil.Process]:
         return [one for one in psutil.Process(pid).children() if "batchchat.launch.child" in " ".join(one.cmdline())]
     except psutil.Error:
         return []
-
-
-def num_stored(database: Path) -> int:
-    """How many answers are durable by now."""
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as store:
-        (count,) = store.execute("SELECT sum(completed) FROM sessions").fetchone()
-    return int(count)
 
 
 def test_the_same_outputs_with_any_number_of_replicas(tmp_path: Path, batchchat: Command) -> None:

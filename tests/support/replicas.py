@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
+import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,24 @@ def job(folder: Path, rows: int = 60, **sections: Any) -> Path:
     scripted = sections.pop("scripted", {"answer": "counting"})
     engine = {"max_batch_rows": 4, "scripted": scripted, **sections.pop("engine", {})}
     return scripted_recipe(folder / "r.yaml", write_jsonl(folder / "in.jsonl", chats), engine=engine, **sections)
+
+
+def start(recipe: Path, *args: str, **environment: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "batchchat", "run", str(recipe), "--quiet", *args]
+    env = {**os.environ, **environment}
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env)
+
+
+def num_stored(database: Path) -> int:
+    """How many answers are durable by now."""
+    if not database.exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as store:
+        try:
+            (count,) = store.execute("SELECT sum(completed) FROM sessions").fetchone()
+        except sqlite3.OperationalError:  # it is being made
+            return 0
+    return int(count or 0)
 
 
 def wait_until(true: Callable[[], bool]) -> None:
