@@ -29,7 +29,7 @@ from batchchat import answer
 from batchchat.chats import Structure
 from batchchat.scoring.json_patterns import schema_check
 from batchchat.structure import refusal
-from batchchat.structure.by_llguidance import byte_matchers
+from batchchat.structure.backends import byte_matchers
 
 _PACKAGE = "jsonschema==4.26.0"
 _FOLDER = Path(__file__).resolve().parents[2] / "build" / "structured"
@@ -69,7 +69,7 @@ def groups(package: Path) -> Iterator[Group]:
 
 def let_through(structure: Structure, instance: Any) -> bool:
     """Whether the form allows an instance, written as Python writes JSON."""
-    matcher = byte_matchers().matcher(structure)
+    matcher = byte_matchers(structure.backend).matcher(structure)
     return matcher.take(json.dumps(instance, ensure_ascii=False).encode()) and matcher.may_end
 
 
