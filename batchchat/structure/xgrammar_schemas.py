@@ -14,6 +14,8 @@ from batchchat.structure.schemas import parts
 from batchchat.structure.xgrammar_patterns import NotRead, in_string, of_length
 
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_DECIMALS = 6
+"""Of a number between bounds, as the library writes it."""
 _OF_TYPES: Mapping[str, Sequence[str]] = {
     "object": ("properties", "required", "additionalProperties", "minProperties", "maxProperties", "patternProperties",
                "propertyNames", "dependencies", "dependentRequired", "dependentSchemas", "unevaluatedProperties"),
@@ -191,15 +193,21 @@ class _Rewriting:
 
     def _number(self, said: Mapping[str, Any], place: str) -> Node:
         _nothing_else(said, _BOUNDS, place)
-        if any(isinstance(bound, bool) for bound in said.values()):
-            raise NotKept(f"a bound that is no number at {place}")
+        for keyword, bound in said.items():
+            if isinstance(bound, bool) or round(bound, _DECIMALS) != bound:
+                raise NotKept(f"the keyword {keyword} {bound} at {place}")
         return dict(said)
 
     def _integer(self, said: Mapping[str, Any], place: str) -> Node:
-        step = said.get("multipleOf", 1)
-        if step != int(step):
-            raise NotKept(f"the keyword multipleOf {step} of an integer at {place}")
-        bounds = self._number({name: value for name, value in said.items() if name != "multipleOf"}, place)
+        if "multipleOf" in said:
+            _nothing_else(said, ("multipleOf",), place)
+            if said["multipleOf"] != int(said["multipleOf"]):
+                raise NotKept(f"the keyword multipleOf {said['multipleOf']} of an integer at {place}")
+            return {"multipleOf": int(said["multipleOf"])}
+        _nothing_else(said, _BOUNDS, place)
+        bounds = {name: bound for name, bound in said.items() if not isinstance(bound, bool)}
+        if len(bounds) < len(said):
+            raise NotKept(f"a bound that is no number at {place}")
         least = [math.ceil(bounds["minimum"])] if "minimum" in bounds else []
         least += [math.floor(bounds["exclusiveMinimum"]) + 1] if "exclusiveMinimum" in bounds else []
         most = [math.floor(bounds["maximum"])] if "maximum" in bounds else []
@@ -207,7 +215,6 @@ class _Rewriting:
         return {
             **({"minimum": max(least)} if least else {}),
             **({"maximum": min(most)} if most else {}),
-            **({"multipleOf": int(step)} if step != 1 else {}),
         }
 
 

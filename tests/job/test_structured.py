@@ -101,6 +101,8 @@ BY_XGRAMMAR: list[tuple[Structure, str]] = [
             ({"allOf": [{"type": "integer"}, {"minimum": 3}]}, "keyword allOf with several parts"),
             ({"type": "object", "properties": {"a": {}}, "additionalProperties": {}}, "beside properties at #"),
             ({"type": "number", "multipleOf": 0.1}, "keyword multipleOf at #"),
+            ({"type": "integer", "multipleOf": 3, "minimum": 1}, "keyword minimum beside multipleOf at #"),
+            ({"type": "number", "minimum": 1e-9}, "keyword minimum 1e-09 at #"),
             ({"type": "string", "format": "json-pointer"}, "the format json-pointer at #"),
             ({"type": "string", "pattern": "a", "maxLength": 3}, "keyword maxLength beside pattern"),
             ({"type": "string", "pattern": "^a|b$"}, "an anchor on one side of | is not read"),
