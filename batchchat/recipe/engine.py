@@ -61,8 +61,7 @@ class EngineSection(OpenSection):
         default="llguidance",
         description="The library that keeps answers written on this machine in their form (generation.structured, "
         "strict tools). llguidance keeps more of what schemas say. xgrammar (the extra xgrammar) refuses more, writes "
-        "no escapes in texts with a pattern or a length and no properties besides those that an object lists, and caps "
-        "white space at 41 characters.",
+        "no escapes in texts with a pattern or a length and no properties besides those that an object lists.",
     )
     look_ahead: int = Field(
         default=0,

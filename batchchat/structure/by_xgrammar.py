@@ -8,6 +8,7 @@ in what it keeps (`xgrammar_schemas`, `xgrammar_patterns`), and what cannot be w
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -27,7 +28,11 @@ _WHITE_SPACE: Mapping[str, Mapping[str, Any]] = {
     "capped": {"any_whitespace": True, "max_whitespace_cnt": 41},
     "free": {"any_whitespace": True},
 }
-"""Between the parts of a JSON value. As much as a line break with an indentation of 40, in whatever characters."""
+"""Between the parts of a JSON value. What is capped is put in the place of the library's own rule."""
+_GAP = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|\bwhitespace(?:_\d+)?\{0, 41\}')
+"""In a grammar as the library writes it: texts and sets of characters, and where white space may be."""
+_CAPPED = 'gap ::= "" | " " | ("\\n" [ ]{0,40})'
+"""A space, or a line break with an indentation."""
 _BITS = 32
 _COMPILED = 256
 """Forms that are kept compiled: rows may have one each."""
@@ -136,8 +141,15 @@ def _grammar(structure: Structure) -> Any:
 
 
 def _of_schema(schema: Any, white_space: str) -> Any:
-    held = json.dumps(rewritten(schema))
-    return _library().Grammar.from_json_schema(held, strict_mode=False, **_WHITE_SPACE[white_space])
+    kinds = _library().Grammar
+    found = kinds.from_json_schema(json.dumps(rewritten(schema)), strict_mode=False, **_WHITE_SPACE[white_space])
+    if white_space != "capped":
+        return found
+    return kinds.from_ebnf(f"{_GAP.sub(_gap, str(found))}\n{_CAPPED}\n")
+
+
+def _gap(found: re.Match[str]) -> str:
+    return "gap" if found.group().startswith("whitespace") else found.group()
 
 
 def _of_calls(structure: Structure) -> Any:

@@ -131,7 +131,7 @@ LITERAL = st.recursive(
             {"type": "integer", "minimum": -20, "exclusiveMaximum": 0},
             {"type": "boolean"},
             {"type": "null"},
-            {"enum": ["東京", 'a "quoted" one', 3, None, [0]]},
+            {"enum": ["東京", 'a "quoted" one', 3, None]},
             {"type": "string", "enum": ["a", 1, "ab"]},
             {"type": "string", "pattern": "^[A-Z]{2}[0-9]$"},
         ]
@@ -162,10 +162,10 @@ LITERAL = st.recursive(
 
 
 @settings(max_examples=60, deadline=None)
-@given(schema=LITERAL, data=st.data())
-def test_both_libraries_allow_the_same_at_every_step(schema: Any, data: st.DataObject) -> None:
+@given(schema=LITERAL, space=st.sampled_from(["none", "capped"]), data=st.data())
+def test_both_libraries_allow_the_same_at_every_step(schema: Any, space: Any, data: st.DataObject) -> None:
     schema = {"$defs": {"x/y": schema}, "type": "array", "items": {"$ref": "#/$defs/x~1y"}, "maxItems": 2}
-    forms = [Structure("json_schema", json.dumps(schema), "none", backend) for backend in BACKENDS]
+    forms = [Structure("json_schema", json.dumps(schema), space, backend) for backend in BACKENDS]
     known = [byte_matchers(form.backend) for form in forms]
     matchers = [one.matcher(form) for one, form in zip(known, forms, strict=True)]
     text = b""
