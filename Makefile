@@ -12,7 +12,8 @@
 #             (half an hour; PARTS="served limited" for some of it)
 # make test-s3   the tests that copy from and to S3, with a server of their own
 # make many-devices  MT-Bench on replicas, by launchers, on Ray and in shards, also with kills: the same bytes (half an hour)
-# make synthesis  recipes that make data, 1,000 rows each, killed twice: the same bytes; the best of four answers (15 minutes)
+# make synthesis  forms of a test suite, recipes that make data, killed twice, the best of four answers, tools that run,
+#             duplicates (20 minutes; PARTS="xgrammar tools" for some of it)
 # make bench  measure the engines side by side and write docs/BENCHMARKS.md (an hour)
 VENV := .venv
 FLOORS := .venv-floors
@@ -113,9 +114,7 @@ many-devices: setup
 	$(PY) -m scripts.many_devices recipes/mt-bench.yaml generation.samples=400 --every 3 --only killed killed-on-ray
 
 synthesis: setup
-	$(PY) -m scripts.synthesis.killed
-	$(PY) -m scripts.synthesis.best_of_four
-	$(PY) -m scripts.synthesis.duplicates
+	$(PY) -m scripts.synthesis $(if $(PARTS),--parts $(PARTS))
 
 bench: setup
 	$(PY) -m scripts.benchmarks $(addprefix --peer ,$(PEERS))

@@ -134,6 +134,10 @@ class Chat:
         return len(self.segments)
 
 
+GrammarBackend = Literal["llguidance", "xgrammar"]
+"""A library that keeps answers in a form (`engine.grammar_backend`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Structure:
     """The form that an answer must have. `text` is the JSON schema as JSON, the regular expression that the whole
@@ -145,6 +149,8 @@ class Structure:
     text: str = ""
     white_space: Literal["none", "capped", "free"] = "capped"
     """Between the parts of JSON."""
+    backend: GrammarBackend = "llguidance"
+    """The library by which an engine on this machine keeps answers in it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,8 @@ class Responder:
     def settings(self, recipe: Recipe) -> Settings:
         """What the recipe's generation section comes to with this model."""
         self._follow(recipe)
-        return SettingsResolver(recipe.generation, self._text.generation_defaults, self._text.codec).resolve({})
+        text, backend = self._text, recipe.engine.grammar_backend
+        return SettingsResolver(recipe.generation, text.generation_defaults, text.codec, backend).resolve({})
 
     def num_tokens(self, conversation: Conversation, recipe: Recipe) -> int:
         """Tokens of the conversation as a prompt. Raises BadRow where the template refuses it."""

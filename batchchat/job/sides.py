@@ -123,7 +123,7 @@ def _side(recipe: Recipe, text: TextSide, generation: GenerationSection) -> Side
     limits = [limit for limit in (recipe.chat.max_context, text.codec.context_length) if limit is not None]
     return Side(
         text.codec,
-        SettingsResolver(generation, text.generation_defaults, text.codec),
+        SettingsResolver(generation, text.generation_defaults, text.codec, recipe.engine.grammar_backend),
         generation,
         recipe.chat.overflow,
         min(limits, default=None),

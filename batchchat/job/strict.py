@@ -24,6 +24,7 @@ class StrictTools:
     def __init__(self, recipe: Recipe, codec: Codec):
         self._every = recipe.tools is not None and recipe.tools.strict
         self._kept_here = recipe.engine.needs.local_model
+        self._backend = recipe.engine.grammar_backend
         self._codec = codec
 
     def require(self) -> None:
@@ -52,7 +53,7 @@ class StrictTools:
             syntax = call_syntax(self._codec)
         except UsageError as error:
             raise BadRow(str(error)) from error
-        return replace(settings, structured=calls_structure(syntax, schemas))
+        return replace(settings, structured=replace(calls_structure(syntax, schemas), backend=self._backend))
 
     def sent(self, tools: Tools) -> Tools:
         """The tools as the engine gets them: a server keeps those strict that say so."""

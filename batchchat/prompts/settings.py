@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from batchchat.chats import Settings
+from batchchat.chats import GrammarBackend, Settings
 from batchchat.errors import BadRow, UsageError
 from batchchat.prompts.codec import Codec
 from batchchat.prompts.token_texts import spellings
@@ -63,10 +63,14 @@ how transformers computes and returns. `do_sample` is read apart."""
 class SettingsResolver:
     """Resolves settings of rows against one recipe and model.
 
-    `generation` is the recipe's section (a pydantic model; None is open), `defaults` the model's generation config.
+    `generation` is the recipe's section (a pydantic model; None is open), `defaults` the model's generation config,
+    `backend` the recipe's `engine.grammar_backend`.
     """
 
-    def __init__(self, generation: Any, defaults: Mapping[str, Any], codec: Codec):
+    def __init__(
+        self, generation: Any, defaults: Mapping[str, Any], codec: Codec, backend: GrammarBackend = "llguidance"
+    ):
+        self._backend: GrammarBackend = backend
         self._generation = generation
         self._defaults = defaults
         self._codec = codec
@@ -95,7 +99,7 @@ class SettingsResolver:
             bad_texts=self._forbidden(generation.bad_words or ()),
             stop=spellings(generation.stop or ()),
             stop_token_ids=tuple(dict.fromkeys(stop_ids)),
-            structured=None if generation.structured is None else generation.structured.as_structure(),
+            structured=None if generation.structured is None else generation.structured.as_structure(self._backend),
             flags=freeze_flags(effective_flags(flags, sampled=temperature > 0)),
             **{name: value for name, value in values.items() if value is not None},
         )

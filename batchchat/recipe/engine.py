@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo
 
+from batchchat.chats import GrammarBackend
 from batchchat.plugins.tables import ENGINES
 from batchchat.recipe.model import NO_MODEL
 from batchchat.recipe.open_section import OneOf, OpenSection
@@ -55,6 +56,12 @@ class EngineSection(OpenSection):
         "with few tokens of prompts, and replays them; false computes every step anew. vLLM compiles and records the "
         "model, a minute at each start; false leaves both out.",
         json_schema_extra=MAY_CHANGE,
+    )
+    grammar_backend: GrammarBackend = Field(
+        default="llguidance",
+        description="The library that keeps answers written on this machine in their form (generation.structured, "
+        "strict tools). llguidance keeps more of what schemas say. xgrammar (the extra xgrammar) refuses more, writes "
+        "no escapes in texts with a pattern or a length and no properties besides those that an object lists.",
     )
     look_ahead: int = Field(
         default=0,
@@ -146,6 +153,11 @@ def engine_has_its_model(engine: EngineSection, info: ValidationInfo) -> EngineS
     if engine.reproducible == "strict" and not ENGINES[engine.kind].strict:
         raise ValueError(
             f"has reproducible strict, which kind {engine.kind} cannot give; write engine.kind: continuous"
+        )
+    if engine.grammar_backend == "xgrammar" and not engine.needs.local_model:
+        raise ValueError(
+            f"has grammar_backend xgrammar, but with kind {engine.kind} no model writes on this machine; leave "
+            "engine.grammar_backend out"
         )
     if model is not None and model.draft is not None:
         if engine.reproducible == "strict":

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
-from batchchat.chats import Structure
+from batchchat.chats import GrammarBackend, Structure
 from batchchat.recipe.section import Section, Text, Texts
 
 KINDS = ("json_schema", "regex", "choice", "grammar", "json")
@@ -62,8 +63,11 @@ class StructuredSection(Section):
             "json": self.any_json,
         }
 
-    def as_structure(self) -> Structure:
+    def as_structure(self, backend: GrammarBackend) -> Structure:
         """The same as a value."""
+        return replace(self._as_structure(), backend=backend)
+
+    def _as_structure(self) -> Structure:
         if self.json_schema is not None:
             return Structure("json_schema", json.dumps(self.json_schema, ensure_ascii=False), self.white_space)
         if self.choice:

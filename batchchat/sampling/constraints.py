@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import numpy
@@ -20,7 +20,7 @@ from batchchat.sampling.calling import CallingAnswer, marks_of, written_texts
 from batchchat.sampling.formed import FormedAnswer
 from batchchat.sampling.masks import Mask, Texts, banned
 from batchchat.sampling.staging import staged
-from batchchat.structure import Matchers, TokenBytes
+from batchchat.structure import matchers_of
 
 ConstrainedRow = FormedAnswer | CallingAnswer
 """An answer with a form while it is written."""
@@ -99,10 +99,11 @@ class RowConstraints:
 def constrained_row(request: Request, texts: Texts, vocab_size: int) -> ConstrainedRow:
     """A row for a request with a form, at its first token. Raises BadRow for a form that cannot be kept."""
     assert request.settings.structured is not None, "the row has a form"
+    backend = request.settings.structured.backend
     if request.settings.structured.kind == "calls":
         written = written_texts(texts, marks_of(request))
-        return CallingAnswer(request, texts, _matchers(written, vocab_size), vocab_size)
-    return FormedAnswer(request, texts, _matchers(texts, vocab_size), vocab_size)
+        return CallingAnswer(request, texts, matchers_of(backend, written, vocab_size), vocab_size)
+    return FormedAnswer(request, texts, matchers_of(backend, texts, vocab_size), vocab_size)
 
 
 class _Row:
@@ -133,13 +134,6 @@ def _masks(answers: Sequence[ConstrainedRow]) -> list[Mask]:
             places, asked = zip(*pairs, strict=True)
             allowed.update(zip(places, matchers.allowed(asked), strict=True))
     return [answer.mask(allowed.get(place)) for place, answer in enumerate(answers)]
-
-
-@lru_cache(maxsize=4)
-def _matchers(texts: TokenBytes, vocab_size: int) -> Matchers:
-    from batchchat.structure.by_llguidance import LLMatchers
-
-    return LLMatchers(texts, vocab_size)
 
 
 @cache

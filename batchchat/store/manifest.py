@@ -26,7 +26,10 @@ log = logging.getLogger("batchchat")
 
 _KEY = "manifest"
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "bitsandbytes", "datasets", "pyarrow")
+_PACKAGES = (
+    "torch", "transformers", "tokenizers", "accelerate", "bitsandbytes", "datasets", "pyarrow", "llguidance",
+    "xgrammar",
+)  # fmt: skip
 
 
 def make_manifest(

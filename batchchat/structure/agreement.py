@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from batchchat.chats import Structure
 from batchchat.scoring.json_patterns import schema_check
-from batchchat.structure.by_llguidance import byte_matchers
+from batchchat.structure.backends import byte_matchers
 from batchchat.structure.calls import Schemas
 
 _SECONDS = 2.0
@@ -54,7 +54,7 @@ def _mistake(structure: Structure, text: str) -> str | None:
         case "calls":
             return None  # the text is free, and calls are looked at by themselves
         case "regex" | "grammar":
-            matcher = byte_matchers().matcher(structure)
+            matcher = byte_matchers(structure.backend).matcher(structure)
             if matcher.take(text.encode("utf-8", "surrogatepass")) and matcher.may_end:
                 return None
             return f"the {structure.kind} does not match it"

@@ -5,6 +5,7 @@ regular expression derivatives: https://github.com/guidance-ai/llguidance)
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -13,7 +14,7 @@ from batchchat.chats import Structure
 from batchchat.errors import BadRow
 from batchchat.scoring.extras import need
 from batchchat.structure.calls import head, read_calls
-from batchchat.structure.matching import Matcher, TokenBytes
+from batchchat.structure.matching import Bytes, Matcher, TokenBytes, one_line
 
 _WHITE_SPACE: Mapping[str, Mapping[str, Any]] = {
     "none": {"whitespace_flexible": False},
@@ -25,6 +26,7 @@ model may go on with until the answer's limit."""
 _BITS = 32
 _COMPILED = 256
 """Forms that are kept compiled: rows may have one each."""
+_LACKS = re.compile(r"Unimplemented keys: \[(.*)\]")
 
 
 class LLMatchers:
@@ -80,27 +82,22 @@ class LLMatcher:
         return words(self.state.get_error()) if self.state.is_error() else None
 
 
-class Bytes:
-    """The vocabulary of a text itself."""
-
-    pieces = tuple(bytes([number]) for number in range(256))
-
-    def tokens(self, text: bytes) -> Sequence[int]:
-        return tuple(text)
+def matchers(texts: TokenBytes, vocab_size: int) -> LLMatchers:
+    return LLMatchers(texts, vocab_size)
 
 
-@lru_cache(maxsize=1)
-def byte_matchers() -> LLMatchers:
-    """Matchers that take an answer byte by byte."""
-    return LLMatchers(Bytes(), len(Bytes.pieces))
-
-
-def grammar_mistake(structure: Structure) -> str | None:
-    """What the library says against a form, in its own words; a warning counts, as something would not be kept."""
+def not_kept(structure: Structure) -> str | None:
+    """In the library's own words. A warning of its counts, as something would not be kept."""
     library = _library().LLMatcher
     limits = _library().LLParserLimits(verbose_errors=False)
     _, found = library.validate_grammar_with_warnings(grammar(structure), limits=limits)
-    return words(found[0]) if found else None
+    if not found:
+        return None
+    mistake = words(found[0])
+    if lacks := _LACKS.fullmatch(mistake):
+        keywords = lacks[1].replace('"', "")
+        return f"its json_schema has the keyword {keywords}, which cannot be enforced"
+    return f"its {structure.kind} cannot be enforced: {mistake}"
 
 
 def grammar(structure: Structure) -> str:
@@ -125,7 +122,7 @@ def grammar(structure: Structure) -> str:
 def words(error: str) -> str:
     """The library's error in one line."""
     text = error.partition("<non-verbose/>")[0].partition("<backtrace>")[0].partition(" Enable '")[0]
-    return " ".join(text.split())[:300].rstrip(".;: ")
+    return one_line(text)
 
 
 def _of_schema(schema: Any, white_space: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -51,7 +51,7 @@ def read_calls(structure: Structure) -> CallsForm:
 def by_tool(structure: Structure) -> Iterator[tuple[str, Structure]]:
     """The names of the tools of a structure of the kind `calls`, and the form of each one's arguments."""
     for name, schema in read_calls(structure).schemas.items():
-        yield name, Structure("json_schema", json.dumps(schema, ensure_ascii=False), structure.white_space)
+        yield name, replace(structure, kind="json_schema", text=json.dumps(schema, ensure_ascii=False))
 
 
 def head(syntax: CallSyntax, name: str) -> str:

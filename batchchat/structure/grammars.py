@@ -79,6 +79,31 @@ def endless_rule(text: str) -> str | None:
     return stuck
 
 
+def with_patterns(text: str, written: Callable[[str], str]) -> str:
+    """A grammar whose regular expressions, without the slashes around them, are written anew."""
+
+    def part(found: re.Match[str]) -> str:
+        pattern, flags = found.group()[1:].rsplit("/", 1) if found.lastgroup == "pattern" else ("", "")
+        return f"/{written(pattern)}/{flags}" if pattern else found.group()
+
+    return _TOKEN.sub(part, text)
+
+
+def beyond_lark(text: str) -> str | None:
+    """The first part of a grammar that is no more than a library's own: a directive that Lark does not have, a special
+    token, a flag of a regular expression other than i, an attribute of a rule; None where there is none."""
+    tokens = list(_tokens(text))
+    for place, token in enumerate(tokens):
+        flags = token.text.rpartition("/")[2] if token.kind == "pattern" else ""
+        own = token.kind == "directive" and token.text not in ("%ignore", "%import")
+        if own or token.kind == "special" or flags not in ("", "i"):
+            return token.text
+        body = _body(tokens, place)
+        if body is not None and any(one.text == "[" for one in tokens[place:body]):
+            return f"an attribute of {token.text}"
+    return None
+
+
 def _rules(text: str) -> Mapping[str, _Part]:
     tokens = list(_tokens(text))
     starts = [place for place in range(len(tokens)) if _body(tokens, place) is not None]

@@ -1,4 +1,4 @@
-"""What a library has to do so that answers can be kept in a form."""
+"""What a library has to do so that answers can be kept in a form (`backends` names those that can)."""
 
 from __future__ import annotations
 
@@ -54,3 +54,33 @@ class Matchers(Protocol):
         """What may come next for each matcher: a numpy array [matchers, words] int32, bit n of a row for token n. An
         end token is none of them. May use threads of its own, and waits for them without holding Python's lock."""
         ...
+
+
+class Backend(Protocol):
+    """The module of a library. Each function raises EnvironmentFault where the library is not installed."""
+
+    def matchers(self, texts: TokenBytes, vocab_size: int) -> Matchers:
+        """For a vocabulary of `vocab_size` ids, of which `texts` knows the first ones."""
+        ...
+
+    def not_kept(self, structure: Structure) -> str | None:
+        """What of a form the library does not keep, in one sentence without its beginning and end; None where it keeps
+        all of it."""
+        ...
+
+
+class Bytes:
+    """The vocabulary of a text itself."""
+
+    pieces = tuple(bytes([number]) for number in range(256))
+
+    def tokens(self, text: bytes) -> Sequence[int]:
+        return tuple(text)
+
+
+BYTES = Bytes()
+
+
+def one_line(error: str) -> str:
+    """A library's error as a part of a sentence."""
+    return " ".join(error.split())[:300].rstrip(".;: ")

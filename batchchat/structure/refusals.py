@@ -11,7 +11,7 @@ from typing import Any
 from batchchat.chats import Structure
 from batchchat.errors import BadRow
 from batchchat.scoring.extras import need
-from batchchat.structure.by_llguidance import byte_matchers, grammar_mistake
+from batchchat.structure.backends import BACKENDS, byte_matchers
 from batchchat.structure.calls import by_tool
 from batchchat.structure.grammars import endless_rule
 from batchchat.structure.schemas import endless
@@ -23,7 +23,6 @@ _LONGEST_TEXT = 10_000
 _LONGEST_PATTERN = 100_000
 _MOST_REPEATS = 20_000
 _REPEAT = re.compile(r"\{(\d+)(?:,(\d*))?\}")
-_LACKS = re.compile(r"Unimplemented keys: \[(.*)\]")
 
 
 @lru_cache(maxsize=1024)
@@ -33,6 +32,10 @@ def refusal(structure: Structure) -> str | None:
     if structure.kind == "calls":
         return _of_some_tool(structure, refusal) or _not_kept(structure)
     return _too_large(structure) or _malformed(structure) or _not_kept(structure) or _matches_nothing(structure)
+
+
+def _not_kept(structure: Structure) -> str | None:
+    return BACKENDS[structure.backend].not_kept(structure)
 
 
 def malformed(structure: Structure) -> str | None:
@@ -91,18 +94,8 @@ def _malformed(structure: Structure) -> str | None:
     return None
 
 
-def _not_kept(structure: Structure) -> str | None:
-    mistake = grammar_mistake(structure)
-    if mistake is None:
-        return None
-    if lacks := _LACKS.fullmatch(mistake):
-        keywords = lacks[1].replace('"', "")
-        return f"its json_schema has the keyword {keywords}, which cannot be enforced"
-    return f"its {structure.kind} cannot be enforced: {mistake}"
-
-
 def _matches_nothing(structure: Structure) -> str | None:
-    matchers = byte_matchers()
+    matchers = byte_matchers(structure.backend)
     try:
         matcher = matchers.matcher(structure)
     except BadRow as error:

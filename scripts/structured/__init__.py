@@ -1,1 +1,1 @@
-"""What answers in a form cost, and how many schemas can be kept: to be run by hand."""
+"""What answers in a form cost, to be run by hand, and how many schemas can be kept, a part of `make synthesis`."""

@@ -1,18 +1,19 @@
 """Schemas of the JSON Schema test suite, as the source distribution of jsonschema carries it, on the built-in model:
 how many can be kept, and whether what is written is valid.
 
-    python -m scripts.structured.suite --schemas 300
+    python -m scripts.synthesis --parts llguidance xgrammar [--schemas 300]
 
 The package is fetched by pip into build/structured and read from there. Two questions are asked of every schema that is
 kept: is what the model writes valid, and does its form let through an instance that the suite calls invalid? Instances
 that are valid and yet not let through are counted by the reason. Three are on purpose: properties come in the schema's
 order, a whole number is written in digits alone (not 1.0 or 1e3), and formats are kept, which validators take for
-remarks. Ends with 1 where an instance is let through that is invalid, or kept out for another reason.
+remarks. xgrammar keeps out more, which is counted as its own. Last, a model that would rather write white space than
+anything else is asked for an object, with each rule for white space. It is wrong where an instance is let through that
+is invalid, or kept out for another reason, or where capped white space is a trap.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -26,10 +27,16 @@ from pathlib import Path
 from typing import Any
 
 from batchchat import answer
-from batchchat.chats import Structure
+from batchchat.benchmarks.shapes import SHAPES
+from batchchat.chats import GrammarBackend, Structure
+from batchchat.models.text import load_tokenizer
+from batchchat.prompts import TokenizerCodec
+from batchchat.recipe.model import ModelSection
 from batchchat.scoring.json_patterns import schema_check
 from batchchat.structure import refusal
-from batchchat.structure.by_llguidance import byte_matchers
+from batchchat.structure.backends import BACKENDS, byte_matchers
+from scripts.structured.speed import tokenizer
+from scripts.synthesis.job import Unlike, lines, require
 
 _PACKAGE = "jsonschema==4.26.0"
 _FOLDER = Path(__file__).resolve().parents[2] / "build" / "structured"
@@ -37,6 +44,8 @@ _DRAFTS = ("draft2020-12", "draft7")
 _SECONDS = 5.0
 _MOST_PROPERTIES = 5
 _OTHER = "another reason"
+_ONE_FIELD = {"type": "object", "properties": {"odd": {"type": "boolean"}}, "required": ["odd"],
+              "additionalProperties": False}  # fmt: skip
 
 Group = Mapping[str, Any]
 """A schema with its instances."""
@@ -46,8 +55,12 @@ def fetched() -> Path:
     """The package's source distribution."""
     if not (found := sorted(_FOLDER.glob("jsonschema-*.tar.gz"))):
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", _PACKAGE]
-        subprocess.run([*pip, "--dest", str(_FOLDER)], check=True)
-        found = sorted(_FOLDER.glob("jsonschema-*.tar.gz"))
+        done = subprocess.run([*pip, "--dest", str(_FOLDER)], capture_output=True)
+        if not (found := sorted(_FOLDER.glob("jsonschema-*.tar.gz"))):
+            raise Unlike(
+                f"the schemas are in the source distribution of {_PACKAGE}, which pip could not fetch (it ended with "
+                f"{done.returncode}): put jsonschema-4.26.0.tar.gz into {_FOLDER}"
+            )
     return found[0]
 
 
@@ -69,7 +82,7 @@ def groups(package: Path) -> Iterator[Group]:
 
 def let_through(structure: Structure, instance: Any) -> bool:
     """Whether the form allows an instance, written as Python writes JSON."""
-    matcher = byte_matchers().matcher(structure)
+    matcher = byte_matchers(structure.backend).matcher(structure)
     return matcher.take(json.dumps(instance, ensure_ascii=False).encode()) and matcher.may_end
 
 
@@ -88,7 +101,7 @@ def instances(kept: list[tuple[Group, Structure]]) -> Counter[str]:
             why = f": {kept_out_for(structure, test['data'])}" if valid and not through else ""
             found[f"{'valid' if valid else 'invalid'}, {'let through' if through else 'kept out'}{why}"] += 1
             if through and not valid:
-                print(f"LET THROUGH: {json.dumps(group['schema'])[:300]} {json.dumps(test['data'])[:100]}")
+                print(f"LET THROUGH: {json.dumps(group['schema'])[:300]} {json.dumps(test['data'])[:100]}", flush=True)
     return found
 
 
@@ -101,6 +114,8 @@ def kept_out_for(structure: Structure, instance: Any) -> str:
     plain = {name: value for name, value in json.loads(structure.text).items() if name != "format"}
     if let_through(replace(structure, text=json.dumps(plain)), instance):
         return "a format"
+    if structure.backend == "xgrammar":
+        return "a value that xgrammar does not write"
     print(f"KEPT OUT: {structure.text[:300]} {json.dumps(instance)[:100]}")
     return _OTHER
 
@@ -117,8 +132,56 @@ def _whole_numbers(instance: Any) -> Any:
     return int(instance) if isinstance(instance, float) and instance.is_integer() else instance
 
 
-def written(kept: list[tuple[Group, Structure]], folder: Path, tokens: int) -> tuple[Counter[str], float]:
-    """What the built-in model writes, and its milliseconds a token."""
+def trapped(backend: GrammarBackend, folder: Path, tokens: int, rows: int = 8) -> Mapping[str, int]:
+    """By each rule for white space, how many answers it has cut off of a model that favours it."""
+    texts = TokenizerCodec(load_tokenizer(ModelSection())).token_texts()
+    spaces = [number for number, piece in enumerate(texts.pieces) if piece and not piece.strip(b" \n\t\r")]
+    found = {}
+    for rule in ("none", "capped", "free"):
+        result = answer(
+            [{"messages": [{"role": "user", "content": f"Is {number} odd?"}]} for number in range(rows)],
+            name=f"spaces-{rule}-{backend}",
+            restart=True,
+            generation={
+                "max_new_tokens": tokens,
+                "logit_bias": dict.fromkeys(spaces, 100.0),
+                "structured": {"json_schema": _ONE_FIELD, "white_space": rule},
+            },
+            engine={"kind": "continuous", "grammar_backend": backend},
+            sink={"directory": str(folder / "{name}")},
+        )
+        turns = [row["batchchat"]["turns"][0] for row in lines(result.directory / "outputs.jsonl")]
+        found[rule] = sum(turn["structure"] == "cut off" for turn in turns)
+    return found
+
+
+def costs(kept: list[tuple[Group, Structure]], answers: Mapping[str, str]) -> tuple[float, float]:
+    """Milliseconds of processor time that a form takes to be read, and a token of an answer to be allowed and taken, in
+    a vocabulary like that of English text. `answers` by their schemas."""
+    size = SHAPES["135m"]["vocab_size"]
+    texts = TokenizerCodec(tokenizer(size)).token_texts()
+    matchers = BACKENDS[kept[0][1].backend].matchers(texts, size)
+    reading, allowing, tokens = 0.0, 0.0, 0
+    for group, structure in kept:
+        began = time.process_time()
+        matcher = matchers.matcher(structure)
+        matchers.allowed([matcher])
+        reading += time.process_time() - began
+        ids = texts.tokens(answers.get(json.dumps(group["schema"]), "").encode())
+        began = time.process_time()
+        for token in ids:
+            matchers.allowed([matcher])
+            matcher.take([token])
+        allowing += time.process_time() - began
+        tokens += len(ids)
+    return 1000 * reading / len(kept), 1000 * allowing / max(1, tokens)
+
+
+def written(
+    kept: list[tuple[Group, Structure]], folder: Path, tokens: int
+) -> tuple[Counter[str], Mapping[str, str], float]:
+    """What the built-in model writes, its answers by their schemas, and its milliseconds a token."""
+    backend = kept[0][1].backend
     rows = [
         {
             "messages": [{"role": "user", "content": "Write some JSON."}],
@@ -129,51 +192,52 @@ def written(kept: list[tuple[Group, Structure]], folder: Path, tokens: int) -> t
     began = time.perf_counter()
     result = answer(
         rows,
-        name="suite",
+        name=f"suite-{backend}",
         restart=True,
         generation={"max_new_tokens": tokens, "temperature": 1.0},
+        engine={"kind": "continuous", "grammar_backend": backend},
         sink={"directory": str(folder / "{name}")},
         max_error_rate=1.0,
     )
     seconds = time.perf_counter() - began
-    lines = (result.directory / "outputs.jsonl").read_text(encoding="utf-8").splitlines()
-    outputs = [json.loads(line) for line in lines]
+    outputs = lines(result.directory / "outputs.jsonl")
     turns = [row["batchchat"]["turns"][0] for row in outputs]
     for row, turn in zip(outputs, turns, strict=True):
         if turn["structure"] == "invalid":
             print(f"WRONG: {row['generation']} {turn['raw'][:300]!r} {turn['note']}")
     found = Counter(turn["structure"] for turn in turns)
     found["failed"] = len(rows) - len(turns)
-    return found, 1000 * seconds / max(1, sum(turn["completion_tokens"] for turn in turns))
+    answers = {
+        json.dumps(row["generation"]["structured"]["json_schema"]): turn["raw"]
+        for row, turn in zip(outputs, turns, strict=True)
+    }
+    return found, answers, 1000 * seconds / max(1, sum(turn["completion_tokens"] for turn in turns))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--schemas", type=int, default=300)
-    parser.add_argument("--tokens", type=int, default=128, help="of each answer at most")
-    options = parser.parse_args()
-    _FOLDER.mkdir(parents=True, exist_ok=True)
-    chosen = list(groups(fetched()))[: options.schemas]
+def show(backend: GrammarBackend, folder: Path, schemas: int, tokens: int) -> Iterator[str]:
+    chosen = list(groups(fetched()))[:schemas]
     kept, reasons = [], Counter[str]()
     for group in chosen:
-        structure = Structure("json_schema", json.dumps(group["schema"], ensure_ascii=False))
+        structure = Structure("json_schema", json.dumps(group["schema"], ensure_ascii=False), backend=backend)
         reason = refusal(structure)
         if reason is None:
             kept.append((group, structure))
         else:
-            reasons[reason[:110]] += 1
-    print(f"{len(chosen)} schemas: {len(kept)} kept, {sum(reasons.values())} refused")
-    for reason, count in reasons.most_common():
-        print(f"  {count:4} {reason}")
+            reasons[reason.partition(" at #")[0][:110]] += 1
+    yield f"{len(chosen)} schemas: {len(kept)} kept, {sum(reasons.values())} refused with a reason"
+    for reason, count in reasons.most_common(8):
+        yield f"refused {count} times: {reason}"
     judged = instances(kept)
-    print("instances:")
     for state, count in sorted(judged.items()):
-        print(f"  {count:4} {state}")
-    found, milliseconds = written(kept, _FOLDER, options.tokens)
-    print(f"written by the built-in model: {dict(found)}; {milliseconds:.2f} ms a token, loading included")
+        yield f"instances, {state}: {count}"
+    found, answers, milliseconds = written(kept, folder, tokens)
+    states = ", ".join(f"{count} {state}" for state, count in sorted(found.items()))
+    yield f"written by the built-in model: {states}; {milliseconds:.2f} ms a token, loading included"
+    reading, allowing = costs(kept, answers)
+    yield f"of 49,152 tokens, in processor time: {reading:.1f} ms to read a form, {1000 * allowing:.0f} µs a token"
+    trap = trapped(backend, folder, tokens)
+    rules = ", ".join(f"{rule} {count}" for rule, count in trap.items())
+    yield f"answers cut off of 8 by a model that favours white space, by its rule: {rules}"
     wrong = judged["invalid, let through"] + judged[f"valid, kept out: {_OTHER}"] + found["invalid"]
-    return 1 if wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    require(not wrong, f"{wrong} are wrong: see above")
+    require(not trap["capped"], "capped white space is a trap")

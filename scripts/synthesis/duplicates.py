@@ -1,12 +1,8 @@
 """What it takes to find duplicates: seconds and memory for many texts, of which some are said again in nearly the same
-words.
-
-    python -m scripts.synthesis.duplicates --texts 100000
-"""
+words."""
 
 from __future__ import annotations
 
-import argparse
 import random
 import time
 from collections import Counter
@@ -18,6 +14,7 @@ from batchchat.recipe.keeping import Duplicates
 from batchchat.reporting.meters import host_peak_bytes
 from batchchat.results.sample import Sample
 from batchchat.selection.duplicates import Deduplication
+from scripts.synthesis.job import require
 
 _WORDS = 128
 _VOCABULARY = 20_000
@@ -44,27 +41,21 @@ def samples(count: int, again: float, seed: int = 0) -> Iterator[Sample]:
         yield Sample(Answered(chat.id, number, 0, {}, chat, (answer,), ("stop",)), "answered", ({},))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", type=int, default=100_000)
-    parser.add_argument("--again", type=float, default=0.1, help="the share of texts that are nearly another's")
-    parser.add_argument("--near", type=float, default=0.8)
-    options = parser.parse_args()
+def show(texts: int, again: float = 0.1, near: float = 0.8) -> Iterator[str]:
+    """`again`: the share of texts that are nearly another's."""
     making = time.process_time()
-    for _ in samples(options.texts, options.again):
+    for _ in samples(texts, again):
         pass
     making = time.process_time() - making
     removed: Counter[str] = Counter()
     began, worked = time.perf_counter(), time.process_time()
-    step = Deduplication(Duplicates(near=options.near, of="answer"))
-    kept = sum(1 for _ in step.apply(samples(options.texts, options.again), lambda one, why: removed.update([why[:3]])))
+    step = Deduplication(Duplicates(near=near, of="answer"))
+    kept = sum(1 for _ in step.apply(samples(texts, again), lambda one, why: removed.update([why[:3]])))
     seconds, work = time.perf_counter() - began, time.process_time() - worked
-    print(
-        f"{options.texts:,} texts of {_WORDS} words: {kept:,} kept, {sum(removed.values()):,} removed, in "
-        f"{seconds:.1f} s ({work:.1f} s of processor time, of which {making:.1f} s make the texts), "
-        f"{host_peak_bytes() / 1e6:,.0f} MB at most"
+    gone = sum(removed.values())
+    yield (
+        f"{texts:,} texts of {_WORDS} words: {kept:,} kept, {gone:,} removed, in {seconds:.1f} s ({work:.1f} s of "
+        f"processor time, of which {making:.1f} s make the texts), {host_peak_bytes() / 1e6:,.0f} MB at most"
     )
-
-
-if __name__ == "__main__":
-    main()
+    require(kept + gone == texts, "texts were lost")
+    require(0.9 * again < gone / texts < 1.1 * again, f"{gone / texts:.1%} were found to be another's, not {again:.0%}")

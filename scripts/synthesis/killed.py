@@ -1,40 +1,30 @@
-"""Recipes that make data, over many rows with the built-in model: killed twice, the outputs are those of a calm run.
-
-    python -m scripts.synthesis.killed [--rows 1000] [RECIPE ...]
-
-Prints a line for each recipe; ends with 1 where outputs differ.
-"""
+"""Recipes that make data, over many rows with the built-in model: killed twice, the outputs are those of a calm run."""
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import json
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from batchchat.plugins.builtin import builtin_sample
 from scripts.stored import num_turns
+from scripts.synthesis.job import require
 
 SAMPLES = {"magpie": None, "evolve": "alpaca", "questions": "documents", "simulate": "goals"}
 """Recipes with the sample that each is written for; None where rows come from nothing."""
 KILLS = 2
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("recipes", nargs="*", default=list(SAMPLES), metavar="RECIPE")
-    parser.add_argument("--rows", type=int, default=1000)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        return max(_try(name, arguments.rows, Path(folder)) for name in arguments.recipes)
+def show(folder: Path, rows: int) -> Iterator[str]:
+    for name in SAMPLES:
+        yield _tried(name, rows, folder)
 
 
-def _try(name: str, rows: int, folder: Path) -> int:
-    """0 where the killed run's outputs are the calm one's."""
+def _tried(name: str, rows: int, folder: Path) -> str:
+    """What one recipe came to. Raises Unlike where the killed run's outputs are not the calm one's."""
     source = _source(name, rows, folder)
     start = time.monotonic()
     calm, killed = folder / name / "calm", folder / name / "killed"
@@ -43,25 +33,19 @@ def _try(name: str, rows: int, folder: Path) -> int:
     for number in range(KILLS):
         process = _start(name, source, killed)
         while num_turns(killed) < turns * (number + 1) / (KILLS + 1):
-            if process.poll() is not None:
-                raise SystemExit(f"{name} ended with {process.returncode} before it could be killed")
+            require(process.poll() is None, f"{name} ended with {process.returncode} before it could be killed")
             time.sleep(0.05)
         process.kill()
         process.wait()
     _whole(name, source, killed)
-    hashes = [
-        {file: hashlib.sha256((place / file).read_bytes()).hexdigest() for file in ("outputs.jsonl", "errors.jsonl")}
-        for place in (calm, killed)
-    ]
-    same = hashes[0] == hashes[1]
+    for file in ("outputs.jsonl", "errors.jsonl"):
+        same = (calm / file).read_bytes() == (killed / file).read_bytes()
+        require(same, f"{name}, killed {KILLS} times, has another {file} than the calm run")
     report = json.loads((calm / "report.json").read_text(encoding="utf-8"))
     counts = (
         f"{rows:,} rows, {report['rows']['failed']:,} failed, {turns:,} turns, {report['tokens']['generated']:,} tokens"
     )
-    print(
-        f"{name}: {counts}, {seconds:.0f} s calm; killed {KILLS} times: {'equal' if same else 'NOT EQUAL'}", flush=True
-    )
-    return 0 if same else 1
+    return f"{name}: {counts}, {seconds:.0f} s calm; killed {KILLS} times: equal"
 
 
 def _source(name: str, rows: int, folder: Path) -> str:
@@ -85,10 +69,5 @@ def _start(name: str, source: str, place: Path) -> subprocess.Popen[bytes]:
 def _whole(name: str, source: str, place: Path) -> int:
     """Run to the end; returns the number of turns."""
     code = _start(name, source, place).wait()
-    if code:
-        raise SystemExit(f"{name} ended with {code}: see {place / 'run.log'}")
+    require(code == 0, f"{name} ended with {code}: read {place / 'run.log'}")
     return num_turns(place)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

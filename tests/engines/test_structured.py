@@ -102,6 +102,27 @@ def test_answers_are_the_same_at_any_pace(how: dict[str, Any]) -> None:
     assert drafts is None or drafts.by == "prompt look-up" or drafts.accepted > 0
 
 
+def by_xgrammar() -> list[Request]:
+    asked = requests()
+    for number, one in enumerate(asked):
+        if one.settings.structured is not None:
+            form = replace(one.settings.structured, backend="xgrammar")
+            asked[number] = replace(one, settings=replace(one.settings, structured=form))
+    return asked
+
+
+def test_another_library_keeps_them_as_well_in_any_company() -> None:
+    """Of forms in ASCII with one spelling it leaves the same tokens; within characters it allows more of them."""
+    found = drained(continuous(llama(), Clock(), max_rows=8, drafter=LookUp(4, 3), always_draft=True), by_xgrammar())
+    for index, one in drained(padded(llama(), Clock()), by_xgrammar()).items():
+        assert found[index].token_ids == one.token_ids
+        form = one.request.settings.structured
+        if form is None or form.kind in ("regex", "grammar"):
+            assert one.token_ids == plain()[index].token_ids
+        assert one.error is None
+        assert one.finish_reason != "stop" or form is None or agreement(form, one.text, cut=False).state == "valid"
+
+
 def test_padded_batches_give_the_same() -> None:
     found = drained(padded(llama(), Clock()))
     for index, one in plain().items():

@@ -18,14 +18,17 @@ from typing import Any
 
 import pytest
 
-from batchchat.chats import Completion, Message, Request, Settings, Structure
+from batchchat.chats import Completion, GrammarBackend, Message, Request, Settings, Structure
 from batchchat.engines import EngineContext, build_engine
 from batchchat.engines.facts import VllmFacts
 from batchchat.errors import UsageError
 from batchchat.models import load_text_side
+from batchchat.prompts.calls import call_syntax
 from batchchat.recipe import Recipe
 from batchchat.schedule import Feed, request_seed
-from batchchat.structure import agreement
+from batchchat.structure import agreement, calls_agreement, calls_structure, strict_schemas
+from batchchat.structure.backends import BACKENDS
+from tests.support.calls import TOOLS
 from tests.support.jobs import ROOT, Command, read_jsonl, report_of, write_jsonl
 from tests.support.zoo import Clock
 
@@ -154,6 +157,32 @@ def test_answers_have_their_forms(vllm: Answer, local: Answer, temperature: floa
             assert (ours.token_ids, ours.finish_reason) == (theirs.token_ids, theirs.finish_reason)
     stopped = [done.request.index % len(FORMS) for done in found if done.finish_reason == "stop"]
     assert {0, 2, 3} <= set(stopped)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("temperature", [0.0, 1.6])
+def test_calls_of_strict_tools_are_what_the_tools_take(
+    vllm: Answer, local: Answer, temperature: float, backend: GrammarBackend
+) -> None:
+    schemas = strict_schemas(TOOLS, every=True)
+    assert schemas is not None
+    form = replace(calls_structure(call_syntax(CODEC), schemas), backend=backend)
+    asks = ("What is the weather in Lisbon?", "Set a timer for 12 minutes.", "Tell Anna something.", "Hello!")
+    requests = []
+    for number in range(12):
+        messages = (Message("user", asks[number % 4]),)
+        one = request(number, structured=form, max_new_tokens=80, temperature=temperature)
+        requests.append(replace(one, prompt_ids=CODEC.render(messages, TOOLS), messages=messages, tools=TOOLS))
+    calls = 0
+    for ours, theirs in zip(vllm(requests), local(requests), strict=True):
+        assert ours.error is None, ours.error
+        if not temperature:
+            assert (ours.token_ids, ours.finish_reason) == (theirs.token_ids, theirs.finish_reason)
+        message = CODEC.parse(ours).message
+        if message.tool_calls:
+            calls += 1
+            assert calls_agreement(schemas, message.tool_calls).state == "valid", ours.text
+    assert calls >= 3
 
 
 def test_a_form_that_allows_nothing_more_costs_its_row(vllm: Answer) -> None:

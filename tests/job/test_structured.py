@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from batchchat.chats import Structure
+from batchchat.chats import GrammarBackend, Structure
 from batchchat.structure import agreement, refusal, unbounded
-from batchchat.structure.by_llguidance import byte_matchers
+from batchchat.structure.backends import BACKENDS, byte_matchers
 from tests.support.jobs import Command, read_jsonl, scripted_recipe, write_jsonl
 
 OPEN = {"type": "object", "properties": {"tags": {"type": "array", "items": {"type": "string"}}}}
@@ -84,6 +85,57 @@ def test_other_forms_too(form: Structure, says: str) -> None:
     assert says in (refusal(form) or "")
 
 
+BY_XGRAMMAR: list[tuple[Structure, str]] = [
+    *(
+        (Structure("json_schema", json.dumps(schema)), says)
+        for schema, says in (
+            ({"properties": {"a": {"uniqueItems": True, "type": "array"}}}, "keyword uniqueItems at #/properties/a"),
+            ({"x-guidance": {}, "not": {}}, "keyword not at #"),
+            ({"type": "object", "patternProperties": {"^a": {}}}, "keyword patternProperties at #"),
+            (
+                {"oneOf": [{"minimum": 3}, {"type": "string"}]},
+                "keyword oneOf with parts that may have values in common",
+            ),
+            ({"oneOf": [{"enum": ["a"]}, {"type": "string"}]}, "keyword oneOf with parts"),
+            ({"anyOf": [{"type": "null"}], "minimum": 3}, "keyword minimum beside anyOf"),
+            ({"allOf": [{"type": "integer"}, {"minimum": 3}]}, "keyword allOf with several parts"),
+            ({"type": "object", "properties": {"a": {}}, "additionalProperties": {}}, "beside properties at #"),
+            ({"type": "number", "multipleOf": 0.1}, "keyword multipleOf at #"),
+            ({"type": "integer", "multipleOf": 3, "minimum": 1}, "keyword minimum beside multipleOf at #"),
+            ({"type": "number", "minimum": 1e-9}, "keyword minimum 1e-09 at #"),
+            ({"type": "string", "format": "json-pointer"}, "the format json-pointer at #"),
+            ({"type": "string", "pattern": "a", "maxLength": 3}, "keyword maxLength beside pattern"),
+            ({"type": "string", "pattern": "^a|b$"}, "an anchor on one side of | is not read"),
+            ({"type": "string", "pattern": "a\\bc"}, "in which \\b is not read"),
+            ({"type": "string", "pattern": "^\\t$"}, "in which \\t is not read"),
+            ({"$ref": "#/nowhere"}, "a reference to #/nowhere, which is none of its parts"),
+            ({"type": "integer", "minimum": 5, "maximum": 2}, "minimum greater than maximum"),
+            ({"type": "string", "const": 5}, "a part at # that no value is allowed for"),
+        )
+    ),
+    (Structure("regex", "(?=a)b"), "its regex holds (?=, which xgrammar cannot enforce"),
+    (Structure("regex", "\\W"), "its regex holds \\W,"),
+    (Structure("regex", "(?-u:\\xc3)"), "its regex holds (?-,"),
+    (Structure("regex", "[b-a]"), "lower bound is larger"),
+    (Structure("grammar", "start: /a(?!b)/"), "its grammar holds (?!,"),
+    (Structure("grammar", 'start: %json {"type": "string"}'), "its grammar holds %json,"),
+    (Structure("grammar", "start: <|im_end|>"), "its grammar holds <|im_end|>,"),
+    (Structure("grammar", "start: a\na[lazy]: /x/"), "its grammar holds an attribute of a,"),
+    (Structure("grammar", "start: foo"), "unknown name"),
+    (Structure("grammar", 'start: "a" start'), "the rule start, which never ends"),
+]
+
+
+@pytest.mark.parametrize(("form", "says"), BY_XGRAMMAR, ids=lambda one: one.text if isinstance(one, Structure) else "")
+def test_what_xgrammar_would_pass_over_is_refused_in_a_sentence(form: Structure, says: str) -> None:
+    reason = refusal(replace(form, backend="xgrammar"))
+    assert reason is not None
+    assert says in reason
+    assert "\n" not in reason
+    assert ("engine.grammar_backend=llguidance" in reason) == ("which xgrammar cannot enforce" in reason)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     "grammar",
     [
@@ -91,14 +143,25 @@ def test_other_forms_too(form: Structure, says: str) -> None:
         'start: "a" start?',
         'start: item ("," item)*\nitem: "[" [start] "]" -> start',
         'start: "start" | /start: x/ // start: start',
+        'start: A\nA: "x" | /[a-z]+/i\n%ignore /[ ]+/',
+    ],
+)
+def test_grammars_that_can_end_are_kept(grammar: str, backend: GrammarBackend) -> None:
+    assert refusal(Structure("grammar", grammar, backend=backend)) is None
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
         'start: value\nvalue: %json {"type": "object", "properties": {"start": {"const": "{ start"}}}\n  | "b"',
         '# start: start\n%llguidance {}\nstart: A\nA: "x" | /[a-z]+/\n%ignore /[ ]+/',
     ],
 )
-def test_grammars_that_can_end_are_kept(grammar: str) -> None:
+def test_grammars_in_what_llguidance_adds_to_lark_are_kept_by_it(grammar: str) -> None:
     assert refusal(Structure("grammar", grammar)) is None
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     "schema",
     [
@@ -110,8 +173,8 @@ def test_grammars_that_can_end_are_kept(grammar: str) -> None:
         {"type": "object", "properties": {"a": {"const": None}}, "required": ["a", "unlisted"]},
     ],
 )  # fmt: skip
-def test_recursion_that_can_end_is_kept(schema: Any) -> None:
-    assert refusal(Structure("json_schema", json.dumps(schema))) is None
+def test_recursion_that_can_end_is_kept(schema: Any, backend: GrammarBackend) -> None:
+    assert refusal(Structure("json_schema", json.dumps(schema), backend=backend)) is None
 
 
 @pytest.mark.parametrize(
@@ -130,7 +193,7 @@ def test_of_equal_values_one_spelling_is_written_and_formats_are_kept(schema: An
     assert [agreement(form, text, cut=False).state for text in (kept, kept_out)] == ["valid", "valid"]
     found = []
     for text in (kept, kept_out):
-        matcher = byte_matchers().matcher(form)
+        matcher = byte_matchers("llguidance").matcher(form)
         found.append(matcher.take(text.encode()) and matcher.may_end)
     assert found == [True, False]
 
@@ -176,9 +239,11 @@ def recipe(tmp_path: Path, model: Path, structured: Any, rows: list[Any], kind: 
     )
 
 
-@pytest.mark.parametrize("kind", ["continuous", "pipeline"])
+@pytest.mark.parametrize(
+    ("kind", "backend"), [("continuous", "llguidance"), ("pipeline", "llguidance"), ("continuous", "xgrammar")]
+)
 def test_a_row_may_have_its_own_form_and_a_bad_one_costs_its_row(
-    kind: str, tmp_path: Path, batchchat: Command, small_model: Path
+    kind: str, backend: str, tmp_path: Path, batchchat: Command, small_model: Path
 ) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
     own: list[Any] = [
@@ -192,7 +257,7 @@ def test_a_row_may_have_its_own_form_and_a_bad_one_costs_its_row(
     ]
     rows = [{"messages": [{"role": "user", "content": "hi"}], "generation": settings} for settings in own]
     path = recipe(tmp_path, small_model, {"choice": ["yes", "no"]}, rows, kind)
-    ended = batchchat("run", path, "-q")
+    ended = batchchat("run", path, "-q", f"engine.grammar_backend={backend}")
     assert ended.code == 0, ended.err
     found = read_jsonl(tmp_path / "runs" / "test" / "outputs.jsonl")
     turns = [(row["batchchat"]["index"], row["batchchat"]["turns"][0], row["messages"][-1]["content"]) for row in found]
@@ -203,11 +268,16 @@ def test_a_row_may_have_its_own_form_and_a_bad_one_costs_its_row(
         assert turn["structure"] == ("cut off" if index == 4 else "valid")
         assert ("max_new_tokens" in turn.get("note", "")) == (index == 4)
     said = {error["index"]: error["reason"] for error in read_jsonl(tmp_path / "runs" / "test" / "errors.jsonl")}
-    assert "the keyword uniqueItems, which cannot be enforced" in said[3]
+    assert "the keyword uniqueItems" in said[3]
+    assert ("which xgrammar cannot enforce" in said[3]) == (backend == "xgrammar")
     assert "has choice and json" in said[5]
     assert "needs a token that ends the answer" in said[6]
     report = json.loads((tmp_path / "runs" / "test" / "report.json").read_text())
     assert "structure: cut off" in json.dumps(report)
+    other = "xgrammar" if backend == "llguidance" else "llguidance"
+    ended = batchchat("run", path, "-q", f"engine.grammar_backend={other}")
+    assert ended.code == 2
+    assert f'engine.grammar_backend: "{backend}" -> "{other}"' in ended.err
 
 
 def test_a_continued_turn_is_looked_at_as_a_whole(tmp_path: Path, batchchat: Command, small_model: Path) -> None:
@@ -246,11 +316,22 @@ def test_without_its_libraries_it_says_what_to_install(
     tmp_path: Path, batchchat: Command, small_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = {"messages": [{"role": "user", "content": "hi"}]}
-    for number, library in enumerate(("llguidance", "jsonschema")):
+    for number, library in enumerate(("llguidance", "jsonschema", "xgrammar")):
+        backend = "llguidance" if library == "jsonschema" else library
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, library, None)
             schema = {"const": f"nobody asked for this before {number}"}
-            ended = batchchat("run", recipe(tmp_path, small_model, {"json_schema": schema}, [row]))
+            path = recipe(tmp_path, small_model, {"json_schema": schema}, [row])
+            ended = batchchat("run", path, f"engine.grammar_backend={backend}")
         assert ended.code == 5, ended.err
-        assert f"generation.structured needs the library '{library}'" in ended.err
-        assert "pip install 'batchchat[structured]'" in ended.err
+        by_backend = library == "xgrammar"
+        what = "engine.grammar_backend=xgrammar" if by_backend else "generation.structured"
+        assert f"{what} needs the library '{library}'" in ended.err
+        assert f"pip install 'batchchat[{'xgrammar' if by_backend else 'structured'}]'" in ended.err
+
+
+def test_a_backend_is_for_models_on_this_machine(tmp_path: Path, batchchat: Command) -> None:
+    path = scripted_recipe(tmp_path / "recipe.yaml", write_jsonl(tmp_path / "in.jsonl", []))
+    ended = batchchat("check", path, "engine.grammar_backend=xgrammar")
+    assert ended.code == 2
+    assert "leave engine.grammar_backend out" in ended.err

@@ -10,12 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchchat.chats import CallSyntax, Completion, Message, Request, Structure, Timings
+from batchchat.chats import CallSyntax, Completion, GrammarBackend, Message, Request, Structure, Timings
 from batchchat.errors import UsageError
 from batchchat.prompts import TokenizerCodec
 from batchchat.prompts.calls import call_syntax
 from batchchat.sampling import SamplerRows
 from batchchat.structure import calls_agreement, calls_structure, refusal, strict_schemas
+from batchchat.structure.backends import BACKENDS
 from tests.support import zoo
 from tests.support.calls import TOOLS, WRITTEN, calling
 
@@ -63,13 +64,16 @@ def written(
     return Completion(asked, tuple(tokens), text, "stop" if ended else "length", Timings(0, 0, 1)), ended
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", WRITTEN)
 @settings(max_examples=8)
 @given(seed=st.integers(0, 2**31), before=st.sampled_from(["", "Well,", "Let me <tool_ see. "]))
-def test_whatever_the_logits_calls_are_what_the_tools_take(name: str, seed: int, before: str) -> None:
+def test_whatever_the_logits_calls_are_what_the_tools_take(
+    name: str, backend: GrammarBackend, seed: int, before: str
+) -> None:
     codec = calling(name)
     syntax = call_syntax(codec)
-    structure = calls_structure(syntax, SCHEMAS)
+    structure = replace(calls_structure(syntax, SCHEMAS), backend=backend)
     assert refusal(structure) is None
     asked = request(codec, structure)
     loud = (*syntax.closes, syntax.opens, "</tool_call>", syntax.behind)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batchchat.chats import Message, Request, Structure
+from batchchat.chats import GrammarBackend, Message, Request, Structure
 from batchchat.prompts import TokenizerCodec
-from batchchat.sampling import SamplerRows
-from batchchat.structure import agreement
+from batchchat.sampling import SamplerRows, masks
+from batchchat.structure import agreement, utf8
+from batchchat.structure.backends import BACKENDS, byte_matchers
 from tests.support import zoo
 
 END = 1
@@ -103,11 +105,15 @@ def written(
     return [(tokens, tokens[-1] == END) for tokens in found.values()]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["byte_bpe", "metaspace_bpe"])
 @settings(max_examples=25)
 @given(forms=st.lists(FORMS, min_size=1, max_size=4), seed=st.integers(0, 2**31))
-def test_whatever_the_logits_answers_have_their_forms(name: str, forms: list[Structure], seed: int) -> None:
+def test_whatever_the_logits_answers_have_their_forms(
+    name: str, backend: GrammarBackend, forms: list[Structure], seed: int
+) -> None:
     known = codec(name)
+    forms = [replace(form, backend=backend) for form in forms]
     for form, (tokens, ended) in zip(
         forms, written([request(n, form) for n, form in enumerate(forms)], known, seed), strict=True
     ):
@@ -115,6 +121,94 @@ def test_whatever_the_logits_answers_have_their_forms(name: str, forms: list[Str
         assert not known.special_ids & set(tokens[: len(tokens) - ended])
         found = agreement(form, known.decode(tokens[: len(tokens) - ended]), cut=not ended)
         assert found.state == "valid" or not ended, found.reason
+
+
+LITERAL = st.recursive(
+    st.sampled_from(
+        [
+            {"type": "integer", "minimum": 5, "maximum": 300},
+            {"type": "integer", "exclusiveMinimum": 7.5},
+            {"type": "integer", "minimum": -20, "exclusiveMaximum": 0},
+            {"type": "boolean"},
+            {"type": "null"},
+            {"enum": ["東京", 'a "quoted" one', 3, None]},
+            {"type": "string", "enum": ["a", 1, "ab"]},
+            {"type": "string", "pattern": "^[A-Z]{2}[0-9]$"},
+        ]
+    ),
+    lambda inner: st.one_of(
+        st.builds(
+            lambda one, least, more: {"type": "array", "items": one, "minItems": least, "maxItems": least + more},
+            inner, st.integers(0, 2), st.integers(0, 2),
+        ),
+        st.builds(
+            lambda first, second, others: {
+                "type": "array", "prefixItems": [first, second], "items": others, "minItems": 2, "maxItems": 3
+            },
+            inner, inner, inner,
+        ),
+        st.builds(
+            lambda fields, required: {
+                "type": "object", "properties": fields, "required": sorted(required), "additionalProperties": False
+            },
+            st.fixed_dictionaries({"a": inner, "b c": inner}, optional={'é"': inner}),
+            st.sets(st.sampled_from(["a", "b c"])),
+        ),
+        st.builds(lambda one, other: {"anyOf": [one, other]}, inner, inner),
+    ),
+    max_leaves=5,
+)  # fmt: skip
+"""Schemas of values that both libraries have one spelling for."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(schema=LITERAL, space=st.sampled_from(["none", "capped"]), data=st.data())
+def test_both_libraries_allow_the_same_at_every_step(schema: Any, space: Any, data: st.DataObject) -> None:
+    schema = {"$defs": {"x/y": schema}, "type": "array", "items": {"$ref": "#/$defs/x~1y"}, "maxItems": 2}
+    forms = [Structure("json_schema", json.dumps(schema), space, backend) for backend in BACKENDS]
+    known = [byte_matchers(form.backend) for form in forms]
+    matchers = [one.matcher(form) for one, form in zip(known, forms, strict=True)]
+    text = b""
+    for _ in range(60):
+        ours, others = (one.allowed([matcher])[0] for one, matcher in zip(known, matchers, strict=True))
+        assert ours.tolist() == others.tolist(), text
+        assert len({matcher.may_end for matcher in matchers}) == 1, text
+        left = [byte for byte in range(256) if masks.holds(ours, byte)]
+        if not left:
+            break
+        byte = data.draw(st.sampled_from(left))
+        text += bytes([byte])
+        fork = matchers[1].fork()
+        assert fork.take([byte])
+        assert all(matcher.take([byte]) for matcher in matchers), text
+
+
+@settings(max_examples=300)
+@given(text=st.text(st.characters(min_codepoint=0x7E)), cut=st.integers(0, 9), piece=st.binary(min_size=1, max_size=4))
+@example(text="", cut=0, piece=b"\xed\xa0")
+@example(text="", cut=0, piece=b"\xf4\x90")
+@example(text="\ud000", cut=1, piece=b"\xa0")
+def test_tokens_go_on_with_utf_8_where_it_can_be_completed(text: str, cut: int, piece: bytes) -> None:
+    def is_prefix(some: bytes) -> bool:
+        ends = (fill * number for fill in (b"\x80", b"\xbf") for number in range(4))
+        return any((some + end).decode("utf-8", "ignore").encode() == some + end for end in ends)
+
+    begun = text.encode("utf-8", "replace")[:cut]
+    whole = begun.decode("utf-8", "ignore").encode()
+    tokens = utf8.Utf8Tokens([piece, b""])
+    assert tokens.allowed(begun[len(whole) :]).tolist() == [int(is_prefix(begun + piece))]
+    assert (tokens.after(begun[len(whole) :], 0) is not None) == is_prefix(begun + piece)
+
+
+@pytest.mark.parametrize("of", ['{"type": "string"}', '{"type": "string", "maxLength": 2}', '{"type": "object"}'])
+def test_no_text_is_let_through_that_is_not_utf_8(of: str) -> None:
+    """Halves of surrogate pairs, and characters in more bytes than they need."""
+    for backend in BACKENDS:
+        matcher = byte_matchers(backend).matcher(Structure("json_schema", of, backend=backend))
+        assert matcher.take(b'{"' if "object" in of else b'"')
+        for wrong in (b"\xed\xa0\x80", b"\xe0\x80\x80", b"\xf0\x80\x80\x80", b"\xf4\x90\x80\x80", b"\xff"):
+            assert not matcher.fork().take(wrong), (backend, wrong)
+        assert matcher.take("東".encode())
 
 
 def test_rows_without_a_form_are_as_they_were() -> None:
@@ -142,13 +236,14 @@ def test_a_form_that_leaves_few_tokens_goes_with_cuts(top_k: int, top_p: float) 
         assert known.decode(found[:-1]) in ("b", "c")
 
 
-def test_white_space_is_capped_and_free_white_space_is_a_trap() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_white_space_is_capped_and_free_white_space_is_a_trap(backend: GrammarBackend) -> None:
     known = codec("byte_bpe")
     spaces = tuple(n for n, piece in enumerate(known.token_texts().pieces) if piece and not piece.strip(b" \n\t\r"))
     schema = json.dumps({"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"],
                          "additionalProperties": False})  # fmt: skip
     ended = {
-        space: written([request(0, Structure("json_schema", schema, space))], known, 0, spaces)[0][1]
+        space: written([request(0, Structure("json_schema", schema, space, backend))], known, 0, spaces)[0][1]
         for space in ("none", "capped", "free")
     }
     assert ended == {"none": True, "capped": True, "free": False}
