@@ -53,9 +53,7 @@ def thinking_answer(completion: Completion, prompt_end: str, strip: Callable[[st
 def parsed_answer(parsed: Mapping[str, Any], prefill: str) -> Message:
     """The message that a response template read. Of a continued turn only the continuation is the answer, while the
     template reads the turn from its beginning, so `prefill` is taken off the content."""
-    calls = tuple(parsed.get("tool_calls") or ())
-    if not all(isinstance(call, Mapping) and isinstance(call.get("function"), Mapping) for call in calls):
-        raise ValueError("a tool call in it has no function")
+    calls = tuple(map(_call, parsed.get("tool_calls") or ()))
     content = parsed.get("content")
     if content is not None and not isinstance(content, str):
         raise ValueError(f"its content is a {type(content).__name__}, not a text")
@@ -65,6 +63,20 @@ def parsed_answer(parsed: Mapping[str, Any], prefill: str) -> Message:
     if content is None and not calls:
         content = ""
     return Message("assistant", content, reasoning=reasoning, tool_calls=calls)
+
+
+def _call(call: Any) -> Mapping[str, Any]:
+    """A call as templates read it: one without arguments has none, which is not the same to them as a key that is not
+    there. Raises ValueError for what is no call."""
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping):
+        raise ValueError("a tool call in it has no function")
+    if not isinstance(function.get("name"), str) or not function["name"]:
+        raise ValueError("a tool call in it names no function")
+    arguments = {} if function.get("arguments") is None else function["arguments"]
+    if not isinstance(arguments, Mapping | str):
+        raise ValueError(f"the arguments of a tool call in it are a {type(arguments).__name__}, not an object")
+    return {**call, "function": {**function, "arguments": arguments}}
 
 
 def uses_thinking(tokenizer: Any, template: str | None) -> bool:

@@ -323,6 +323,31 @@ def test_an_answer_that_the_response_template_cannot_read_is_content_with_a_note
     assert "response template" in answer.note
 
 
+@pytest.mark.parametrize(
+    ("call", "found"),
+    [
+        ({"name": "f"}, {}),
+        ({"name": "f", "arguments": None}, {}),
+        ({"name": "f", "arguments": {}}, {}),
+        ({"name": "f", "arguments": [1]}, None),
+        ({"arguments": {"x": 1}}, None),
+    ],
+)
+def test_a_call_that_a_response_template_reads_is_whole_or_content(call: object, found: object) -> None:
+    """Templates write `arguments | tojson` of every call: the next turn would fail without them."""
+    tokenizer = zoo.byte_bpe()
+    tokenizer.response_template = RESPONSE_TEMPLATE
+    codec = TokenizerCodec(tokenizer)
+    text = f"<tool_call>{json.dumps(call)}</tool_call>"
+    answer = codec.parse(completion(text, codec.render(HELLO)))
+    if found is None:
+        assert (answer.message.content, answer.message.tool_calls) == (text, ())
+        assert answer.note is not None
+        assert "tool call in it" in answer.note
+    else:
+        assert answer.message.tool_calls[0]["function"] == {"name": "f", "arguments": found}
+
+
 def test_a_continued_turn_gives_its_continuation() -> None:
     tokenizer = zoo.byte_bpe()
     tokenizer.response_template = RESPONSE_TEMPLATE
