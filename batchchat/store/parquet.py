@@ -90,9 +90,14 @@ def types_in(path: Path) -> dict[str, Any]:
 def features_of(types: Mapping[str, Any]) -> list[Any]:
     """Columns and their types as `dataset_info.features` of a dataset's card."""
     import pyarrow as pa
-    from datasets import Features
+    from datasets import DatasetInfo, Features
+    from datasets.info import DatasetInfosDict
+    from huggingface_hub import DatasetCardData
 
-    named: list[Any] = Features.from_arrow_schema(pa.schema(list(types.items())))._to_yaml_list()
+    card = DatasetCardData()
+    info = DatasetInfo(features=Features.from_arrow_schema(pa.schema(list(types.items()))))
+    DatasetInfosDict(default=info).to_dataset_card_data(card)
+    named: list[Any] = card["dataset_info"]["features"]
     return named
 
 

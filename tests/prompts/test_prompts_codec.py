@@ -14,6 +14,7 @@ from batchchat.chats import Completion, FinishReason, Message, Timings
 from batchchat.chats.formats.messages import read_messages
 from batchchat.errors import BadRow, UsageError
 from batchchat.prompts import ByteCodec, TokenizerCodec
+from batchchat.prompts.answers import parsed_answer
 from tests.support import zoo
 from tests.support.jobs import SHARED_DATA
 
@@ -326,11 +327,11 @@ def test_an_answer_that_the_response_template_cannot_read_is_content_with_a_note
 @pytest.mark.parametrize(
     ("call", "found"),
     [
-        ({"name": "f"}, {}),
         ({"name": "f", "arguments": None}, {}),
         ({"name": "f", "arguments": {}}, {}),
         ({"name": "f", "arguments": [1]}, None),
-        ({"arguments": {"x": 1}}, None),
+        ({"name": None, "arguments": {"x": 1}}, None),
+        ({"name": "f"}, None),
     ],
 )
 def test_a_call_that_a_response_template_reads_is_whole_or_content(call: object, found: object) -> None:
@@ -343,9 +344,14 @@ def test_a_call_that_a_response_template_reads_is_whole_or_content(call: object,
     if found is None:
         assert (answer.message.content, answer.message.tool_calls) == (text, ())
         assert answer.note is not None
-        assert "tool call in it" in answer.note
+        assert "could not read the answer" in answer.note
     else:
         assert answer.message.tool_calls[0]["function"] == {"name": "f", "arguments": found}
+
+
+def test_a_call_without_arguments_has_none() -> None:
+    message = parsed_answer({"tool_calls": [{"type": "function", "function": {"name": "f"}}]}, "")
+    assert message.tool_calls == ({"type": "function", "function": {"name": "f", "arguments": {}}},)
 
 
 def test_a_continued_turn_gives_its_continuation() -> None:
