@@ -70,7 +70,7 @@ def test_what_fits_is_learned_once(
 
 def test_at_random_moments(memory_recipe: Path, batchchat: Command, memory: Callable[[Refuse | None], None]) -> None:
     batchchat("run", memory_recipe, "name=whole")
-    for seed in range(3):
+    for seed in range(2):
         draw = random.Random(seed)
         since = [0]
 

@@ -69,7 +69,7 @@ def run_again(recipe: Path, *overrides: str) -> dict[str, Any]:
     return row
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(LINES, min_size=1, max_size=9))
 def test_every_export_reproduces(lines: list[str]) -> None:
     session = session_of()
