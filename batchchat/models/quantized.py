@@ -41,16 +41,15 @@ class Widened:
         return functional.linear(x.to(dtype), _widened(self._layer).to(dtype), bias).to(x.dtype)
 
 
-def correct_4_bits(model: Any) -> int:
-    """Have 4-bit layers on the CPU that bitsandbytes misreads computed by their definition. Returns how many.
+def correct_4_bits(model: Any) -> None:
+    """Have 4-bit layers on the CPU that bitsandbytes misreads computed by their definition.
 
     Its code for CPUs counts blocks of weights by row, though they go on from one row to the next: with rows that are no
     whole number of blocks it may take the scales of others (seen in 0.50.2, of 96 numbers in blocks of 64).
     """
-    misread = [layer for layer in quantized_layers(model) if _is_misread(layer)]
-    for layer in misread:
-        layer.forward = Widened(layer)
-    return len(misread)
+    for layer in quantized_layers(model):
+        if _is_misread(layer):
+            layer.forward = Widened(layer)
 
 
 def _is_misread(layer: Any) -> bool:
