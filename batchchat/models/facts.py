@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from batchchat.chats.record import Bytes, Flops, Numbers, Record, Unit
-from batchchat.models.shape import empty_like, shape_of
+from batchchat.models.kept_shapes import shape_like
 
 Count = Annotated[int, Unit("experts")]
 
@@ -61,7 +61,7 @@ def model_facts(model: Any) -> ModelFacts:
         "attention": model.config._attn_implementation,
     }
     try:
-        shape = shape_of(empty_like(model))
+        shape = shape_like(model)
     except Exception as error:  # what only describes a model must not keep it from working
         why = f"the model's sizes cannot be told ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         return ModelFacts(**told, missing=dict.fromkeys(("cache_bytes_per_token", "flops_per_token"), why))

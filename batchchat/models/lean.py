@@ -66,23 +66,30 @@ def settle() -> None:
 
 @contextmanager
 def unfilled() -> Iterator[None]:
-    """Within, where it was made lean, tensors without memory are not filled with random numbers: torch's code for it
-    imports sympy. transformers makes a model of such before it reads the weights."""
+    """Within, where it was made lean, little is computed of tensors without memory, of which transformers makes a model
+    before it reads the weights: torch's code for it imports sympy."""
     if not isinstance(sys.modules.get(_COMPILER), _Compiler):
         yield
         return
+    import torch
     from torch.nn import init
+    from torch.overrides import TorchFunctionMode
 
-    fill = init.normal_
+    class Unfilled(TorchFunctionMode):
+        """Fills nothing with random numbers, and counts in memory, until the numbers meet a tensor without."""
 
-    def filled(tensor: Any, *arguments: Any, **named: Any) -> Any:
-        return tensor if tensor.is_meta else fill(tensor, *arguments, **named)
+        def __torch_function__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+            named = named or {}
+            if function is init.normal_ and named["tensor"].is_meta:
+                return named["tensor"]
+            if function is torch.arange and str(named.get("device")) == "meta":
+                named = {**named, "device": "cpu"}
+            elif any(isinstance(one, torch.Tensor) and one.is_meta for one in given):
+                given = [one.to("meta") if isinstance(one, torch.Tensor) and one.ndim else one for one in given]
+            return function(*given, **named)
 
-    init.normal_ = filled
-    try:
+    with Unfilled():
         yield
-    finally:
-        init.normal_ = fill
 
 
 def _know_arrow_without_pandas() -> None:

@@ -19,6 +19,8 @@ LEFT_OUT = {
     "triton",
 }  # fmt: skip
 """Of libraries that a text run has no use for."""
+FOUND_OUT = {"numba", "scipy", "sympy"}
+"""Of those that are of use once: what they find is kept."""
 
 PROGRAM = """
 import json, sys
@@ -51,12 +53,15 @@ def start(*arguments: str, cwd: Path, typed: str = "", program: str = PROGRAM) -
 
 @pytest.mark.skipif(not lean._are_tried(), reason="these versions of torch and transformers were not tried")
 def test_a_run_imports_nothing_that_it_has_no_use_for(tmp_path: Path) -> None:
-    done = start("run", "builtin:quickstart", "source.limit=2", "--quiet", "--json", cwd=tmp_path)
+    words = "run", "builtin:quickstart", "source.limit=2", "--quiet", "--json"
+    first = start(*words, cwd=tmp_path, program="from batchchat.cli import main\nmain()")
+    assert first.returncode == 0, first.stderr
+    done = start(*words, "--restart", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["code"] is None or found["code"] == 0
     assert {"torch", "transformers", "pyarrow"} <= set(found["modules"])
-    assert not LEFT_OUT & set(found["modules"])
+    assert not (LEFT_OUT | FOUND_OUT) & set(found["modules"])
     assert found["stands in"]
     assert found["compiled"] == [2.0, 2.0]
     assert found["compiler"].endswith("__init__.py")
@@ -101,6 +106,22 @@ def test_all_models_of_a_recipe_are_looked_at() -> None:
         }
     )
     assert [section.quantization for section in lean._sections(whole)] == ["none", "8bit", "4bit"]
+
+
+def test_a_model_is_made_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What counts in memory meanwhile is without memory as soon as it meets what is."""
+    import torch
+    from torch import nn
+
+    monkeypatch.setitem(sys.modules, "torch._dynamo", lean._Compiler())
+    with lean.unfilled(), torch.device("meta"):
+        layer = nn.Embedding(4, 3)
+        places = torch.arange(4)
+        rates = 1.0 / (10.0 ** (torch.arange(0, 6, 2, dtype=torch.float) / 6))
+        assert (places + layer.weight[:, 0]).is_meta
+        assert (layer.weight * rates).is_meta
+    assert layer.weight.is_meta
+    assert rates.tolist() == pytest.approx([1.0, 10 ** (-1 / 3), 10 ** (-2 / 3)])
 
 
 def test_what_is_imported_already_stays_as_it_is() -> None:

@@ -34,7 +34,7 @@ from batchchat.engines.continuous.model_runner import PROGRAMS
 from batchchat.engines.continuous.passes import pass_sizes
 from batchchat.engines.cpu.fusing import FusedRotary, fused_gate, fused_norm
 from batchchat.engines.cpu.kernels import compiled
-from batchchat.engines.cpu.kernels.code import CLAMPED, GELU, SILU
+from batchchat.engines.cpu.kernels.abi import CLAMPED, GELU, SILU
 from batchchat.engines.cpu.kernels.ops import Gate, attend_rows, gated, rotate, write_kv
 from batchchat.engines.cpu.preparation import prepare
 from batchchat.engines.cpu.products import make
@@ -306,20 +306,35 @@ def test_without_numba_everything_still_runs(tmp_path: Path) -> None:
 
 
 def test_compiled_code_is_kept(tmp_path: Path) -> None:
-    """A second process finds what the first one compiled."""
+    """A second process needs no compiler for what the first one compiled; what was not kept whole is compiled anew."""
     script = (
-        "import torch\n"
+        "import sys, torch\n"
         "from batchchat.engines.cpu.kernels import ops, tiled\n"
-        "ops.attention_kernel(64, 64, torch.bfloat16), ops.norm_kernel(torch.bfloat16, 0)\n"
+        "found = ops.rms_norm(torch.ones(2, 8), torch.arange(8.0), 1e-6, 0)\n"
+        "assert found.round().tolist() == 2 * [list(range(8))], found\n"
+        "ops.add_kernel(torch.bfloat16)\n"
         "tiled() and ops.tiled_kernel()\n"
+        "print('numba' in sys.modules)\n"
     )
-    kept = []
-    for _ in range(2):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)}
-        subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
-        kept.append({file.name for file in tmp_path.rglob("*.nbc")})
-    assert len(kept[0]) >= 2
-    assert kept[0] == kept[1]
+    beside = {"PYTHONPYCACHEPREFIX": str(tmp_path / "beside")}
+    unwritable = {"PYTHONPYCACHEPREFIX": "/proc/nowhere", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for places in (beside, unwritable):
+        compiles, kept = [], []
+        for _ in range(4):
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), **places}
+            command = [sys.executable, "-c", script]
+            done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            compiles.append(done.stdout.strip())
+            files = sorted(next(Path(place) for place in reversed(places.values())).rglob("*.o"))
+            kept.append({file.name: len(file.read_bytes()) for file in files})
+            if len(kept) == 2:
+                files[0].write_bytes(files[0].read_bytes()[:-1])
+        assert compiles == ["True", "False", "True", "False"]
+        assert kept[0] == kept[1]
+        assert kept[2] == kept[3]
+        assert kept[0].keys() == kept[2].keys()
+        assert len(kept[0]) >= 2
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

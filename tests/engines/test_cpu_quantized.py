@@ -22,7 +22,7 @@ from batchchat.engines.continuous.admission.batch_invariance import rows_are_ind
 from batchchat.engines.continuous.admission.self_check import self_check
 from batchchat.engines.continuous.passes import pass_sizes
 from batchchat.engines.cpu import preparation, quantizing
-from batchchat.engines.cpu.kernels.blocks import LEVELS, levels
+from batchchat.engines.cpu.kernels.processor import LEVELS, levels
 from batchchat.engines.cpu.preparation import prepare
 from batchchat.engines.cpu.quantized import QuantizedProduct, weight_of
 from batchchat.engines.rounding import logit_differences

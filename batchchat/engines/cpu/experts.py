@@ -13,7 +13,7 @@ from torch import nn
 from batchchat.engines.continuous.passes import round_up
 from batchchat.engines.continuous.trials import is_close, sample, takes_one_tensor
 from batchchat.engines.cpu.kernels import ops
-from batchchat.engines.cpu.kernels.code import CLAMPED, GELU, SILU
+from batchchat.engines.cpu.kernels.abi import CLAMPED, GELU, SILU
 from batchchat.engines.cpu.kernels.ops import Gate
 from batchchat.engines.cpu.packing import Choice
 from batchchat.engines.cpu.products import AnyProduct

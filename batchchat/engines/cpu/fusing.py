@@ -15,7 +15,7 @@ from torch import nn
 from batchchat.engines.continuous.form import ROTARY
 from batchchat.engines.continuous.trials import NormForward, is_close, norm_of, sample, takes_one_tensor
 from batchchat.engines.cpu.kernels import ops
-from batchchat.engines.cpu.kernels.code import FORMS, GELU, SILU
+from batchchat.engines.cpu.kernels.abi import FORMS, GELU, SILU
 from batchchat.engines.cpu.kernels.ops import Gate
 from batchchat.engines.cpu.products import AnyProduct
 from batchchat.engines.cpu.quantized import QuantizedProduct

@@ -67,10 +67,10 @@ class TiledProduct(KernelProduct):
     """By the matrix units of processors that have them."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None):
-        from batchchat.engines.cpu.kernels import tiles
+        from batchchat.engines.cpu.kernels import layouts
 
         self.packed = torch.empty_like(weight, memory_format=torch.contiguous_format)
-        tiles.pack(weight, self.packed)
+        layouts.pack_tiles(weight, self.packed)
         self.bias = bias
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
@@ -135,9 +135,9 @@ def _in_float32(weight: torch.Tensor, bias: torch.Tensor | None) -> WidenedProdu
 def _fit_tiles(outputs: int, width: int, dtype: torch.dtype) -> bool:
     if not tiled():
         return False
-    from batchchat.engines.cpu.kernels import tiles
+    from batchchat.engines.cpu.kernels import layouts
 
-    return tiles.fits(outputs, width, dtype)
+    return layouts.fit_tiles(outputs, width, dtype)
 
 
 CANDIDATES = {

@@ -19,7 +19,7 @@ from batchchat.engines.continuous.batch import Pass
 from batchchat.engines.continuous.kv_cache import KVCache
 from batchchat.engines.continuous.pools import Pool
 from batchchat.engines.cpu.decoder import Decoder, Gated
-from batchchat.engines.cpu.kernels import loop
+from batchchat.engines.cpu.kernels import abi, loop
 from batchchat.engines.cpu.products import Product
 from batchchat.engines.cpu.quantized import PreparedRows
 from batchchat.engines.cpu.table import Layout, Result, Table, Weights
@@ -67,7 +67,7 @@ class Program:
             rows, pools = work.plan
             self._plan[: len(rows)] = rows
             self._base(pools)
-            layout.table[layout.planned, loop.BLOCK] = len(rows)
+            layout.table[layout.planned, abi.BLOCK] = len(rows)
         self._run(layout, work)
         return buffer["normed"][: work.size]
 

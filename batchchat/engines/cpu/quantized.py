@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from batchchat.engines.cpu.kernels import abi, ops, quantized
-from batchchat.engines.cpu.kernels.blocks import BFLOAT16, FLOAT16, FLOAT32, Level, levels
+from batchchat.engines.cpu.kernels import abi, ops
+from batchchat.engines.cpu.kernels.abi import BFLOAT16, FLOAT16, FLOAT32
+from batchchat.engines.cpu.kernels.layouts import PADDED
+from batchchat.engines.cpu.kernels.processor import Level, levels
 from batchchat.engines.cpu.kernels.threads import Kernel
 from batchchat.models.quantized import Widened
 
@@ -134,13 +136,13 @@ def _weight(
 def _preparing(dtype: torch.dtype, weights_bits: int, rounding: int, lanes: int, in_bytes: bool) -> Kernel:
     stored = ops.STORED[dtype]
     if weights_bits == 8:
-        return Kernel(quantized.quantized_rows(stored, dtype.itemsize, in_bytes))
-    return Kernel(quantized.rounded_rows(stored, dtype.itemsize, rounding, lanes))
+        return Kernel("quantized.quantized_rows", stored, dtype.itemsize, in_bytes)
+    return Kernel("quantized.rounded_rows", stored, dtype.itemsize, rounding, lanes)
 
 
 @cache
 def _multiplying(dtype: torch.dtype, level: Level, rounding: int, bits: int, run: int) -> Kernel:
-    return Kernel(quantized.multiplied(ops.STORED[dtype], dtype.itemsize, level, rounding, bits, run))
+    return Kernel("quantized.multiplied", ops.STORED[dtype], dtype.itemsize, level, rounding, bits, run)
 
 
 class Operation(NamedTuple):
@@ -155,7 +157,7 @@ class PreparedRows:
     """Memory for rows as they are multiplied."""
 
     def __init__(self, rows: int, size: int):
-        padded = -(-size // quantized.PADDED) * quantized.PADDED
+        padded = -(-size // PADDED) * PADDED
         self.numbers = torch.empty(rows, padded, dtype=torch.float32)
         self.scales = torch.empty(rows, dtype=torch.float32)
         self.counts = torch.empty(rows, dtype=torch.int32)

@@ -148,7 +148,7 @@ class Table:
         if product not in self._weights:
             self._weights[product] = Weights(product)
         weights = self._weights[product]
-        self._rows.append([loop.PRODUCT, self._inputs[source].address, weights.packed.address, weights.bias])
+        self._rows.append([abi.PRODUCT, self._inputs[source].address, weights.packed.address, weights.bias])
         return len(self._rows) - 1
 
     def rotate(self, layer: Layer, joined: Result) -> None:
@@ -280,28 +280,28 @@ class Table:
         if isinstance(result, str):
             return
         self._freed.append((len(self._rows), result))
-        self._rows.append([loop.FREE, 0])
+        self._rows.append([abi.FREE, 0])
 
     def layout(self) -> Layout:
-        table = np.zeros((len(self._rows), loop.WORDS), dtype=np.int64)
+        table = np.zeros((len(self._rows), abi.WORDS), dtype=np.int64)
         for number, row in enumerate(self._rows):
             table[number, : len(row)] = row
-        place, words = table.ctypes.data, loop.WORDS
-        pairs = dict.fromkeys({product for product, *_ in self._wanted}, loop.PAIRS)
+        place, words = table.ctypes.data, abi.WORDS
+        pairs = dict.fromkeys({product for product, *_ in self._wanted}, abi.PAIRS)
         for product, user, word, beyond in self._wanted:
             table[product, pairs[product] : pairs[product] + 2] = place + 8 * (user * words + word), beyond
             pairs[product] += 2
         for user, product in self._freed:
-            table[user, 1] = place + 8 * (product * words + loop.RESULT)
+            table[user, 1] = place + 8 * (product * words + abi.RESULT)
         return Layout(table, np.array(self._planned), self._called, [self._buffers, self._inputs])
 
     def _kernel(self, kernel: Any, block: list[int], numbers: int) -> None:
         shared = numbers >= ops.WORTH_SHARING
-        self._rows.append([loop.SHARED if shared else loop.ALONE, kernel.address, *block])
+        self._rows.append([abi.SHARED if shared else abi.ALONE, kernel.address, *block])
 
     def _want(self, result: Result, layout: np.dtype, name: str, beyond: int = 0) -> None:
         """The last operation wants a result's address in a word of its block."""
-        word = loop.BLOCK + abi.word(layout, name)
+        word = abi.BLOCK + abi.word(layout, name)
         if isinstance(result, str):
             self._rows[-1][word] = self._pointer(result) + beyond
         else:

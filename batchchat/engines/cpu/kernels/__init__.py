@@ -6,6 +6,7 @@ Everything here has a form in torch's operators, which is taken where numba or t
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
 
 import torch
 
@@ -13,8 +14,12 @@ import torch
 @cache
 def compiled() -> bool:
     """Whether kernels can be compiled here."""
+    if find_spec("numba") is None:
+        return False
     try:
-        import batchchat.engines.cpu.kernels.ops  # noqa: F401
+        from batchchat.engines.cpu.kernels import ops
+
+        ops.add_kernel(torch.float32)
     except ImportError:
         return False
     return True
@@ -38,10 +43,10 @@ def programmable() -> bool:
 def tiled() -> bool:
     """Whether products can be computed by tiles here."""
     try:
-        from batchchat.engines.cpu.kernels import ops, tiles  # noqa: F401
+        from batchchat.engines.cpu.kernels import layouts
 
-        return tiles.available()
-    except (ImportError, AttributeError):  # no numba, or a torch that does not know of tiles
+        return compiled() and layouts.has_tiles()
+    except AttributeError:  # a torch that does not know of tiles
         return False
 
 
@@ -50,9 +55,9 @@ def widens(dtype: torch.dtype) -> bool:
     """Whether kernels multiply weights of a type in single precision here, reading them as they are."""
     if not compiled():
         return False
-    from batchchat.engines.cpu.kernels import ops, widening
+    from batchchat.engines.cpu.kernels import ops, processor
 
-    return dtype in ops.STORED and widening.registers() is not None
+    return dtype in ops.STORED and processor.registers() is not None
 
 
 def attends(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sinks: torch.Tensor | None) -> bool:

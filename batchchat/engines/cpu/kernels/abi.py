@@ -21,7 +21,7 @@ ADD = _words("rows size source added times")
 """The same without a norm."""
 
 GATE = _words("rows size source target limit alpha")
-"""`limit` and `alpha` are those of `code.CLAMPED`."""
+"""`limit` and `alpha` are those of `CLAMPED`."""
 
 ROTARY = _words(
     "tokens half dim cosines sines table_stride "
@@ -40,7 +40,7 @@ ATTENTION = _words(
 )
 """`shared`: query heads that read a key head. `sinks`: an address, or 0. `softcap`: 0 for none."""
 
-PRODUCT = _words("rows size outputs source weight target bias config")
+TILED = _words("rows size outputs source weight target bias config")
 """`bias`: an address, or 0."""
 
 WIDENED = _words("rows size outputs source weight target bias")
@@ -69,6 +69,26 @@ many keys its last token sees, and the pool's place in the list."""
 
 BASES = _words("keys values")
 """Where a pool's keys and values lie."""
+
+
+WORDS = 40
+"""Of an operation in a table: see `loop`."""
+ALONE, SHARED, PRODUCT, FREE = range(4)
+"""Kinds of operations."""
+BLOCK = 2
+"""The word at which a kernel's block begins; how many rows it computes is the first."""
+RESULT, PAIRS = 4, 6
+"""Words of a product: where the handle of its result stands, and where its pairs begin."""
+
+FORMS = ROUND_FIRST, ROUND_LAST, ONE_MORE = range(3)
+"""How a norm scales: its rounded numbers by the weight, its exact ones, or those by the weight and one."""
+
+GATES = SILU, GELU, CLAMPED = range(3)
+"""By what a gate multiplies: SiLU, GELU in its tanh form, or SiLU of `alpha` times a number of at most `limit`, over
+`alpha`, with one added to the other half, which lies between `-limit` and `limit` (GPT-OSS)."""
+
+ROUNDINGS = FLOAT32, BFLOAT16, FLOAT16 = range(3)
+"""What a number is rounded to before it is used as a float."""
 
 
 def block(layout: np.dtype, **values: int) -> list[int]:

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from batchchat.engines.cpu.kernels import abi, attention, code, tiles, widening
+from batchchat.engines.cpu.kernels import abi, layouts
+from batchchat.engines.cpu.kernels.processor import Registers, features, registers
 from batchchat.engines.cpu.kernels.threads import Kernel
-from batchchat.engines.cpu.kernels.vectors import features
 
 if TYPE_CHECKING:
     from batchchat.engines.continuous.attention_spec import AttentionSpec
     from batchchat.engines.continuous.batch import Pass
 
 STORED = {torch.float32: np.float32, torch.bfloat16: np.uint16}
-"""What kernels see numbers as: see `code`. Those of float16 need a processor that widens them."""
+"""What kernels see numbers as: see `source.code`. Those of float16 need a processor that widens them."""
 if "f16c" in features():
     STORED[torch.float16] = np.int16
 _COMMON = (32, 64, 80, 96, 128, 256)
@@ -37,32 +37,32 @@ def attention_kernel(key_dim: int, value_dim: int, dtype: torch.dtype) -> Kernel
 
 @cache
 def _attention_kernel(dtype: torch.dtype, sizes: tuple[int, int] | None) -> Kernel:
-    return Kernel(attention.attention(STORED[dtype], dtype.itemsize, sizes))
+    return Kernel("attention.attention", STORED[dtype], dtype.itemsize, sizes)
 
 
 @cache
 def writing_kernel(dtype: torch.dtype) -> Kernel:
-    return Kernel(attention.writing(STORED[dtype], dtype.itemsize))
+    return Kernel("attention.writing", STORED[dtype], dtype.itemsize)
 
 
 @cache
 def norm_kernel(dtype: torch.dtype, form: int) -> Kernel:
-    return Kernel(code.norm(STORED[dtype], dtype.itemsize, form))
+    return Kernel("code.norm", STORED[dtype], dtype.itemsize, form)
 
 
 @cache
 def add_kernel(dtype: torch.dtype) -> Kernel:
-    return Kernel(code.add(STORED[dtype], dtype.itemsize))
+    return Kernel("code.add", STORED[dtype], dtype.itemsize)
 
 
 @cache
 def gate_kernel(dtype: torch.dtype, form: int) -> Kernel:
-    return Kernel(code.gate(STORED[dtype], dtype.itemsize, form))
+    return Kernel("code.gate", STORED[dtype], dtype.itemsize, form)
 
 
 @cache
 def rotary_kernel(dtype: torch.dtype, tables: torch.dtype) -> Kernel:
-    return Kernel(code.rotary(STORED[dtype], dtype.itemsize, STORED[tables], tables.itemsize))
+    return Kernel("code.rotary", STORED[dtype], dtype.itemsize, STORED[tables], tables.itemsize)
 
 
 def bits(value: float) -> int:
@@ -128,7 +128,7 @@ def _bases(current: Pass, layer: int) -> np.ndarray:
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float, form: int) -> torch.Tensor:
-    """`x` `[..., size]` divided by the root of its mean square, times `weight` `[size]`; `form` is one of `code`'s.
+    """`x` `[..., size]` divided by the root of its mean square, times `weight` `[size]`; `form` is one of `abi.FORMS`.
 
     Source: https://arxiv.org/abs/1910.07467
     """
@@ -155,7 +155,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float, form: int) -
 
 
 class Gate(NamedTuple):
-    """How one half of numbers opens for the other: one of `code.GATES`, and the numbers that it takes."""
+    """How one half of numbers opens for the other: one of `abi.GATES`, and the numbers that it takes."""
 
     form: int
     limit: float = 0.0
@@ -223,14 +223,15 @@ def rotate(
 
 @cache
 def tiled_kernel() -> Kernel:
-    return Kernel(tiles.product())
+    return Kernel("tiles.product")
 
 
 def tiled_product(rows: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """`rows` `[..., size]` times a weight `[outputs, size]` that `tiles` packed, plus `bias` `[outputs]`."""
+    """`rows` `[..., size]` times a weight `[outputs, size]` laid out by `layouts.pack_tiles`, plus `bias`
+    `[outputs]`."""
     outputs, size = packed.shape
     flat = rows.reshape(-1, size)
-    missing = -len(flat) % tiles.ROWS
+    missing = -len(flat) % layouts.ROWS
     flat = functional.pad(flat, (0, 0, 0, missing)) if missing else flat.contiguous()
     out = rows.new_empty(*rows.shape[:-1], outputs)
     tiled_kernel()(*tiled_block(len(flat) - missing, flat.data_ptr(), out.data_ptr(), packed, bias))
@@ -241,7 +242,7 @@ def tiled_block(rows: int, source: int, target: int, packed: torch.Tensor, bias:
     """The parameters of `tiled_kernel` for rows and results at these addresses."""
     outputs, size = packed.shape
     return abi.block(
-        abi.PRODUCT,
+        abi.TILED,
         rows=rows,
         size=size,
         outputs=outputs,
@@ -249,13 +250,13 @@ def tiled_block(rows: int, source: int, target: int, packed: torch.Tensor, bias:
         weight=packed.data_ptr(),
         target=target,
         bias=0 if bias is None else bias.data_ptr(),
-        config=tiles.CONFIG.ctypes.data,
+        config=layouts.CONFIG.ctypes.data,
     )
 
 
 @cache
-def _registers() -> widening.Registers:
-    found = widening.registers()
+def _registers() -> Registers:
+    found = registers()
     assert found is not None, "`kernels.widens` says where there are none"
     return found
 
@@ -263,12 +264,12 @@ def _registers() -> widening.Registers:
 @cache
 def widened_kernel(dtype: torch.dtype, held: torch.dtype) -> Kernel:
     """For rows and results of a type, and weights held in another one, or the same."""
-    return Kernel(widening.product(STORED[dtype], dtype.itemsize, held, *_registers()))
+    return Kernel("widening.product", STORED[dtype], dtype.itemsize, held, *_registers())
 
 
 def widened_weight(weight: torch.Tensor) -> torch.Tensor:
     """A weight `[outputs, size]` in the order in which `widened_kernel` reads it."""
-    return widening.pack(weight, _registers().panel)
+    return layouts.pack_panels(weight, _registers().panel)
 
 
 def widened_block(rows: int, size: int, outputs: int, source: int, weight: int, target: int, bias: int) -> list[int]:

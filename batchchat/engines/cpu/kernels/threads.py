@@ -12,11 +12,8 @@ from typing import Any
 
 import llvmlite.binding
 import torch
-from numba import cfunc, types
 
-from batchchat.engines.cpu.kernels.code import OPTIONS, THREAD, THREADS, Code
-
-_SIGNATURE = types.void(types.voidptr)
+from batchchat.engines.cpu.kernels.machine_code import THREAD, THREADS, load
 
 
 def runtime() -> Any:
@@ -34,17 +31,18 @@ for _name, _function in ((THREAD, _gomp.omp_get_thread_num), (THREADS, _gomp.omp
     llvmlite.binding.add_symbol(_name, ctypes.cast(_function, ctypes.c_void_p).value)
 
 
-class Kernel:
-    """Compiled code, called with a block of 64-bit parameters once by each thread. It divides the work itself."""
+_SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
-    def __init__(self, code: Code):
-        try:
-            self._compiled = cfunc(_SIGNATURE, cache=True, **OPTIONS)(code)
-        except RuntimeError:  # there is no folder to keep it in
-            self._compiled = cfunc(_SIGNATURE, **OPTIONS)(code)
-        self.address: int = self._compiled.address
+
+class Kernel:
+    """A kernel of `source` (see `machine_code.load`), called with a block of 64-bit parameters once by each thread. It
+    divides the work itself."""
+
+    def __init__(self, name: str, *parameters: Any):
+        self._loaded = load(name, *parameters)
+        self.address = self._loaded.address
         self._address = ctypes.c_void_p(self.address)
-        self._alone = self._compiled.ctypes
+        self._alone = _SIGNATURE(self.address)
 
     def __call__(self, *parameters: int, shared: bool = True) -> None:
         """Run on all of torch's threads, or on this one where the work is too small to be `shared`."""

@@ -10,18 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from llvmlite import ir
-from numba import carray, int64, types
+from numba import carray, types
 from numba.extending import intrinsic
 
-from batchchat.engines.cpu.kernels.abi import PRODUCT
-from batchchat.engines.cpu.kernels.code import Code, at, thread, threads, wide
+from batchchat.engines.cpu.kernels.abi import TILED
+from batchchat.engines.cpu.kernels.layouts import DEPTH, ROWS
+from batchchat.engines.cpu.kernels.source.code import Code, allocate, at, release, thread, threads, wide
 
-ROWS = 16
-"""Rows of a tile. A tile of sums has as many outputs."""
-DEPTH = 32
-"""Numbers that a tile's row holds."""
 _TILE = 1024
 """Bytes."""
 _AHEAD = 8 * _TILE
@@ -31,28 +27,6 @@ _FEW = 64
 cache."""
 _NEAR = 1 << 20
 """Bytes of a part."""
-CONFIG = np.zeros(64, dtype=np.uint8)
-"""All eight tiles with 16 rows of 64 bytes."""
-CONFIG[0] = 1
-CONFIG[16:32:2] = 64
-CONFIG[48:56] = ROWS
-
-
-def available() -> bool:
-    """Whether this processor has tiles, and the system lets this process use them."""
-    return bool(torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx())
-
-
-def fits(outputs: int, size: int, dtype: torch.dtype) -> bool:
-    return dtype == torch.bfloat16 and outputs % (2 * ROWS) == 0 and size % DEPTH == 0
-
-
-def pack(weight: torch.Tensor, out: torch.Tensor) -> None:
-    """Lay a weight `[outputs, size]` out as `out`, which has as many numbers: 32 outputs after 32, and of these tile
-    after tile, each with pairs of numbers side by side for 16 outputs."""
-    blocks, chunks = weight.shape[0] // (2 * ROWS), weight.shape[1] // DEPTH
-    tiled = weight.view(blocks, 2, ROWS, chunks, ROWS, 2).permute(0, 3, 1, 4, 2, 5)
-    out.view(tiled.shape).copy_(tiled)
 
 
 def _assembly(*lines: str) -> Callable[..., None]:
@@ -105,15 +79,15 @@ def product() -> Code:
     """Rows `[rows, size]` times a packed weight, plus a bias `[outputs]` if its address is not 0. The rows lie in
     memory that goes on to a multiple of 16 of them."""
 
-    layout = PRODUCT
+    layout = TILED
 
     def multiply(parameters: Any) -> None:
         given = carray(parameters, (1,), layout)[0]
         rows, size, outputs = given.rows, given.size, given.outputs
         source, weight, out, bias, config = given.source, given.weight, given.target, given.bias, given.config
         wide_block = 2 * ROWS
-        sums = np.empty(2 * ROWS * wide_block, np.float32)
-        kept = int64(sums.ctypes.data)
+        kept = allocate(2 * ROWS * wide_block * 4)
+        sums = carray(at(kept), (2 * ROWS * wide_block,), np.float32)
         blocks, chunks, stride = outputs // wide_block, size // DEPTH, size * 2
         share = (blocks + threads() - 1) // threads()
         _configure(config, 0, 0, 0, 0, 0, 0)
@@ -149,5 +123,6 @@ def product() -> Code:
                                 sums[row * wide_block + n] += wide(more[n])
                         _narrow_32(kept + row * wide_block * 4, place, 0, 0, 0, 0, 0)
         _release(0, 0, 0, 0, 0, 0, 0)
+        release(kept)
 
     return multiply

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
-import llvmlite.binding
 from llvmlite import ir
-from numba import config, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-
-llvmlite.binding.initialize_native_asmparser()
 
 LANES = 16
 
@@ -76,7 +72,7 @@ def _floats(builder: Any, addresses: Any) -> Iterator[Any]:
 def dots(_: Any, one: Any, sixteen: Any, out: Any, dim: Any, in_pairs: Any) -> Any:
     """Products of one vector of `dim` numbers with each of 16, which lie one behind the other; all three are addresses.
     The numbers are floats, or with `in_pairs` in bfloat16, multiplied by an instruction that adds up pairs of them: see
-    `has_pairs`. What comes out are floats. `dim` and `in_pairs` are constants."""
+    `processor.has_pairs`. What comes out are floats. `dim` and `in_pairs` are constants."""
     paired = in_pairs.literal_value
     num_parts = dim.literal_value // (LANES * (2 if paired else 1))
 
@@ -141,19 +137,6 @@ def highest(_: Any, floats: Any, vectors: Any) -> Any:
         return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
 
     return types.float32(types.int64, types.int64), generate
-
-
-@cache
-def features() -> frozenset[str]:
-    """What the processor can that is compiled for: this one, or the one that numba was told."""
-    told = config.CPU_FEATURES
-    flags = llvmlite.binding.get_host_cpu_features().flatten() if told is None else told
-    return frozenset(flag[1:] for flag in flags.split(",") if flag.startswith("+"))
-
-
-def has_pairs() -> bool:
-    """Whether this processor multiplies pairs of numbers in bfloat16."""
-    return "avx512bf16" in features()
 
 
 @intrinsic

@@ -10,60 +10,24 @@ alone.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import carray, int64, types
+from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from torch.nn import functional
 
 from batchchat.engines.cpu.kernels.abi import WIDENED
-from batchchat.engines.cpu.kernels.code import Code, at, narrow, thread, threads, wide
-from batchchat.engines.cpu.kernels.vectors import features
+from batchchat.engines.cpu.kernels.layouts import CHUNK
+from batchchat.engines.cpu.kernels.processor import VECTORS
+from batchchat.engines.cpu.kernels.source.code import Code, allocate, at, narrow, release, thread, threads, wide
 
-_VECTORS = 2
-"""Vectors of outputs that are summed up side by side."""
-_CHUNK = 16
-"""Numbers of a row that lie side by side where it is multiplied, with those of its block's other rows behind them."""
 _NEAR = 1 << 19
 """Bytes of rows that are multiplied with a panel before the next one is read: they stay in a near cache."""
 _AHEAD = 1 << 12
 """How many bytes ahead of its use a weight is fetched."""
-
-
-class Registers(NamedTuple):
-    """What a processor's registers hold."""
-
-    lanes: int
-    """Floats in a vector."""
-    rows: int
-    """Rows whose sums stay in registers beside the weights."""
-
-    @property
-    def panel(self) -> int:
-        return _VECTORS * self.lanes
-
-
-def registers() -> Registers | None:
-    """Those of the processor that is compiled for. None where these products would not be worth it."""
-    found = features()
-    if not {"avx2", "fma"} <= found:
-        return None
-    return Registers(16, 12) if "avx512f" in found else Registers(8, 6)
-
-
-def pack(weight: torch.Tensor, panel: int) -> torch.Tensor:
-    """A weight `[outputs, size]` as it is read: panel after panel, and of each the numbers of all its outputs one after
-    the other; in bfloat16 those of each output in pairs. Both sizes are filled up with zeros."""
-    outputs, size = weight.shape
-    filled = functional.pad(weight, (0, -size % _CHUNK, 0, -outputs % panel)).contiguous()
-    pair = 2 if weight.dtype == torch.bfloat16 else 1
-    whole = filled.view(torch.int32) if pair == 2 else filled  # pairs are moved four times as fast as one number
-    laid = whole.view(-1, panel, whole.shape[1]).transpose(1, 2).contiguous()
-    return laid.view(weight.dtype).view(-1, whole.shape[1], panel, pair)
 
 
 _HELD = (torch.float32, torch.bfloat16, torch.float16)
@@ -79,7 +43,7 @@ class _Writer:
         self._builder = builder
         self._held = held
         self._lanes = lanes
-        self._step = _VECTORS * lanes * held.itemsize
+        self._step = VECTORS * lanes * held.itemsize
         """Bytes from one number of the outputs to the next."""
         self._vector = ir.VectorType(_NUMBER, lanes)
         self._words = ir.VectorType(_FLAG, lanes)
@@ -87,23 +51,23 @@ class _Writer:
 
     def multiply(self, rows: int, source: Any, weight: Any, sums: Any, chunks: Any) -> None:
         """Write the sums of `rows` rows, which stay in registers."""
-        builder, steps = self._builder, _CHUNK // 2
+        builder, steps = self._builder, CHUNK // 2
         kind = ir.FunctionType(self._vector, [self._vector] * 3)
         add = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{self._lanes}f32")
-        totals = [cgutils.alloca_once(builder, self._vector) for _ in range(rows * _VECTORS)]
+        totals = [cgutils.alloca_once(builder, self._vector) for _ in range(rows * VECTORS)]
         for total in totals:
             builder.store(ir.Constant(self._vector, [0.0] * self._lanes), total)
         with cgutils.for_range(builder, chunks) as chunk:
-            block = self._beyond(source, chunk.index, 4 * _CHUNK * rows)
-            part = self._beyond(weight, chunk.index, _CHUNK * self._step)
+            block = self._beyond(source, chunk.index, 4 * CHUNK * rows)
+            part = self._beyond(weight, chunk.index, CHUNK * self._step)
             with cgutils.for_range(builder, ir.Constant(_WORD, steps)) as pair:
                 numbers = self._beyond(block, pair.index, 8)
                 place = self._beyond(part, pair.index, 2 * self._step)
                 self._fetch(place)
                 for step, vectors in enumerate(self._weights(place)):
                     for row in range(rows):
-                        value = self._spread(self._load(numbers, 4 * (_CHUNK * row + step), _NUMBER))
-                        for total, one in zip(totals[row * _VECTORS :], vectors, strict=False):
+                        value = self._spread(self._load(numbers, 4 * (CHUNK * row + step), _NUMBER))
+                        for total, one in zip(totals[row * VECTORS :], vectors, strict=False):
                             builder.store(builder.call(add, [value, one, builder.load(total)]), total)
         out = builder.inttoptr(sums, self._vector.as_pointer())
         for n, total in enumerate(totals):
@@ -113,7 +77,7 @@ class _Writer:
         """Vectors of the outputs' next two numbers, a list of each."""
         builder, lanes = self._builder, self._lanes
         if self._held == torch.bfloat16:
-            found = [self._load(address, 4 * lanes * place, self._words) for place in range(_VECTORS)]
+            found = [self._load(address, 4 * lanes * place, self._words) for place in range(VECTORS)]
             sixteen, upper = (ir.Constant(self._words, [bits] * lanes) for bits in (16, 0xFFFF0000))
             return [
                 [builder.bitcast(builder.shl(pair, sixteen), self._vector) for pair in found],
@@ -121,10 +85,10 @@ class _Writer:
             ]
         wide = self._held == torch.float32
         kind, width = (self._vector, 4) if wide else (self._halves, 2)
-        found = [self._load(address, width * lanes * place, kind) for place in range(2 * _VECTORS)]
+        found = [self._load(address, width * lanes * place, kind) for place in range(2 * VECTORS)]
         if not wide:
             found = [builder.fpext(one, self._vector) for one in found]
-        return [found[:_VECTORS], found[_VECTORS:]]
+        return [found[:VECTORS], found[VECTORS:]]
 
     def _fetch(self, address: Any) -> None:
         """Have weights brought nearer that are read later."""
@@ -176,17 +140,18 @@ def product(stored: type, width: int, held: torch.dtype, lanes: int, most: int) 
     """Rows `[rows, size]` of `width` bytes a number times a packed weight, plus a bias `[outputs]` if its address is
     not 0. The weight's numbers are `held`, the bias's are `stored` as those of the rows are."""
     layout, kind = WIDENED, _HELD.index(held)
-    panel, bytes_held = _VECTORS * lanes, held.itemsize
+    panel, bytes_held = VECTORS * lanes, held.itemsize
 
     def run(parameters: Any) -> None:
         given = carray(parameters, (1,), layout)[0]
         rows, size, outputs, bias = given.rows, given.size, given.outputs, given.bias
-        chunks, panels = (size + _CHUNK - 1) // _CHUNK, (outputs + panel - 1) // panel
+        chunks, panels = (size + CHUNK - 1) // CHUNK, (outputs + panel - 1) // panel
         share = (panels + threads() - 1) // threads()
         begin, end = thread() * share, min(panels, (thread() + 1) * share)
-        near = min(rows, max(most, _NEAR // (4 * _CHUNK * chunks) // most * most))
-        numbers = np.empty(near * chunks * _CHUNK, np.float32)
-        sums = np.empty(most * panel, np.float32)
+        near = min(rows, max(most, _NEAR // (4 * CHUNK * chunks) // most * most))
+        laid, kept = allocate(near * chunks * CHUNK * 4), allocate(most * panel * 4)
+        numbers = carray(at(laid), (near * chunks * CHUNK,), np.float32)
+        sums = carray(at(kept), (most * panel,), np.float32)
         for first in range(0, rows if begin < end else 0, near):
             have = min(near, rows - first)
             blocks = (have + most - 1) // most
@@ -194,24 +159,24 @@ def product(stored: type, width: int, held: torch.dtype, lanes: int, most: int) 
             for row in range(have):
                 block = row // each
                 count = min(each, have - block * each)
-                place = (block * each * chunks + (row - block * each)) * _CHUNK
+                place = (block * each * chunks + (row - block * each)) * CHUNK
                 source = carray(at(given.source + (first + row) * size * width), (size,), stored)
                 for chunk in range(chunks):
-                    lies = place + chunk * count * _CHUNK
-                    if (chunk + 1) * _CHUNK <= size:
-                        for n in range(_CHUNK):
-                            numbers[lies + n] = wide(source[chunk * _CHUNK + n])
+                    lies = place + chunk * count * CHUNK
+                    if (chunk + 1) * CHUNK <= size:
+                        for n in range(CHUNK):
+                            numbers[lies + n] = wide(source[chunk * CHUNK + n])
                     else:
-                        for n in range(_CHUNK):
-                            inside = chunk * _CHUNK + n < size
-                            numbers[lies + n] = wide(source[chunk * _CHUNK + n]) if inside else np.float32(0.0)
+                        for n in range(CHUNK):
+                            inside = chunk * CHUNK + n < size
+                            numbers[lies + n] = wide(source[chunk * CHUNK + n]) if inside else np.float32(0.0)
             for one in range(begin, end):
-                weight = given.weight + one * panel * chunks * _CHUNK * bytes_held
+                weight = given.weight + one * panel * chunks * CHUNK * bytes_held
                 valid = min(panel, outputs - one * panel)
                 for block in range(blocks):
                     count = min(each, have - block * each)
-                    lies = int64(numbers.ctypes.data) + 4 * block * each * chunks * _CHUNK
-                    multiply(lies, weight, int64(sums.ctypes.data), chunks, count, kind, lanes, most)
+                    lies = laid + 4 * block * each * chunks * CHUNK
+                    multiply(lies, weight, kept, chunks, count, kind, lanes, most)
                     for row in range(count):
                         place = (first + block * each + row) * outputs + one * panel
                         out = carray(at(given.target + place * width), (valid,), stored)
@@ -222,5 +187,7 @@ def product(stored: type, width: int, held: torch.dtype, lanes: int, most: int) 
                         else:
                             for n in range(valid):
                                 out[n] = narrow(sums[row * panel + n], out[n])
+        release(laid)
+        release(kept)
 
     return run

@@ -8,18 +8,21 @@ import numpy as np
 from numba import carray, float32, int64, njit
 
 from batchchat.engines.cpu.kernels.abi import ATTENTION, BASES, PLAN, WRITE_KV
-from batchchat.engines.cpu.kernels.code import (
+from batchchat.engines.cpu.kernels.processor import has_pairs
+from batchchat.engines.cpu.kernels.source.code import (
     OPTIONS,
     Code,
+    allocate,
     at,
     float_of,
     narrow,
     power,
+    release,
     thread,
     threads,
     wide,
 )
-from batchchat.engines.cpu.kernels.vectors import LANES, add_weighted, dots, fetch, has_pairs, highest
+from batchchat.engines.cpu.kernels.source.vectors import LANES, add_weighted, dots, fetch, highest
 
 
 def attention(stored: type, width: int, sizes: tuple[int, int] | None) -> Code:
@@ -44,16 +47,28 @@ def attention(stored: type, width: int, sizes: tuple[int, int] | None) -> Code:
             key_dim, value_dim = key_size, value_size
         plan = carray(at(given.plan), (rows,), plan_layout)
         bases = carray(at(given.bases), (1 << 16,), bases_layout)
-        sixteen = np.zeros(LANES * max(key_dim, value_dim), np.float32)
-        few: Any = np.zeros(LANES * key_dim, stored)
+        most, longest = 0, 0
+        for number in range(rows):
+            row = plan[number]
+            most = max(most, row.count * shared)
+            longest = max(longest, row.end - max(0, row.end - row.count + 1 - window))
+        longest = (longest + LANES - 1) // LANES * LANES
+        place_16 = allocate(LANES * max(key_dim, value_dim) * 4)
+        place_few = allocate(LANES * key_dim * width)
+        place_queries, place_paired = allocate(most * key_dim * 4), allocate(most * key_dim * width)
+        place_scores, place_sums = allocate(most * longest * 4), allocate(most * value_dim * 4)
+        sixteen = carray(at(place_16), (LANES * max(key_dim, value_dim),), np.float32)
+        few = carray(at(place_few), (LANES * key_dim,), stored)
+        sixteen[:] = float32(0.0)
+        few[:] = 0
         for item in range(thread(), rows * heads, threads()):
             row, head = plan[item // heads], item % heads
             end, num = row.end, row.count * shared
             place = (row.row * heads + head) * row.length * width
             keys = carray(at(bases[row.pool].keys + place * key_dim), (end * key_dim,), stored)
             values = carray(at(bases[row.pool].values + place * value_dim), (end * value_dim,), stored)
-            queries = np.empty(num * key_dim, np.float32)
-            paired = np.empty(num * key_dim, stored)
+            queries = carray(at(place_queries), (num * key_dim,), np.float32)
+            paired = carray(at(place_paired), (num * key_dim,), stored)
             for n in range(num):
                 token, own = row.first + n // shared, head * shared + n % shared
                 beyond = (token * given.query_token + own * given.query_head) * width
@@ -63,7 +78,7 @@ def attention(stored: type, width: int, sizes: tuple[int, int] | None) -> Code:
                     paired[n * key_dim + d] = numbers[d]
             begin = max(0, end - row.count + 1 - window)
             blocks = (end - begin + LANES - 1) // LANES
-            scores = np.empty((num, blocks * LANES), np.float32)
+            scores = carray(at(place_scores), (num, blocks * LANES), np.float32)
             for block in range(blocks):
                 start = begin + block * LANES
                 fetch_block(int64(keys.ctypes.data) + (start + LANES) * key_dim * width, len(sixteen) * width)
@@ -86,7 +101,8 @@ def attention(stored: type, width: int, sizes: tuple[int, int] | None) -> Code:
                     cap_scores(scores[n, low:high], scaling, float_of(given.softcap))
                     scaling = float32(1.0)
                 into_shares(scores[n], low, high, scaling, given.sinks != 0, sink)
-            sums = np.zeros(num * value_dim, np.float32)
+            sums = carray(at(place_sums), (num * value_dim,), np.float32)
+            sums[:] = float32(0.0)
             for block in range(blocks):
                 start = begin + block * LANES
                 fetch_block(int64(values.ctypes.data) + (start + LANES) * value_dim * width, len(sixteen) * width)
@@ -101,6 +117,8 @@ def attention(stored: type, width: int, sizes: tuple[int, int] | None) -> Code:
                 written = carray(at(given.out + beyond), (value_dim,), stored)
                 for d in range(value_dim):
                     written[d] = narrow(sums[n * value_dim + d], written[d])
+        for taken in (place_16, place_few, place_queries, place_paired, place_scores, place_sums):
+            release(taken)
 
     return attend
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray, float32, int32, int64, njit, uint8
+from numba import carray, float32, int32, njit, uint8
 
-from batchchat.engines.cpu.kernels.abi import PART, QUANTIZED_PRODUCT, QUANTIZED_ROWS, ROUNDED_ROWS
-from batchchat.engines.cpu.kernels.blocks import (
-    FLOAT16,
-    Level,
+from batchchat.engines.cpu.kernels.abi import FLOAT16, PART, QUANTIZED_PRODUCT, QUANTIZED_ROWS, ROUNDED_ROWS
+from batchchat.engines.cpu.kernels.processor import Level
+from batchchat.engines.cpu.kernels.source.blocks import (
     finish,
     look_up,
     magnitude,
@@ -23,10 +22,19 @@ from batchchat.engines.cpu.kernels.blocks import (
     rounded,
     settled,
 )
-from batchchat.engines.cpu.kernels.code import OPTIONS, Code, at, float_of, narrow, thread, threads, wide
+from batchchat.engines.cpu.kernels.source.code import (
+    OPTIONS,
+    Code,
+    allocate,
+    at,
+    float_of,
+    narrow,
+    release,
+    thread,
+    threads,
+    wide,
+)
 
-PADDED = 64
-"""Rows are padded to a multiple of so many numbers with zeros."""
 _PER_127 = 7.874015718698502e-3
 """As bitsandbytes has it."""
 _NEAR = 1 << 19
@@ -156,7 +164,7 @@ def multiplied(stored: type, width: int, level: Level, rounding: int, bits: int,
     lanes, most_rows, together = level.lanes, level.rows, level.outputs
     small = bits == 8
     in_bytes = small and level.in_bytes
-    number, itemsize, summed = (np.int8, 1, np.int32) if in_bytes else (np.float32, 4, np.float32)
+    number, itemsize = (np.int8, 1) if in_bytes else (np.float32, 4)
     places, narrowed = -(-most_rows * together // lanes) * lanes, width == 2
 
     def multiply_rows(parameters: Any) -> None:
@@ -166,10 +174,9 @@ def multiplied(stored: type, width: int, level: Level, rounding: int, bits: int,
         parts = carray(at(given.parts), (given.num_parts,), part_layout)
         row_scales = carray(at(given.scales), (rows,), np.float32)
         counts = carray(at(given.counts), (rows,), np.int32)
-        panel = np.zeros(together * given.padded, number)
-        panel_place = int64(panel.ctypes.data)
-        sums = np.empty(places, summed)
-        kept = int64(sums.ctypes.data)
+        panel_place, kept = allocate(together * given.padded * itemsize), allocate(places * 4)
+        panel = carray(at(panel_place), (together * given.padded,), number)
+        panel[:] = number(0)
         panels = 0
         for n in range(given.num_parts):
             panels += (parts[n].outputs + together - 1) // together
@@ -230,5 +237,7 @@ def multiplied(stored: type, width: int, level: Level, rounding: int, bits: int,
                                     more = of_outliers(numbers, columns, part, first + m, size, rounding)
                                     out[m] = narrow(rounded(wide(out[m]) + more, rounding), out[m])
                 before += here
+        release(panel_place)
+        release(kept)
 
     return multiply_rows

@@ -1,7 +1,7 @@
-"""What is compiled: functions of a block of 64-bit parameters, each of which does one thread's share of the work.
+"""Kernels are functions of a block of 64-bit parameters, each of which does one thread's share of the work.
 
-Compiled code is kept until the file of its function, or the layout of its parameters (`abi`), changes. Arithmetic is in
-single precision; bfloat16 numbers are seen as their 16 bits (uint16), and so are those of float16 (int16).
+Arithmetic is in single precision; bfloat16 numbers are seen as their 16 bits (uint16), and so are those of float16
+(int16). A kernel takes memory by `allocate`: of numba's own, nothing is there when compiled code runs.
 """
 
 from __future__ import annotations
@@ -15,25 +15,24 @@ from numba import carray, float32, int32, njit, types, uint32
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from batchchat.engines.cpu.kernels.abi import ADD, GATE, NORM, ROTARY
+from batchchat.engines.cpu.kernels import machine_code
+from batchchat.engines.cpu.kernels.abi import ADD, CLAMPED, GATE, GELU, NORM, ROTARY, ROUND_FIRST, ROUND_LAST
 
 OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 """What the arithmetic may assume. Numbers that are not finite keep their meaning: a row's NaN must show."""
 
-THREAD, THREADS = "batchchat_thread_number", "batchchat_thread_count"
-"""Names under which the functions of the OpenMP runtime are known to the compiled code."""
-
-FORMS = ROUND_FIRST, ROUND_LAST, ONE_MORE = range(3)
-"""How a norm scales: its rounded numbers by the weight, its exact ones, or those by the weight and one."""
-
-GATES = SILU, GELU, CLAMPED = range(3)
-"""By what a gate multiplies: SiLU, GELU in its tanh form, or SiLU of `alpha` times a number of at most `limit`, over
-`alpha`, with one added to the other half, which lies between `-limit` and `limit` (GPT-OSS)."""
-
 Code = Callable[[Any], None]
 
-thread = types.ExternalFunction(THREAD, types.int32())
-threads = types.ExternalFunction(THREADS, types.int32())
+thread = types.ExternalFunction(machine_code.THREAD, types.int32())
+threads = types.ExternalFunction(machine_code.THREADS, types.int32())
+release = types.ExternalFunction("free", types.void(types.int64))
+_aligned = types.ExternalFunction("aligned_alloc", types.int64(types.int64, types.int64))
+
+
+@njit(inline="always")
+def allocate(size: Any) -> Any:
+    """The address of `size` bytes, until they are given to `release`."""
+    return _aligned(64, (size + 63) // 64 * 64)
 
 
 @intrinsic

@@ -6,65 +6,21 @@ All numbers of a sum are taken in one order, whatever else is computed with it: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-import llvmlite.binding
-import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from batchchat.engines.cpu.kernels.abi import BFLOAT16, FLOAT32
+
 _FLOAT, _BYTE, _INT, _WORD = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _FUSED = ("contract",)
 """Sums keep their order."""
 
-ROUNDINGS = FLOAT32, BFLOAT16, FLOAT16 = range(3)
-"""What a number is rounded to before it is used as a float."""
 PER_127_SQUARED = 6.200124e-05
 """As bitsandbytes has it."""
-
-
-@dataclass(frozen=True)
-class Level:
-    """A set of vector instructions. `lanes`: floats of a vector. `rows` and `outputs`: of a product in registers."""
-
-    name: str
-    lanes: int
-    rows: int
-    outputs: int
-    in_bytes: bool
-    """Whether it multiplies bytes and adds up four of them at once."""
-    looks_up: bool
-    """Whether it looks numbers up in a vector."""
-
-
-LEVELS = (
-    Level("avx512-vnni", 16, 3, 8, in_bytes=True, looks_up=True),
-    Level("avx512", 16, 3, 8, in_bytes=False, looks_up=True),
-    Level("avx2-vnni", 8, 3, 4, in_bytes=True, looks_up=True),
-    Level("avx2", 8, 3, 4, in_bytes=False, looks_up=True),
-    Level("plain", 4, 3, 4, in_bytes=False, looks_up=False),
-)
-"""From the best one downwards. The last needs nothing."""
-_NEEDED = {
-    "avx512-vnni": {"avx512f", "avx512bw", "avx512vnni"},
-    "avx512": {"avx512f", "avx512bw"},
-    "avx2-vnni": {"avx2", "fma", "avxvnni"},
-    "avx2": {"avx2", "fma"},
-    "plain": set[str](),
-}
-
-
-def levels() -> list[Level]:
-    """Those that code can be compiled for here, the best first."""
-    named: str | None = numba.config.CPU_FEATURES
-    if named is None:
-        have = {name for name, there in llvmlite.binding.get_host_cpu_features().items() if there}
-    else:
-        have = {name[1:] for name in named.split(",") if name.startswith("+")}
-    return [level for level in LEVELS if _NEEDED[level.name] <= have]
 
 
 def _pointer(builder: Any, address: Any, kind: Any) -> Any:

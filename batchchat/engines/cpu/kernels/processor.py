@@ -1,0 +1,89 @@
+"""The processor that kernels are compiled for, and what its vectors hold."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import llvmlite.binding as llvm
+
+
+@cache
+def host() -> tuple[str, str]:
+    """Its name and features as LLVM knows them: this one's, or those that numba is told (`NUMBA_CPU_NAME`,
+    `NUMBA_CPU_FEATURES`)."""
+    name, features = os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES")
+    return name or llvm.get_host_cpu_name(), features or llvm.get_host_cpu_features().flatten()
+
+
+@cache
+def features() -> frozenset[str]:
+    """What it can."""
+    return frozenset(flag[1:] for flag in host()[1].split(",") if flag.startswith("+"))
+
+
+def has_pairs() -> bool:
+    """Whether it multiplies pairs of numbers in bfloat16."""
+    return "avx512bf16" in features()
+
+
+@dataclass(frozen=True)
+class Level:
+    """A set of vector instructions. `lanes`: floats of a vector. `rows` and `outputs`: of a product in registers."""
+
+    name: str
+    lanes: int
+    rows: int
+    outputs: int
+    in_bytes: bool
+    """Whether it multiplies bytes and adds up four of them at once."""
+    looks_up: bool
+    """Whether it looks numbers up in a vector."""
+
+
+LEVELS = (
+    Level("avx512-vnni", 16, 3, 8, in_bytes=True, looks_up=True),
+    Level("avx512", 16, 3, 8, in_bytes=False, looks_up=True),
+    Level("avx2-vnni", 8, 3, 4, in_bytes=True, looks_up=True),
+    Level("avx2", 8, 3, 4, in_bytes=False, looks_up=True),
+    Level("plain", 4, 3, 4, in_bytes=False, looks_up=False),
+)
+"""From the best one downwards. The last needs nothing."""
+_NEEDED = {
+    "avx512-vnni": {"avx512f", "avx512bw", "avx512vnni"},
+    "avx512": {"avx512f", "avx512bw"},
+    "avx2-vnni": {"avx2", "fma", "avxvnni"},
+    "avx2": {"avx2", "fma"},
+    "plain": set[str](),
+}
+
+
+def levels() -> list[Level]:
+    """Those that code can be compiled for, the best first."""
+    return [level for level in LEVELS if _NEEDED[level.name] <= features()]
+
+
+VECTORS = 2
+"""Vectors of outputs that are summed up side by side."""
+
+
+class Registers(NamedTuple):
+    """What its registers hold."""
+
+    lanes: int
+    """Floats in a vector."""
+    rows: int
+    """Rows whose sums stay in registers beside the weights."""
+
+    @property
+    def panel(self) -> int:
+        return VECTORS * self.lanes
+
+
+def registers() -> Registers | None:
+    """None where products in single precision would not be worth it."""
+    if not {"avx2", "fma"} <= features():
+        return None
+    return Registers(16, 12) if "avx512f" in features() else Registers(8, 6)
