@@ -27,7 +27,8 @@ from batchchat.engines.cpu.kernels.source.code import Code, allocate, at, narrow
 _NEAR = 1 << 19
 """Bytes of rows that are multiplied with a panel before the next one is read: they stay in a near cache."""
 _AHEAD = 1 << 12
-"""How many bytes ahead of its use a weight is fetched."""
+"""How many bytes ahead of its use a weight is fetched by a panel's only block of rows. Of several, each fetches its part
+of the next panel: reading goes on while they multiply what is near already."""
 
 
 _HELD = (torch.float32, torch.bfloat16, torch.float16)
@@ -49,7 +50,7 @@ class _Writer:
         self._words = ir.VectorType(_FLAG, lanes)
         self._halves = ir.VectorType(ir.HalfType(), lanes)
 
-    def multiply(self, rows: int, source: Any, weight: Any, sums: Any, chunks: Any) -> None:
+    def multiply(self, rows: int, source: Any, weight: Any, sums: Any, chunks: Any, ahead: Any, stride: Any) -> None:
         """Write the sums of `rows` rows, which stay in registers."""
         builder, steps = self._builder, CHUNK // 2
         kind = ir.FunctionType(self._vector, [self._vector] * 3)
@@ -60,10 +61,11 @@ class _Writer:
         with cgutils.for_range(builder, chunks) as chunk:
             block = self._beyond(source, chunk.index, 4 * CHUNK * rows)
             part = self._beyond(weight, chunk.index, CHUNK * self._step)
+            first = builder.mul(chunk.index, ir.Constant(_WORD, steps))
             with cgutils.for_range(builder, ir.Constant(_WORD, steps)) as pair:
                 numbers = self._beyond(block, pair.index, 8)
                 place = self._beyond(part, pair.index, 2 * self._step)
-                self._fetch(place)
+                self._fetch(builder.add(ahead, builder.mul(builder.add(first, pair.index), stride)))
                 for step, vectors in enumerate(self._weights(place)):
                     for row in range(rows):
                         value = self._spread(self._load(numbers, 4 * (CHUNK * row + step), _NUMBER))
@@ -97,7 +99,7 @@ class _Writer:
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         to_read, near, data = (ir.Constant(_FLAG, number) for number in (0, 3, 1))
         for line in range(0, 2 * self._step, 64):
-            place = builder.inttoptr(builder.add(address, ir.Constant(_WORD, _AHEAD + line)), _BYTE.as_pointer())
+            place = builder.inttoptr(builder.add(address, ir.Constant(_WORD, line)), _BYTE.as_pointer())
             builder.call(function, [place, to_read, near, data])
 
     def _beyond(self, address: Any, count: Any, size: int) -> Any:
@@ -115,25 +117,27 @@ class _Writer:
 
 @intrinsic(prefer_literal=True)
 def multiply(
-    _: Any, source: Any, weight: Any, sums: Any, chunks: Any, rows: Any, held: Any, lanes: Any, most: Any
-) -> Any:
+    _: Any, source: Any, weight: Any, sums: Any, chunks: Any, ahead: Any, stride: Any,
+    rows: Any, held: Any, lanes: Any, most: Any,
+) -> Any:  # fmt: skip
     """Products of up to `most` rows with a panel: addresses of the rows as they lie in chunks, of the panel, and of
-    floats `[rows, panel]` for the sums. What is `held`, `lanes` and `most` are constants."""
+    floats `[rows, panel]` for the sums. With each two numbers it fetches what is `ahead`, the next time `stride` bytes
+    further on. What is `held`, `lanes` and `most` are constants."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         writer = _Writer(builder, _HELD[held.literal_value], lanes.literal_value)
         end = builder.append_basic_block("multiplied")
-        choice = builder.switch(arguments[4], end)
+        choice = builder.switch(arguments[6], end)
         for count in range(1, most.literal_value + 1):
             case = builder.append_basic_block(f"rows_{count}")
             choice.add_case(ir.Constant(_WORD, count), case)
             builder.position_at_end(case)
-            writer.multiply(count, *arguments[:4])
+            writer.multiply(count, *arguments[:6])
             builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 5, held, lanes, most), generate
+    return types.void(*[types.int64] * 7, held, lanes, most), generate
 
 
 def product(stored: type, width: int, held: torch.dtype, lanes: int, most: int) -> Code:
@@ -172,11 +176,16 @@ def product(stored: type, width: int, held: torch.dtype, lanes: int, most: int) 
                             numbers[lies + n] = wide(source[chunk * CHUNK + n]) if inside else np.float32(0.0)
             for one in range(begin, end):
                 weight = given.weight + one * panel * chunks * CHUNK * bytes_held
+                ahead, stride = weight + _AHEAD, 2 * panel * bytes_held
+                if blocks > 1:
+                    ahead, stride = weight + panel * chunks * CHUNK * bytes_held, stride // blocks
                 valid = min(panel, outputs - one * panel)
                 for block in range(blocks):
                     count = min(each, have - block * each)
                     lies = laid + 4 * block * each * chunks * CHUNK
-                    multiply(lies, weight, kept, chunks, count, kind, lanes, most)
+                    multiply(lies, weight, kept, chunks, ahead, stride, count, kind, lanes, most)
+                    if blocks > 1:
+                        ahead += chunks * (CHUNK // 2) * stride
                     for row in range(count):
                         place = (first + block * each + row) * outputs + one * panel
                         out = carray(at(given.target + place * width), (valid,), stored)
