@@ -27,8 +27,8 @@ from batchchat.engines.cpu.kernels.source.code import Code, allocate, at, narrow
 _NEAR = 1 << 19
 """Bytes of rows that are multiplied with a panel before the next one is read: they stay in a near cache."""
 _AHEAD = 1 << 12
-"""How many bytes ahead of its use a weight is fetched by a panel's only block of rows. Of several, each fetches its part
-of the next panel: reading goes on while they multiply what is near already."""
+"""How many bytes ahead of its use a weight is fetched by a panel's only block of rows. Of several blocks, each fetches
+its part of the next panel: reading goes on while they multiply what is near already."""
 
 
 _HELD = (torch.float32, torch.bfloat16, torch.float16)
