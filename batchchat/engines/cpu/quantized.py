@@ -133,16 +133,16 @@ def _weight(
 
 
 @cache
-def _preparing(dtype: torch.dtype, weights_bits: int, rounding: int, lanes: int, in_bytes: bool) -> Kernel:
-    stored = ops.STORED[dtype]
-    if weights_bits == 8:
-        return Kernel("quantized.quantized_rows", stored, dtype.itemsize, in_bytes)
-    return Kernel("quantized.rounded_rows", stored, dtype.itemsize, rounding, lanes)
+def _preparing(dtype: torch.dtype, in_bytes: bool) -> Kernel:
+    return Kernel("quantized.quantized_rows", ops.STORED[dtype], dtype.itemsize, in_bytes)
 
 
 @cache
 def _multiplying(dtype: torch.dtype, level: Level, rounding: int, bits: int, run: int) -> Kernel:
-    return Kernel("quantized.multiplied", ops.STORED[dtype], dtype.itemsize, level, rounding, bits, run)
+    stored = ops.STORED[dtype], dtype.itemsize
+    if bits == 8 and level.in_bytes:
+        return Kernel("quantized.multiplied_bytes", *stored, level.registers.lanes, rounding)
+    return Kernel("quantized.multiplied", *stored, level, rounding, bits, run)
 
 
 class Operation(NamedTuple):
@@ -180,7 +180,7 @@ class QuantizedProduct:
         ]
         self._parts = np.array(blocks, dtype=np.int64)
         self._run = 0
-        if first.bits == 4 and self.level.looks_up:
+        if self.level.looks_up or first.bits == 8:
             self._run = next((run for run in (64, 32) if first.block % run == 0 == first.size % run), 0)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
@@ -208,22 +208,19 @@ class QuantizedProduct:
         stored = torch.float32 if dtype == torch.float16 else dtype
         of_rows = _ROUNDING[dtype]
         rounding = of_rows if first.rounding is None else first.rounding
-        padded = prepared.numbers.shape[1]
-        common = {"rows": rows, "size": self.size, "padded": padded, "stride": stride}
+        common = {"rows": rows, "size": self.size, "padded": prepared.numbers.shape[1], "stride": stride}
         apart = {
             "scales": prepared.scales.data_ptr(),
             "counts": prepared.counts.data_ptr(),
             "columns": prepared.columns.data_ptr(),
         }
-        into = {"source": source, "target": prepared.numbers.data_ptr()}
+        found = []
         if first.bits == 8:
             limit = first.threshold if first.threshold > 0 else float("inf")
+            into = {"source": source, "target": prepared.numbers.data_ptr()}
             block = abi.block(abi.QUANTIZED_ROWS, threshold=ops.bits(limit), **common, **into, **apart)
-            preparing = _preparing(stored, 8, 0, 0, level.in_bytes)
-        else:
-            block = abi.block(abi.ROUNDED_ROWS, **common, **into)
-            preparing = _preparing(stored, 4, rounding, level.lanes if self._run else 0, False)
-        multiplying = abi.block(
+            found.append(Operation(_preparing(stored, level.in_bytes), block, rows * self.size))
+        block = abi.block(
             abi.QUANTIZED_PRODUCT,
             **common,
             **apart,
@@ -234,9 +231,5 @@ class QuantizedProduct:
             parts=self._parts.ctypes.data,
             num_parts=len(self._parts),
         )
-        return [
-            Operation(preparing, block, rows * self.size),
-            Operation(
-                _multiplying(stored, level, rounding, first.bits, self._run), multiplying, self.outputs * self.size
-            ),
-        ]
+        kernel = _multiplying(stored, level, rounding, first.bits, self._run)
+        return [*found, Operation(kernel, block, self.outputs * self.size)]

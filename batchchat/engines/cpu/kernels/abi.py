@@ -46,16 +46,15 @@ TILED = _words("rows size outputs source weight target bias config")
 WIDENED = _words("rows size outputs source weight target bias")
 """`bias`: an address, or 0."""
 
-ROUNDED_ROWS = _words("rows size padded source stride target")
-"""Rows `[rows, size]`, `stride` numbers apart, to floats `[rows, padded]`."""
-
 QUANTIZED_ROWS = _words("rows size padded source stride target threshold scales counts columns")
-"""The same to numbers of 8 bits: see `quantized.quantized_rows`."""
+"""Rows `[rows, size]`, `stride` numbers apart, to numbers of 8 bits `[rows, padded]`: see
+`source.quantized.quantized_rows`."""
 
 QUANTIZED_PRODUCT = _words(
     "rows size padded source numbers stride target target_stride scales counts columns parts num_parts"
 )
-"""`source`: rows as one of the two before made them of `numbers`, which are `stride` apart."""
+"""`source`: rows as the one before made them of `numbers`, which are `stride` apart; those of 4 bits' weights are
+multiplied as they are."""
 
 PART = _words("weight scales outputs bias beyond shift nested code offset table sums")
 """A weight `[outputs, size]` of several, whose first output is at `beyond` in a row of the target, and its bias, as

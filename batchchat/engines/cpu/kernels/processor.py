@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -29,42 +28,6 @@ def has_pairs() -> bool:
     return "avx512bf16" in features()
 
 
-@dataclass(frozen=True)
-class Level:
-    """A set of vector instructions. `lanes`: floats of a vector. `rows` and `outputs`: of a product in registers."""
-
-    name: str
-    lanes: int
-    rows: int
-    outputs: int
-    in_bytes: bool
-    """Whether it multiplies bytes and adds up four of them at once."""
-    looks_up: bool
-    """Whether it looks numbers up in a vector."""
-
-
-LEVELS = (
-    Level("avx512-vnni", 16, 3, 8, in_bytes=True, looks_up=True),
-    Level("avx512", 16, 3, 8, in_bytes=False, looks_up=True),
-    Level("avx2-vnni", 8, 3, 4, in_bytes=True, looks_up=True),
-    Level("avx2", 8, 3, 4, in_bytes=False, looks_up=True),
-    Level("plain", 4, 3, 4, in_bytes=False, looks_up=False),
-)
-"""From the best one downwards. The last needs nothing."""
-_NEEDED = {
-    "avx512-vnni": {"avx512f", "avx512bw", "avx512vnni"},
-    "avx512": {"avx512f", "avx512bw"},
-    "avx2-vnni": {"avx2", "fma", "avxvnni"},
-    "avx2": {"avx2", "fma"},
-    "plain": set[str](),
-}
-
-
-def levels() -> list[Level]:
-    """Those that code can be compiled for, the best first."""
-    return [level for level in LEVELS if _NEEDED[level.name] <= features()]
-
-
 VECTORS = 2
 """Vectors of outputs that are summed up side by side."""
 
@@ -79,7 +42,41 @@ class Registers(NamedTuple):
 
     @property
     def panel(self) -> int:
+        """Outputs that are multiplied at once."""
         return VECTORS * self.lanes
+
+
+class Level(NamedTuple):
+    """A set of vector instructions."""
+
+    name: str
+    registers: Registers
+    in_bytes: bool
+    """Whether it multiplies bytes and adds up four of them at once."""
+    looks_up: bool
+    """Whether it looks numbers up in a vector."""
+
+
+LEVELS = (
+    Level("avx512-vnni", Registers(16, 12), in_bytes=True, looks_up=True),
+    Level("avx512", Registers(16, 12), in_bytes=False, looks_up=True),
+    Level("avx2-vnni", Registers(8, 6), in_bytes=True, looks_up=True),
+    Level("avx2", Registers(8, 6), in_bytes=False, looks_up=True),
+    Level("plain", Registers(4, 6), in_bytes=False, looks_up=False),
+)
+"""From the best one downwards. The last needs nothing."""
+_NEEDED = {
+    "avx512-vnni": {"avx512f", "avx512bw", "avx512vnni"},
+    "avx512": {"avx512f", "avx512bw"},
+    "avx2-vnni": {"avx2", "fma", "avxvnni"},
+    "avx2": {"avx2", "fma"},
+    "plain": set[str](),
+}
+
+
+def levels() -> list[Level]:
+    """Those that code can be compiled for, the best first."""
+    return [level for level in LEVELS if _NEEDED[level.name] <= features()]
 
 
 def registers() -> Registers | None:

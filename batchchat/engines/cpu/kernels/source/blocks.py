@@ -1,8 +1,5 @@
-"""Products of a few rows with a few outputs in registers, and 4-bit weights unpacked by looking them up, for each set
-of vector instructions: in floats, or exactly in bytes where the processor multiplies those.
-
-All numbers of a sum are taken in one order, whatever else is computed with it: a row's bits do not depend on others.
-"""
+"""Parts of products with quantized weights, for each set of vector instructions: exact ones in bytes where the
+processor multiplies those, weights of 4 bits unpacked by looking them up, and what is rounded to what."""
 
 from __future__ import annotations
 
@@ -14,11 +11,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from batchchat.engines.cpu.kernels.abi import BFLOAT16, FLOAT32
+from batchchat.engines.cpu.kernels.source.transposing import joined, transposed_within
 
 _FLOAT, _BYTE, _INT, _WORD = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
-_FUSED = ("contract",)
-"""Sums keep their order."""
-
 PER_127_SQUARED = 6.200124e-05
 """As bitsandbytes has it."""
 
@@ -43,8 +38,7 @@ def _splat(builder: Any, value: Any, lanes: int) -> Any:
 
 
 def _sums(builder: Any, vectors: list[Any], lanes: int) -> Any:
-    """Of as many vectors as they have lanes the sum of each, as one vector."""
-    floats = vectors[0].type.element == _FLOAT
+    """Of as many vectors of whole numbers as they have lanes the sum of each, as one vector."""
     run = 1
     while len(vectors) > 1:
         ones, others = [], []
@@ -57,37 +51,26 @@ def _sums(builder: Any, vectors: list[Any], lanes: int) -> Any:
             [builder.shuffle_vector(a, b, ir.Constant(kind, places)) for places in (ones, others)]
             for a, b in zip(vectors[::2], vectors[1::2], strict=True)
         ]
-        vectors = [builder.fadd(*pair) if floats else builder.add(*pair) for pair in pairs]
+        vectors = [builder.add(*pair) for pair in pairs]
         run *= 2
     return vectors[0]
 
 
-def _dot(builder: Any, total: Any, row: Any, weight: Any) -> Any:
-    """Add up products of a vector of rows' numbers and one of weights' in the lanes of `total`."""
-    if total.type.element == _FLOAT:
-        return builder.fadd(builder.fmul(row, weight, flags=_FUSED), total, flags=_FUSED)
-    kind = total.type
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(kind, [kind] * 3), f"llvm.x86.avx512.vpdpbusd.{32 * kind.count}"
-    )
-    return builder.call(function, [total, row, weight])
-
-
 @intrinsic(prefer_literal=True)
-def multiply(
+def multiply_bytes(
     _: Any, source: Any, stride: Any, weight: Any, weight_stride: Any, steps: Any, out: Any,
-    rows: Any, outputs: Any, lanes: Any, in_bytes: Any,
+    rows: Any, outputs: Any, lanes: Any,
 ) -> Any:  # fmt: skip
-    """Products of `rows` rows at `source` with `outputs` rows of weights, `steps` vectors long, to `out` as floats, or
-    whole numbers of 32 bits: rows after rows, with room for a multiple of `lanes`. `source`, `weight` and `out` are
-    addresses, strides are bytes, and the last four constants. `in_bytes`: rows are bytes without a sign, weights bytes
-    with one, four to each lane."""
+    """Products of `rows` rows of bytes without a sign at `source` with `outputs` rows of weights, bytes with one,
+    `steps` vectors long, to `out` as whole numbers of 32 bits: rows after rows, with room for a multiple of `lanes`.
+    `source`, `weight` and `out` are addresses, strides are bytes, and the last three constants."""
     num_rows, num_outputs, num_lanes = rows.literal_value, outputs.literal_value, lanes.literal_value
-    number = _INT if in_bytes.literal_value else _FLOAT
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         start, row_bytes, first, weight_bytes, count, result = arguments[:6]
-        kind = ir.VectorType(number, num_lanes)
+        kind = ir.VectorType(_INT, num_lanes)
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * num_lanes}"
+        dot = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
         nothing = ir.Constant(kind, [0] * num_lanes)
         totals = [cgutils.alloca_once(builder, kind) for _ in range(num_rows * num_outputs)]
         for total in totals:
@@ -101,7 +84,7 @@ def multiply(
                 other = _load(builder, builder.add(place, beyond), kind)
                 for n, row in enumerate(numbers):
                     total = totals[n * num_outputs + m]
-                    builder.store(_dot(builder, builder.load(total), row, other), total)
+                    builder.store(builder.call(dot, [builder.load(total), row, other]), total)
         found = [builder.load(total) for total in totals]
         found += [nothing] * (-len(found) % num_lanes)
         for n in range(0, len(found), num_lanes):
@@ -109,7 +92,7 @@ def multiply(
             builder.store(_sums(builder, found[n : n + num_lanes], num_lanes), place, align=4)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 6, rows, outputs, lanes, in_bytes), generate
+    return types.void(*[types.int64] * 6, rows, outputs, lanes), generate
 
 
 @intrinsic(prefer_literal=True)
@@ -168,8 +151,8 @@ def _rounded(builder: Any, value: Any, rounding: int) -> Any:
     ints = ir.VectorType(_INT, floats.count) if isinstance(floats, ir.VectorType) else _INT
     bits = builder.bitcast(value, ints)
     if rounding == BFLOAT16:
-        odd = builder.and_(builder.lshr(bits, _like(ints, 16)), _like(ints, 1))
-        up = builder.add(builder.add(bits, _like(ints, 0x7FFF)), odd)
+        odd = builder.icmp_signed("!=", builder.and_(bits, _like(ints, 1 << 16)), _like(ints, 0))
+        up = builder.add(bits, builder.select(odd, _like(ints, 0x8000), _like(ints, 0x7FFF)))
         return builder.bitcast(builder.and_(up, _like(ints, -(1 << 16))), floats)
     size = builder.and_(bits, _like(ints, 0x7FFFFFFF))
     odd = builder.and_(builder.lshr(size, _like(ints, 13)), _like(ints, 1))
@@ -224,31 +207,36 @@ def nearest(_: Any, value: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def look_up(
-    _: Any, packed: Any, table: Any, scale: Any, out: Any, numbers: Any, lanes: Any, rounding: Any
+    _: Any, packed: Any, apart: Any, table: Any, scales: Any, out: Any,
+    numbers: Any, outputs: Any, lanes: Any, rounding: Any,
 ) -> Any:  # fmt: skip
-    """Unpack `numbers` weights of 4 bits, the first of two in the upper half of a byte: the float of that place in the
-    table of 16, times `scale`, rounded. Of each `2 * lanes` come those at even places first. `packed`, `table` and
-    `out` are addresses, the last three constants."""
-    count, num_lanes, to = numbers.literal_value, lanes.literal_value, rounding.literal_value
-    kind, places = ir.VectorType(_FLOAT, num_lanes), ir.VectorType(_INT, num_lanes)
+    """Unpack `numbers` weights of 4 bits of each of `outputs` outputs, whose weights are `apart` bytes from each other,
+    the first of two in the upper half of a byte: the floats of those places in the table of 16, times the output's
+    scale, rounded; the first ones of all outputs, then the second ones. `packed`, `table`, `scales` and `out` are
+    addresses, the last four constants."""
+    count, num_outputs, num_lanes = numbers.literal_value, outputs.literal_value, lanes.literal_value
+    kind, four, to = ir.VectorType(_FLOAT, num_lanes), ir.VectorType(_INT, 4), rounding.literal_value
+    together = 32
+    """Numbers of an output that are read at once."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        source, code, factor, result = arguments[:4]
-        factors = _splat(builder, factor, num_lanes)
-        parts = [
-            _rounded(builder, builder.fmul(_load(builder, _beyond(builder, code, 4 * n), kind), factors), to)
-            for n in range(0, 16, num_lanes)
-        ]
-        for n in range(0, count, 2 * num_lanes):
-            pairs = _load(builder, _beyond(builder, source, n // 2), ir.VectorType(_BYTE, num_lanes))
-            odd = builder.zext(pairs, places)
-            even = builder.lshr(odd, _like(places, 4))
-            for number, place in ((n, even), (n + num_lanes, odd)):
-                target = _pointer(builder, _beyond(builder, result, 4 * number), kind)
-                builder.store(_of_table(builder, parts, place), target, align=4)
+        source, stride, code, factors, result = arguments[:5]
+        parts = [_load(builder, _beyond(builder, code, 4 * n), kind) for n in range(0, 16, num_lanes)]
+        for first in range(0, num_outputs, num_lanes):
+            scale = _load(builder, _beyond(builder, factors, 4 * first), kind)
+            rows = [builder.add(source, builder.mul(stride, ir.Constant(_WORD, first + n))) for n in range(num_lanes)]
+            for n in range(0, count, together):
+                read = [_load(builder, _beyond(builder, row, n // 2), four) for row in rows]
+                words = transposed_within(builder, [joined(builder, read[m::4]) for m in range(4)])
+                for k in range(together):
+                    shift = 8 * (k % 8 // 2) + (0 if k % 2 else 4)
+                    place = builder.lshr(words[k // 8], _like(words[0].type, shift)) if shift else words[k // 8]
+                    value = _rounded(builder, builder.fmul(_of_table(builder, parts, place), scale), to)
+                    beyond = 4 * ((n + k) * num_outputs + first)
+                    builder.store(value, _pointer(builder, _beyond(builder, result, beyond), kind), align=4)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, types.float32, types.int64, numbers, lanes, rounding), generate
+    return types.void(*[types.int64] * 5, numbers, outputs, lanes, rounding), generate
 
 
 def _of_table(builder: Any, parts: list[Any], places: Any) -> Any:

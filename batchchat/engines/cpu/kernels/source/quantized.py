@@ -1,7 +1,7 @@
 """Products with weights of 8 and 4 bits as bitsandbytes keeps them, as what one thread does of it: see `code`.
 
-A few outputs' weights are unpacked to a panel, which all rows are then multiplied with; weights of 8 bits are read in
-place where the processor multiplies bytes. So few rows take what reading the weight takes, and many what multiplying.
+A few outputs' weights are unpacked to a panel, which all rows are then multiplied with (see `panels`); weights of 8
+bits are read in place where the processor multiplies bytes.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray, float32, int32, njit, uint8
+import torch
+from numba import carray, float32, int8, int32, njit, uint8
 
-from batchchat.engines.cpu.kernels.abi import FLOAT16, PART, QUANTIZED_PRODUCT, QUANTIZED_ROWS, ROUNDED_ROWS
+from batchchat.engines.cpu.kernels.abi import FLOAT16, FLOAT32, PART, QUANTIZED_PRODUCT, QUANTIZED_ROWS
+from batchchat.engines.cpu.kernels.layouts import CHUNK
 from batchchat.engines.cpu.kernels.processor import Level
 from batchchat.engines.cpu.kernels.source.blocks import (
     finish,
     look_up,
     magnitude,
-    multiply,
+    multiply_bytes,
     nearest,
     rounded,
     settled,
@@ -34,35 +36,14 @@ from batchchat.engines.cpu.kernels.source.code import (
     threads,
     wide,
 )
+from batchchat.engines.cpu.kernels.source.panels import HELD, NEAR, lay_out, multiply
+from batchchat.engines.cpu.kernels.source.transposing import transpose
+from batchchat.engines.cpu.kernels.source.vectors import fetch
 
 _PER_127 = 7.874015718698502e-3
 """As bitsandbytes has it."""
-_NEAR = 1 << 19
-"""Bytes of rows that are multiplied with a panel before the next one is unpacked."""
-
-
-def rounded_rows(stored: type, width: int, rounding: int, lanes: int) -> Code:
-    """Rows as floats, rounded. Of each `2 * lanes` come those at even places first; 0 leaves them in their order."""
-    layout = ROUNDED_ROWS
-
-    def prepare(parameters: Any) -> None:
-        given = carray(parameters, (1,), layout)[0]
-        size, padded = given.size, given.padded
-        for row in range(thread(), given.rows, threads()):
-            x = carray(at(given.source + row * given.stride * width), (size,), stored)
-            out = carray(at(given.target + row * padded * 4), (padded,), np.float32)
-            if lanes > 0:
-                for first in range(0, size, 2 * lanes):
-                    for n in range(lanes):
-                        out[first + n] = rounded(wide(x[first + 2 * n]), rounding)
-                        out[first + lanes + n] = rounded(wide(x[first + 2 * n + 1]), rounding)
-            else:
-                for n in range(size):
-                    out[n] = rounded(wide(x[n]), rounding)
-            for n in range(size, padded):
-                out[n] = float32(0.0)
-
-    return prepare
+_BYTE_ROWS = 3
+"""Rows of bytes that are multiplied at once."""
 
 
 def quantized_rows(stored: type, width: int, in_bytes: bool) -> Code:
@@ -118,13 +99,26 @@ def quantized_rows(stored: type, width: int, in_bytes: bool) -> Code:
 
 
 @njit(inline="always", **OPTIONS)
-def block_scale(part: Any, number: Any) -> Any:
-    """What a block of 4-bit numbers is multiplied with."""
-    if part.nested == 0:
-        return carray(at(part.scales), (number + 1,), np.float32)[number]
-    small = carray(at(part.scales), (number + 1,), np.uint8)[number]
-    scale = carray(at(part.nested), ((number >> 8) + 1,), np.float32)[number >> 8]
-    return carray(at(part.code), (256,), np.float32)[small] * scale + float_of(part.offset)
+def block_scale(scales: Any, nested: Any, code: Any, offset: Any, number: Any) -> Any:
+    """What a block of 4-bit numbers is multiplied with: see `abi.PART`."""
+    if nested == 0:
+        return carray(at(scales), (number + 1,), np.float32)[number]
+    small = carray(at(scales), (number + 1,), np.uint8)[number]
+    scale = carray(at(nested), ((number >> 8) + 1,), np.float32)[number >> 8]
+    return carray(at(code), (256,), np.float32)[small] * scale + offset
+
+
+@njit(inline="always", **OPTIONS)
+def block_scales(out: Any, scales: Any, nested: Any, code: Any, offset: Any, first: Any, size: Any, shift: Any) -> None:
+    """Those of the blocks of numbers `first`, `first + size` and so on."""
+    if nested == 0:
+        last = (first + (len(out) - 1) * size) >> shift
+        given = carray(at(scales), (last + 1,), np.float32)
+        for m in range(len(out)):
+            out[m] = given[(first + m * size) >> shift]
+    else:
+        for m in range(len(out)):
+            out[m] = block_scale(scales, nested, code, offset, (first + m * size) >> shift)
 
 
 @njit(inline="always", **OPTIONS)
@@ -132,11 +126,12 @@ def unpack_one_by_one(part: Any, first: Any, panel: Any, size: Any, rounding: An
     """Weights of 4 bits from number `first` on, the first of two in the upper half of a byte."""
     table = carray(at(part.table), (16,), np.float32)
     pairs = carray(at(part.weight), ((first + size + 1) // 2,), np.uint8)
-    scale = block_scale(part, first >> part.shift)
+    nested, offset = part.nested, float_of(part.offset)
+    scale = block_scale(part.scales, nested, part.code, offset, first >> part.shift)
     for k in range(size):
         place = first + k
         if place & ((1 << part.shift) - 1) == 0:
-            scale = block_scale(part, place >> part.shift)
+            scale = block_scale(part.scales, nested, part.code, offset, place >> part.shift)
         pair = pairs[place >> 1]
         code = pair & uint8(15) if place & 1 else pair >> uint8(4)
         panel[k] = rounded(table[code] * scale, rounding)
@@ -155,33 +150,24 @@ def of_outliers(numbers: Any, columns: Any, part: Any, output: Any, size: Any, r
     return total
 
 
-def multiplied(stored: type, width: int, level: Level, rounding: int, bits: int, run: int) -> Code:
-    """Prepared rows times the parts of a joined weight. What comes out is rounded, then stored.
-
-    `run`: of 4 bits, how many numbers are unpacked at once; 0 unpacks one after the other, whatever the sizes are.
-    """
+def multiplied_bytes(stored: type, width: int, lanes: int, rounding: int) -> Code:
+    """Rows in 8 bits times the parts of a joined weight in 8 bits. What comes out is rounded, then stored."""
     layout, part_layout = QUANTIZED_PRODUCT, PART
-    lanes, most_rows, together = level.lanes, level.rows, level.outputs
-    small = bits == 8
-    in_bytes = small and level.in_bytes
-    number, itemsize = (np.int8, 1) if in_bytes else (np.float32, 4)
+    most_rows, together = _BYTE_ROWS, lanes // 2
     places, narrowed = -(-most_rows * together // lanes) * lanes, width == 2
 
     def multiply_rows(parameters: Any) -> None:
         given = carray(parameters, (1,), layout)[0]
-        rows, size, stride = given.rows, given.size, given.padded * itemsize
+        rows, size, stride = given.rows, given.size, given.padded
         steps = stride // (4 * lanes)
         parts = carray(at(given.parts), (given.num_parts,), part_layout)
         row_scales = carray(at(given.scales), (rows,), np.float32)
-        counts = carray(at(given.counts), (rows,), np.int32)
-        panel_place, kept = allocate(together * given.padded * itemsize), allocate(places * 4)
-        panel = carray(at(panel_place), (together * given.padded,), number)
-        panel[:] = number(0)
-        panels = 0
-        for n in range(given.num_parts):
-            panels += (parts[n].outputs + together - 1) // together
+        panel_place, kept = allocate(together * stride), allocate(places * 4)
+        panel = carray(at(panel_place), (together * stride,), np.int8)
+        panel[:] = int8(0)
+        panels = number_of_panels(parts, together)
         begin, end = thread() * panels // threads(), (thread() + 1) * panels // threads()
-        near = max(most_rows, _NEAR // stride // most_rows * most_rows)
+        near = max(most_rows, NEAR // stride // most_rows * most_rows)
         for block in range(0, rows, near):
             last, before = min(rows, block + near), 0
             for n in range(given.num_parts):
@@ -189,55 +175,184 @@ def multiplied(stored: type, width: int, level: Level, rounding: int, bits: int,
                 here = (part.outputs + together - 1) // together
                 for own in range(max(0, begin - before), min(here, end - before)):
                     first, weight = own * together, panel_place
-                    if in_bytes and given.padded == size and first + together <= part.outputs:
-                        weight = part.weight + first * size
                     have = min(together, part.outputs - first)
-                    for m in range(have if weight == panel_place else 0):
-                        flat, target = (first + m) * size, m * given.padded
-                        if small:
-                            integers = carray(at(part.weight + flat), (size,), np.int8)
+                    if stride == size and have == together:
+                        weight = part.weight + first * size
+                    else:
+                        integers = carray(at(part.weight + first * size), (have, size), np.int8)
+                        for m in range(have):
                             for k in range(size):
-                                panel[target + k] = number(integers[k])
-                        elif run > 0:
-                            for k in range(0, size, run):
-                                scale = block_scale(part, (flat + k) >> part.shift)
-                                source, out = part.weight + (flat + k) // 2, panel_place + (target + k) * 4
-                                look_up(source, part.table, scale, out, run, lanes, rounding)
-                        else:
-                            unpack_one_by_one(part, flat, panel[target : target + size], size, rounding)
+                                panel[m * stride + k] = integers[m, k]
                     for row in range(block, last, most_rows):
                         many, source = min(most_rows, last - row), given.source + row * stride
                         if many == 1:
-                            multiply(source, stride, weight, stride, steps, kept, 1, together, lanes, in_bytes)
+                            multiply_bytes(source, stride, weight, stride, steps, kept, 1, together, lanes)
                         elif many == 2:
-                            multiply(source, stride, weight, stride, steps, kept, 2, together, lanes, in_bytes)
+                            multiply_bytes(source, stride, weight, stride, steps, kept, 2, together, lanes)
                         else:
-                            multiply(source, stride, weight, stride, steps, kept, most_rows, together, lanes, in_bytes)
+                            multiply_bytes(source, stride, weight, stride, steps, kept, most_rows, together, lanes)
                         for i in range(row, row + many):
                             place = given.target + (i * given.target_stride + part.beyond + first) * width
-                            found, beyond = (i - row) * together, first * 4
+                            found, beyond = kept + (i - row) * together * 4, first * 4
                             scales, weights, bias = part.scales + beyond, part.sums + beyond, part.bias + beyond
-                            own = row_scales[i] if small else float32(1.0)
                             if have == together:
                                 finish(
-                                    kept + found * 4, own, scales, weights, bias, place,
-                                    together, small, in_bytes, rounding, narrowed,
+                                    found, row_scales[i], scales, weights, bias, place,
+                                    together, True, True, rounding, narrowed,
                                 )  # fmt: skip
                             else:
                                 for m in range(have):
                                     finish(
-                                        kept + (found + m) * 4, own, scales + m * 4, weights + m * 4, bias + m * 4,
-                                        place + m * width, 1, small, in_bytes, rounding, narrowed,
+                                        found + m * 4, row_scales[i], scales + m * 4, weights + m * 4, bias + m * 4,
+                                        place + m * width, 1, True, True, rounding, narrowed,
                                     )  # fmt: skip
-                            if small and counts[i] > 0:
-                                out = carray(at(place), (have,), stored)
-                                numbers = carray(at(given.numbers + i * given.stride * width), (size,), stored)
-                                columns = carray(at(given.columns + i * size * 4), (counts[i],), np.int32)
-                                for m in range(have):
-                                    more = of_outliers(numbers, columns, part, first + m, size, rounding)
-                                    out[m] = narrow(rounded(wide(out[m]) + more, rounding), out[m])
+                            add_outliers(given, part, i, first, have, place, stored, width, rounding)
                 before += here
         release(panel_place)
         release(kept)
+
+    return multiply_rows
+
+
+@njit(inline="always", **OPTIONS)
+def number_of_panels(parts: Any, together: Any) -> Any:
+    panels = 0
+    for n in range(len(parts)):
+        panels += (parts[n].outputs + together - 1) // together
+    return panels
+
+
+@njit(inline="always", **OPTIONS)
+def add_outliers(
+    given: Any, part: Any, row: Any, first: Any, have: Any, place: Any, stored: Any, width: Any, rounding: Any
+) -> None:
+    """What a row's large numbers make of `have` outputs, whose sums are at an address."""
+    count = carray(at(given.counts), (given.rows,), np.int32)[row]
+    if count > 0:
+        out = carray(at(place), (have,), stored)
+        numbers = carray(at(given.numbers + row * given.stride * width), (given.size,), stored)
+        columns = carray(at(given.columns + row * given.size * 4), (count,), np.int32)
+        for m in range(have):
+            more = of_outliers(numbers, columns, part, first + m, given.size, rounding)
+            out[m] = narrow(rounded(wide(out[m]) + more, rounding), out[m])
+
+
+@njit(inline="always", **OPTIONS)
+def few_outputs(packed: Any, apart: Any, have: Any, size: Any, out: Any) -> Any:
+    """`size` bytes of each of `have` outputs, side by side at the address `out`, which is returned."""
+    for m in range(have):
+        source = carray(at(packed + m * apart), (size,), np.uint8)
+        target = carray(at(out + m * size), (size,), np.uint8)
+        for n in range(size):
+            target[n] = source[n]
+    return out
+
+
+def multiplied(stored: type, width: int, level: Level, rounding: int, bits: int, run: int) -> Code:
+    """Rows times the parts of a joined weight, in floats: of 4 bits the rows themselves, rounded; of 8 bits those that
+    are prepared. What comes out is rounded, then stored.
+
+    `run`: how many numbers of each weight are unpacked at once; 0 unpacks one after the other, whatever the sizes are.
+    """
+    layout, part_layout = QUANTIZED_PRODUCT, PART
+    lanes, most, together = level.registers.lanes, level.registers.rows, level.registers.panel
+    small, narrowed, floats = bits == 8, width == 2, HELD.index(torch.float32)
+    read = np.float32 if small else stored
+    looked_up = run > 0 and not small
+    row_rounding = FLOAT32 if small else rounding
+
+    def multiply_rows(parameters: Any) -> None:
+        given = carray(parameters, (1,), layout)[0]
+        rows, size = given.rows, given.size
+        chunks = (size + CHUNK - 1) // CHUNK
+        source, apart = (given.source, given.padded * 4) if small else (given.numbers, given.stride * width)
+        parts = carray(at(given.parts), (given.num_parts,), part_layout)
+        row_scales = carray(at(given.scales), (rows,), np.float32)
+        panels = number_of_panels(parts, together)
+        begin, end = thread() * panels // threads(), (thread() + 1) * panels // threads()
+        near = min(rows, max(most, NEAR // (4 * CHUNK * chunks) // most * most))
+        laid, kept = allocate(near * chunks * CHUNK * 4), allocate(near * together * 4)
+        long = run if run > 0 else size
+        padded = (long + CHUNK - 1) // CHUNK * CHUNK
+        panel_place, unpacked = allocate(together * padded * 4), allocate(together * long * 4)
+        scaled = allocate(together * 4)
+        factors = carray(at(scaled), (together,), np.float32)
+        factors[:] = float32(0.0)
+        numbers = carray(at(laid), (near * chunks * CHUNK,), np.float32)
+        sums = carray(at(kept), (near * together,), np.float32)
+        panel = carray(at(panel_place), (together * padded,), np.float32)
+        rows_of_panel = carray(at(unpacked), (together, long), np.float32)
+        panel[:] = float32(0.0)
+        rows_of_panel[:] = float32(0.0)
+        for start in range(0, rows if begin < end else 0, near):
+            many = min(near, rows - start)
+            blocks = (many + most - 1) // most
+            each = (many + blocks - 1) // blocks
+            lay_out(numbers, source + start * apart, apart, many, each, size, chunks, read, row_rounding)
+            before = 0
+            for n in range(given.num_parts):
+                part = parts[n]
+                here = (part.outputs + together - 1) // together
+                for own in range(max(0, begin - before), min(here, end - before)):
+                    first = own * together
+                    have = min(together, part.outputs - first)
+                    weight, table, shift = part.weight, part.table, part.shift
+                    nested, offset = part.nested, float_of(part.offset)
+                    scales_of, code_of = part.scales, part.code
+                    sums[: many * together] = float32(0.0)
+                    for k in range(0, size, long):
+                        for line in range(0, together * long * bits // 8, 64):
+                            fetch(weight + ((first + together) * size + k * together) * bits // 8 + line)
+                        flat = first * size + k
+                        if looked_up:
+                            block_scales(factors[:have], scales_of, nested, code_of, offset, flat, size, shift)
+                            packed, apart_of = weight + flat // 2, size // 2
+                            if have < together:  # it reads those of all outputs
+                                packed, apart_of = few_outputs(packed, size // 2, have, run // 2, unpacked), run // 2
+                            look_up(packed, apart_of, table, scaled, panel_place, run, together, lanes, rounding)
+                        elif small:
+                            for m in range(have):
+                                integers = carray(at(weight + flat + m * size), (long,), np.int8)
+                                for d in range(long):
+                                    rows_of_panel[m, d] = float32(integers[d])
+                        else:
+                            for m in range(have):
+                                unpack_one_by_one(part, flat + m * size, rows_of_panel[m], size, rounding)
+                        if run > 0 and not looked_up:
+                            transpose(unpacked, run * 4, panel_place, run, together, lanes)
+                        elif run == 0:
+                            for d in range(size):
+                                for m in range(have):
+                                    panel[d * together + m] = rows_of_panel[m, d]
+                        for block in range(blocks):
+                            count = min(each, many - block * each)
+                            lies = laid + 4 * (block * each * chunks * CHUNK + k * count)
+                            target = kept + 4 * block * each * together
+                            multiply(lies, panel_place, target, padded // CHUNK, 0, 0, count, floats, lanes, most, 0)
+                    for row in range(many):
+                        i = start + row
+                        place = given.target + (i * given.target_stride + part.beyond + first) * width
+                        found, beyond = kept + row * together * 4, first * 4
+                        scales, bias = part.scales + beyond, part.bias + beyond
+                        own_scale = row_scales[i] if small else float32(1.0)
+                        if have == together:
+                            finish(
+                                found, own_scale, scales, scales, bias, place,
+                                together, small, False, rounding, narrowed,
+                            )  # fmt: skip
+                        else:
+                            for m in range(have):
+                                finish(
+                                    found + m * 4, own_scale, scales + m * 4, scales, bias + m * 4,
+                                    place + m * width, 1, small, False, rounding, narrowed,
+                                )  # fmt: skip
+                        if small:
+                            add_outliers(given, part, i, first, have, place, stored, width, rounding)
+                before += here
+        release(laid)
+        release(kept)
+        release(panel_place)
+        release(unpacked)
+        release(scaled)
 
     return multiply_rows
