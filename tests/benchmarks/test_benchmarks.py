@@ -153,7 +153,7 @@ def test_a_recipes_own_chats(tmp_path: Path, batchchat: Command) -> None:
     [
         (["--engines", "vllm,continuous"], "give --peer vllm=DIR/bin/python"),
         (["--engines", "openvino"], "optimum-intel"),
-        (["--engines", "llama.cpp-q8"], "give --peer llama.cpp=llama-server"),
+        (["--engines", "llama.cpp-q8"], "give --peer llama.cpp=DIR/bin/python or llama.cpp=build/bin/llama-server"),
         (["--engines", "vllm", "--peer", "vllm=/no/such/python"], "/no/such/python cannot be run"),
         (["--engines", "vllm", "--peer", "vllm"], "has to be NAME=PATH"),
         (["--engines", "vllm", "--peer", "sglang=python3"], "llama.cpp, openvino, vllm"),
