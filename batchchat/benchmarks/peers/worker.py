@@ -287,7 +287,6 @@ def main(job: Job) -> dict[str, Any]:
 if __name__ == "__main__":
     given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if sys.argv[2:] == ["prepare"]:
-        if hasattr(_PEERS[given["engine"]], "prepare"):
-            _PEERS[given["engine"]].prepare(given)
+        _PEERS[given["engine"]].prepare(given)
     else:
         print(given["mark"] + json.dumps(main(given)), flush=True)
