@@ -21,7 +21,7 @@ import pytest
 from batchchat.benchmarks.peers import llama_server, worker
 from batchchat.benchmarks.shapes import SHAPES
 from tests.support.jobs import ROOT, Command
-from tests.support.llama_server import VERSION, executable, package
+from tests.support.llama_server import VERSION, WEIGHTS, executable, package
 
 REQUESTS = [([5, 6, 7], 4), ([8], 3), ([9, 10], 5)]
 
@@ -93,7 +93,7 @@ def test_both_are_asked_alike_and_end(kind: str, tmp_path: Path, pid: Path, requ
     found = json.loads(ended.stdout.removeprefix("found "))
     assert (found["requests"], found["prompt_tokens"], found["generated_tokens"]) == (3, 6, 12)
     assert 0 < found["to_first_completion"] <= found["seconds"]
-    assert found["host_peak_bytes"] > 0
+    assert WEIGHTS < found["host_peak_bytes"] < 2 * WEIGHTS
     assert found["facts"]["version"] == version
     assert found["facts"]["numbers"] == "float32 weights, f32 cache, built for AVX AVX2"
     log = (tmp_path / "llama.cpp.log").read_text()

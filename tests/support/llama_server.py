@@ -17,6 +17,8 @@ from types import ModuleType
 from tests.support.jobs import ROOT
 
 VERSION = "1234 (abc)"
+WEIGHTS = 128 * 2**20
+"""Bytes that it takes."""
 SYSTEM = "CPU : SSE3 = 1 | AVX = 1 | AVX2 = 1 | AVX512 = 0 | NEON_FUTURE = 0 | LLAMAFILE = 1 | "
 
 
@@ -88,6 +90,7 @@ class Server:
 
 def _server(host: str, port: int, rows: int, told: dict[str, object]) -> ThreadingHTTPServer:
     Path(os.environ["LLAMA_PID"]).write_text(str(os.getpid()))
+    bytearray(b"x") * WEIGHTS
     fault = os.environ.get("LLAMA_FAULT")
     print(f"loading with {json.dumps(told)}", flush=True)
     if fault == "start":

@@ -46,6 +46,8 @@ Pairs = Sequence[Sequence[Any]]
 class Vllm:
     """vLLM's engine, step by step, in this process."""
 
+    children: Sequence[int] = ()
+
     def __init__(self, job: Job) -> None:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # in this process, so that its memory is counted
@@ -76,6 +78,8 @@ class Vllm:
 
 class OpenVino:
     """OpenVINO GenAI's continuous batching, step by step, in this process."""
+
+    children: Sequence[int] = ()
 
     def __init__(self, job: Job) -> None:
         import openvino  # type: ignore[import-not-found, unused-ignore]
@@ -162,6 +166,7 @@ class LlamaCpp:
         self._log = Path(job["folder"]) / f"{job['engine']}.log"
         with open(self._log, "wb") as log:
             self._server = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_end_with_parent)
+        self.children = (self._server.pid,)
         try:
             self._await()
         except BaseException:
@@ -247,6 +252,23 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _peak_bytes(pid: int) -> int:
+    """The largest resident set of a process so far; 0 where the system has no status file of it.
+
+    Linux's `getrusage` begins with what the process that started this one held then.
+    """
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
+
+
+def _peak_bytes_of_ended() -> int:
+    used = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return used if sys.platform == "darwin" else used * 1024
+
+
 _PEERS: dict[str, Any] = {"vllm": Vllm, "openvino": OpenVino, "llama.cpp": LlamaCpp, "llama.cpp-q8": LlamaCpp}
 
 
@@ -264,12 +286,12 @@ def main(job: Job) -> dict[str, Any]:
             first = first or time.perf_counter() - start
             counts.append(count)
         seconds = time.perf_counter() - start
+        peak = max(_peak_bytes(pid) for pid in (os.getpid(), *peer.children))
     finally:
         peer.close()
     asked = sum(length for _, length in job["requests"])
     if sum(counts) != asked:
         raise SystemExit(f"it wrote {sum(counts)} tokens instead of the {asked} that were asked for")
-    used = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return {
         "seconds": seconds,
         "load_seconds": loaded,
@@ -278,7 +300,7 @@ def main(job: Job) -> dict[str, Any]:
         "requests": len(counts),
         "prompt_tokens": sum(len(ids) for ids, _ in job["requests"]),
         "generated_tokens": sum(counts),
-        "host_peak_bytes": used * 1024,
+        "host_peak_bytes": peak or _peak_bytes_of_ended(),
         "device_peaks": {},
         "facts": {"engine": job["engine"], "rows": job["rows"], **peer.facts},
     }
