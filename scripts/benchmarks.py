@@ -146,11 +146,12 @@ def document() -> str:
     lines = [
         "# Benchmarks",
         "",
-        'Written by `make bench`; `make bench PEERS="vllm=PYTHON openvino=PYTHON llama.cpp=SERVER"` measures these',
-        "beside batchchat's engines. The engines of a table",
-        "were measured in turns, each in a process of its own, so only ratios within a table mean something: machines",
-        'differ, and so does what else they do. `ratio` is to the first row. "Of the limit" is the least time in which',
-        "the machine could do the multiplications in the best of all ways, as a share of the time taken.",
+        'Written by `make bench`; `make bench PEERS="vllm=PYTHON openvino=PYTHON llama.cpp=PATH"` measures these',
+        "beside batchchat's engines, llama.cpp by a Python that has xllamacpp or by a `llama-server` that was built",
+        "for this processor. The engines of a table were measured in turns, each in a process of its own, so only",
+        "ratios within a table mean something: machines differ, and so does what else they do. `ratio` is to the",
+        'first row. "Of the limit" is the least time in which the machine could do the multiplications in the best of',
+        "all ways, as a share of the time taken.",
     ]
     for name, (title, text, _) in PARTS.items():
         if title and name in kept:

@@ -110,7 +110,8 @@ def _prepared(
     progress(f"writing the model for {', '.join(engines)}")
     known = prepare_peers(engines, job, folder)
     for engine in engines:
-        _run(engine, [*_command({"engine": engine, **job}, peers, folder), "prepare"])
+        if PEERS[engine].prepares:
+            _run(engine, [*_command({"engine": engine, **job}, peers, folder), "prepare"])
     return known
 
 

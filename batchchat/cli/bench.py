@@ -43,8 +43,8 @@ def bench(
         list[str] | None,
         typer.Option(
             "--peer",
-            help="Where a peer among the engines is, once for each: vllm=PYTHON and openvino=PYTHON, of environments "
-            "that have them, llama.cpp=PATH of its llama-server.",
+            help="Where a peer among the engines is, once for each: vllm=PYTHON, openvino=PYTHON and llama.cpp=PYTHON, "
+            "of environments that have them (xllamacpp for the last), or llama.cpp=PATH of its llama-server.",
         ),
     ] = None,
     flips: Annotated[

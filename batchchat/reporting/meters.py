@@ -11,7 +11,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from batchchat.reporting.report import Device
@@ -101,7 +102,11 @@ def synchronize() -> None:
 
 
 def host_peak_bytes() -> int:
-    """The largest resident set of this process so far (Linux counts in KiB, macOS in bytes)."""
+    """The largest resident set of this process so far.
+
+    Linux's `getrusage` begins with what the process that started this one held then, so its status file is read.
+    macOS counts in bytes, other systems in KiB.
+    """
     try:
         import resource
     except ImportError:  # Windows
@@ -109,6 +114,9 @@ def host_peak_bytes() -> int:
 
         memory: Any = psutil.Process().memory_info()
         return int(memory.peak_wset)
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

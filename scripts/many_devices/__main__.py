@@ -14,9 +14,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.many_devices.job import ROOT, Job, Unlike, digest
+from scripts.many_devices.job import Job, digest
 from scripts.many_devices.kills import Kills
 from scripts.many_devices.ways import CALM, REPLICAS, WAYS
+from scripts.parts import ROOT, Unlike
 
 HURT = {"killed": Kills.local, **({"killed-on-ray": Kills.on_ray} if "ray" in WAYS else {})}
 

@@ -13,14 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.stored import num_turns
+from scripts.parts import ROOT, Unlike
 
-ROOT = Path(__file__).resolve().parents[2]
 PYTHON = (sys.executable, "-m")
-
-
-class Unlike(Exception):
-    """A run failed, or came to something else than it should."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +52,6 @@ class Job:
     def report(self, name: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = json.loads((self.folder / name / "report.json").read_text(encoding="utf-8"))
         return found
-
-    def num_stored(self, name: str) -> int:
-        """How many answers are durable by now."""
-        return num_turns(self.folder / name)
 
     def failed(self, name: str) -> int:
         """Rows in errors.jsonl."""

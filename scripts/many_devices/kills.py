@@ -12,8 +12,10 @@ from typing import Any
 
 import psutil
 
-from scripts.many_devices.job import Job, Unlike
+from scripts.many_devices.job import Job
 from scripts.many_devices.ways import CALM, REPLICAS, on_ray, simulated_cluster
+from scripts.parts import Unlike
+from scripts.stored import num_turns
 
 _LOCAL = "batchchat.launch.child"
 _ON_RAY = "ray::_Actor"
@@ -85,9 +87,10 @@ class Kills:
 
     def _wait_for_answers(self, process: subprocess.Popen[bytes]) -> None:
         """For the seconds between two kills, and until something was answered."""
-        known = self._job.num_stored(self._name)
+        run = self._job.folder / self._name
+        known = num_turns(run)
         self._pause(process)
-        self._await(process, lambda: self._job.num_stored(self._name) > known, "nothing was answered any more")
+        self._await(process, lambda: num_turns(run) > known, "nothing was answered any more")
 
     def _victim(self, alive: list[psutil.Process]) -> psutil.Process:
         """Any of them, but mostly one that is loaded: a replica that never comes to answer is given up, as it should

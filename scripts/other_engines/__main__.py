@@ -9,47 +9,31 @@ is left out, and that is said.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from scripts import parts
 from scripts.other_engines import batch_file, conversion, limited, served, throughput, vllm
-from scripts.other_engines.job import KEY, ROOT, Place, Unlike, require
+from scripts.other_engines.job import KEY, Place
 
-Show = Callable[[Place, argparse.Namespace], Iterator[str]]
-
-PARTS: Mapping[str, Show] = {
-    "served": lambda place, options: served.show(place),
-    "limited": lambda place, options: limited.show(place),
-    "vllm": lambda place, options: _with_vllm(place, options),
-    "batch-file": lambda place, options: batch_file.show(place, options.vllm_python),
-    "conversion": lambda place, options: conversion.show(place),
-    "throughput": lambda place, options: throughput.show(place, options.requests),
-    "key": lambda place, options: _key(options.output),
+PARTS: Mapping[str, parts.Show] = {
+    "served": lambda folder, options: served.show(Place(folder)),
+    "limited": lambda folder, options: limited.show(Place(folder)),
+    "vllm": lambda folder, options: _with_vllm(Place(folder), options),
+    "batch-file": lambda folder, options: batch_file.show(Place(folder), options.vllm_python),
+    "conversion": lambda folder, options: conversion.show(Place(folder)),
+    "throughput": lambda folder, options: throughput.show(Place(folder), options.requests),
+    "key": lambda folder, options: _key(options.output),
 }
 """In this order: the key is looked for in what all others have written and printed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    options.output = options.output.resolve()
-    wrong = 0
-    for name in [name for name in PARTS if name in (options.parts or PARTS)]:
-        folder = options.output / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        began = time.monotonic()
-        print(f"## {name}", flush=True)
-        try:
-            for line in PARTS[name](Place(folder), options):
-                print(f"- {line}", flush=True)
-        except Unlike as unlike:
-            wrong += 1
-            print(f"- **{unlike}**", flush=True)
-        print(f"- {time.monotonic() - began:.0f} s in all", flush=True)
-    return 1 if wrong else 0
+    parser = parts.parser_of("other_engines", PARTS, "Other engines, one answer.")
+    parser.add_argument("--vllm-python", type=lambda name: Path(name).absolute(), help="of an environment with vLLM")
+    parser.add_argument("--requests", type=int, default=100_000, help="of the part throughput")
+    return parts.show(PARTS, parser.parse_args(arguments))
 
 
 def _with_vllm(place: Place, options: argparse.Namespace) -> Iterator[str]:
@@ -60,20 +44,11 @@ def _with_vllm(place: Place, options: argparse.Namespace) -> Iterator[str]:
 
 def _key(folder: Path) -> Iterator[str]:
     files = [file for file in folder.rglob("*") if file.is_file()]
-    require(bool(files), "nothing was written in which a key could stand")
+    parts.require(bool(files), "nothing was written in which a key could stand")
     found = [str(file) for file in files if KEY.encode() in file.read_bytes()]
-    require(not found, f"the key stands in {', '.join(found)}")
+    parts.require(not found, f"the key stands in {', '.join(found)}")
     size = sum(file.stat().st_size for file in files)
     yield f"not found in {len(files)} files, {size / 2**20:.0f} MiB: all that was written, and all that was printed"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m scripts.other_engines", description="Other engines, one answer.")
-    parser.add_argument("--parts", nargs="+", choices=[*PARTS], help="these only")
-    parser.add_argument("--vllm-python", type=lambda name: Path(name).absolute(), help="of an environment with vLLM")
-    parser.add_argument("--requests", type=int, default=100_000, help="of the part throughput")
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "other-engines")
-    return parser
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from typing import Any
 from openai.types.chat import ChatCompletion
 
 from batchchat.models import resolve_name
-from scripts.other_engines.job import KEY_NAME, LITTLE_MEMORY, MODEL, ROOT, SHARED, Place, environment, require
+from scripts.other_engines.job import KEY_NAME, LITTLE_MEMORY, MODEL, SHARED, Place, environment
+from scripts.parts import ROOT, require
+from scripts.stored import num_turns
 from tests.support.chat_server import Asked, ChatServer, Said, echo
 
 _LINES = 10_000
@@ -46,13 +48,13 @@ def _killed(place: Place) -> Iterator[str]:
 
     source = place.write("requests.jsonl", map(_line, range(_LINES)))
     wanted = _LINES + _LINES // _TWO_EVERY
-    run = "results.jsonl.run"
+    run = place.folder / "results.jsonl.run"
     with ChatServer(slow) as server:
         where = ["-i", source, "-o", place.folder / "results.jsonl", "--endpoint", server.url, "-q"]
         command = ["run-batch", *where, f"engine.endpoint.api_key_env={KEY_NAME}"]
         for number in range(_KILLS):
             enough = wanted * (number + 1) // (_KILLS + 1)
-            place.kill_when(place.start(*command), lambda enough=enough: place.num_turns(run) >= enough)
+            place.kill_when(place.start(*command), lambda enough=enough: num_turns(run) >= enough)
             require(not (place.folder / "results.jsonl").exists(), "there are results of a run that was killed")
         place.call(*command)
         asked = len(server.asked)

@@ -17,7 +17,8 @@ from batchchat.chats.formats import ReadOptions
 from batchchat.chats.formats.conversion import convertible, take_apart
 from batchchat.job.convert import Conversion, convert
 from batchchat.recipe import recipe_from_mapping
-from scripts.other_engines.job import ROOT, SHARED, Place, require
+from scripts.other_engines.job import SHARED, Place
+from scripts.parts import ROOT, require
 
 _KINDS = (".jsonl", ".json", ".parquet", ".csv", ".tsv", ".jsonl.gz", ".json.zst", ".csv.xz")
 _MOST_ROWS = 500

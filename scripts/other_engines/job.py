@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.stored import num_turns
+from scripts.parts import ROOT, Unlike, require
 
-ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
 """Real questions, chats and requests, where there are any."""
 LITTLE_MEMORY = ("--gpu-memory-utilization", "0.2")
@@ -32,10 +31,6 @@ KEY_NAME = "OTHER_ENGINES_KEY"
 KEY = f"sk-{secrets.token_hex(16)}"
 """Sent to every server, and to be found nowhere."""
 _PATIENCE = 600.0
-
-
-class Unlike(Exception):
-    """Something failed, or came to something else than it should."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +87,6 @@ class Place:
         rows = self.rows(f"{name}/outputs.jsonl")
         return [[turn["content"] for turn in row["messages"] if turn["role"] == "assistant"] for row in rows]
 
-    def num_turns(self, name: str) -> int:
-        """How many answers are durable by now."""
-        return num_turns(self.folder / name)
-
     def local(self) -> int:
         """MT-Bench by the local engine, as the run `local`; the number of its answers."""
         model = [f"model.name={MODEL}", "model.dtype=float32", "engine.kind=continuous"]
@@ -126,12 +117,6 @@ def environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**kept, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", KEY_NAME: KEY}
-
-
-def require(true: bool, otherwise: str) -> None:
-    """Raises Unlike."""
-    if not true:
-        raise Unlike(otherwise)
 
 
 def free_port() -> int:

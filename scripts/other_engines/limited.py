@@ -6,7 +6,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 
-from scripts.other_engines.job import RECIPE, Place, endpoint, require
+from scripts.other_engines.job import RECIPE, Place, endpoint
+from scripts.parts import require
 from tests.support.chat_server import Asked, ChatServer, Said, echo, fault
 
 _ROWS = 1500

@@ -22,8 +22,8 @@ from scripts.other_engines.job import (
     endpoint,
     free_port,
     questions,
-    require,
 )
+from scripts.parts import require
 from tests.support.chat_server import Asked, ChatServer, Said
 
 _KILLED_AFTER = 0.4

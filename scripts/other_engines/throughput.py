@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import psutil
 
 from scripts.other_engines.drained import TEXT
-from scripts.other_engines.job import RECIPE, ROOT, Place, Unlike, endpoint, environment, free_port, require, served
+from scripts.other_engines.job import RECIPE, Place, endpoint, environment, free_port, served
+from scripts.parts import ROOT, Unlike, require
 
 _IN_FLIGHT = 64
 _ANSWER_SECONDS = 0.05

@@ -15,9 +15,10 @@ from scripts.other_engines.job import (
     endpoint,
     free_port,
     questions,
-    require,
     served,
 )
+from scripts.parts import require
+from scripts.stored import num_turns
 
 _ROWS = 8
 
@@ -28,8 +29,8 @@ def show(place: Place, python: Path) -> Iterator[str]:
     vllm = ["engine.kind=vllm", "engine.cuda_graphs=false", f"engine.max_batch_rows={_ROWS}"]
     model = [f"model.name={MODEL}", "model.dtype=float32", *GREEDY, "-q"]
     command = ["run", RECIPE, *_run(place, "within"), *vllm, *model]
-    within.kill_when(within.start(*command), lambda: place.num_turns("within") >= turns // 3)
-    kept = place.num_turns("within")
+    within.kill_when(within.start(*command), lambda: num_turns(place.folder / "within") >= turns // 3)
+    kept = num_turns(place.folder / "within")
     seconds = within.call(*command)
     report = place.report("within")
     require(len(report["sessions"]) == 2, f"{len(report['sessions'])} sessions")

@@ -35,8 +35,9 @@ from batchchat.recipe.model import ModelSection
 from batchchat.scoring.json_patterns import schema_check
 from batchchat.structure import refusal
 from batchchat.structure.backends import BACKENDS, byte_matchers
+from scripts.parts import Unlike, require
 from scripts.structured.speed import tokenizer
-from scripts.synthesis.job import Unlike, lines, require
+from scripts.synthesis.job import lines
 
 _PACKAGE = "jsonschema==4.26.0"
 _FOLDER = Path(__file__).resolve().parents[2] / "build" / "structured"

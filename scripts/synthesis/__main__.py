@@ -9,20 +9,14 @@ build/structured, or it is put there by hand.
 
 from __future__ import annotations
 
-import argparse
-import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
+from scripts import parts
 from scripts.structured import suite
 from scripts.synthesis import best_of_four, duplicates, killed, tool_loop
-from scripts.synthesis.job import ROOT, Unlike
 
-Show = Callable[[Path, argparse.Namespace], Iterator[str]]
-
-PARTS: Mapping[str, Show] = {
+PARTS: Mapping[str, parts.Show] = {
     "duplicates": lambda folder, options: duplicates.show(options.texts),
     "llguidance": lambda folder, options: suite.show("llguidance", folder, options.schemas, options.tokens),
     "xgrammar": lambda folder, options: suite.show("xgrammar", folder, options.schemas, options.tokens),
@@ -34,39 +28,14 @@ PARTS: Mapping[str, Show] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    found = []
-    for name in [name for name in PARTS if name in (options.parts or PARTS)]:
-        folder = options.output.resolve() / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        began, last = time.monotonic(), ""
-        print(f"## {name}", flush=True)
-        unlike = False
-        try:
-            for last in PARTS[name](folder, options):
-                print(f"- {last}", flush=True)
-        except Unlike as error:
-            unlike, last = True, f"**{error}**"
-            print(f"- {last}", flush=True)
-        found.append((name, time.monotonic() - began, unlike, last))
-    print("", "| part | seconds | as it should be | |", "|---|---|---|---|", sep="\n")
-    for name, seconds, unlike, last in found:
-        print(f"| {name} | {seconds:.0f} | {'**no**' if unlike else 'yes'} | {last} |", flush=True)
-    return 1 if any(unlike for _, _, unlike, _ in found) else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m scripts.synthesis", description="Making data, at length.")
-    parser.add_argument("--parts", nargs="+", choices=[*PARTS], help="these only")
+    parser = parts.parser_of("synthesis", PARTS, "Making data, at length.")
     parser.add_argument(
         "--rows", type=int, default=1000, help="of each recipe that is killed; a quarter get four answers"
     )
     parser.add_argument("--schemas", type=int, default=300, help="of the test suite")
     parser.add_argument("--tokens", type=int, default=128, help="of an answer to a schema at most")
     parser.add_argument("--texts", type=int, default=100_000, help="among which duplicates are looked for")
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "synthesis")
-    return parser
+    return parts.show(PARTS, parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchchat.plugins.builtin import builtin_sample
-from scripts.synthesis.job import batchchat, lines, require
+from scripts.parts import require
+from scripts.synthesis.job import batchchat, lines
 from tests.support.hub import hub
 
 SAMPLES = 4

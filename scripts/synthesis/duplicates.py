@@ -14,7 +14,7 @@ from batchchat.recipe.keeping import Duplicates
 from batchchat.reporting.meters import host_peak_bytes
 from batchchat.results.sample import Sample
 from batchchat.selection.duplicates import Deduplication
-from scripts.synthesis.job import require
+from scripts.parts import require
 
 _WORDS = 128
 _VOCABULARY = 20_000

@@ -9,17 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-class Unlike(Exception):
-    """Something failed, or came to something else than it should."""
-
-
-def require(holds: bool, otherwise: str) -> None:
-    """Raises Unlike."""
-    if not holds:
-        raise Unlike(otherwise)
+from scripts.parts import ROOT, Unlike
 
 
 def batchchat(*arguments: Any, fails: bool = False, **variables: str) -> int:

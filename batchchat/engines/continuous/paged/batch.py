@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from batchchat.engines.continuous.batch import Span
+from batchchat.engines.continuous.batch import Span, wanted_places
 from batchchat.engines.continuous.prefix_index import BLOCK_SIZE
 from batchchat.sampling import staged
 
@@ -168,14 +168,16 @@ def lay_out(
     ids[:num_rows] = [span.sequence.tokens[span.start] for span in decoding]
     positions[:num_rows] = [span.start for span in decoding]
     slots[:num_rows] = _slots(tables, rows[:num_rows], positions[:num_rows])
+    wanted = [place for place, span in enumerate(decoding) if span.sampled]
     if others:
+        firsts = [*range(num_rows), *(offsets[:-1] + form.decoding).tolist()]
+        wanted = wanted_places(spans, ordered, firsts)
         places = slice(form.decoding, form.decoding + num_read)
         row_of = np.repeat(np.arange(len(others)), counts)
         ids[places] = np.fromiter(chain.from_iterable(span.ids for span in others), np.int64, num_read)
         begins = np.fromiter((span.start for span in others), np.int64, len(others))
         positions[places] = np.arange(num_read) + (begins - offsets[:-1])[row_of]
         slots[places] = _slots(tables, rows[num_rows:][row_of], positions[places])
-    wanted = _wanted(spans, decoding, others, offsets + form.decoding)
     all_wanted = np.zeros(form.wanted, np.int64)
     all_wanted[: len(wanted)] = wanted
 
@@ -214,17 +216,6 @@ def _tables(held: Sequence[array[int]], rows: np.ndarray, num_rows: int) -> np.n
 def _slots(tables: np.ndarray, rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """int64: where tokens at `positions` of the sequences in some `rows` are held."""
     return tables[rows, positions // BLOCK_SIZE].astype(np.int64) * BLOCK_SIZE + positions % BLOCK_SIZE
-
-
-def _wanted(
-    spans: Sequence[Span[Any]], decoding: Sequence[Span[Any]], others: Sequence[Span[Any]], offsets: np.ndarray
-) -> list[int]:
-    """The places whose logits are wanted, in the order of `spans`. `offsets`: where the `others` begin, and end."""
-    if not others:
-        return [place for place, span in enumerate(decoding) if span.sampled]
-    ends = {id(span): place + 1 for place, span in enumerate(decoding)}
-    ends |= {id(span): end for span, end in zip(others, offsets[1:].tolist(), strict=True)}
-    return [place for span in spans for place in range(ends[id(span)] - span.num_logits, ends[id(span)])]
 
 
 def _form(
