@@ -88,9 +88,15 @@ def least_seconds(model: Any, prompt_tokens: int, generated_tokens: int, flops_p
     that were taken over from earlier prompts nothing at all."""
     head = model.get_output_embeddings().weight.numel()
     table = model.get_input_embeddings().weight
-    body = sum(parameter.numel() for parameter in model.parameters() if parameter.dim() > 1)
+    body = sum(_numbers(parameter) for parameter in model.parameters() if parameter.dim() > 1)
     body -= table.numel() if table is model.get_output_embeddings().weight else table.numel() + head
     return 2 * (body * (prompt_tokens + generated_tokens) + head * generated_tokens) / flops_per_second
+
+
+def _numbers(parameter: Any) -> int:
+    """How many weights a parameter holds: bitsandbytes keeps two of 4 bits in a byte."""
+    state = getattr(parameter, "quant_state", None)
+    return int(parameter.numel() if state is None else state.shape.numel())
 
 
 def load(name: str, dtype: str) -> tuple[Any, Any]:

@@ -20,6 +20,7 @@ from batchchat.benchmarks.workloads import WORKLOADS, mixed, shared_prefix
 from batchchat.chats import Settings
 from batchchat.errors import UsageError
 from tests.support.jobs import Command, write_jsonl
+from tests.support.quantized import in_4_bits, in_8_bits
 
 TINY = {
     "model_type": "llama",
@@ -83,7 +84,12 @@ def test_a_measurement_of_each_engine(engine: str) -> None:
 def test_the_least_time_counts_every_multiplication_once() -> None:
     model = shape_model("tiny", "float32")
     per_layer = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64
-    assert least_seconds(model, 10, 5, flops_per_second=1.0) == 2 * (15 * per_layer + 5 * 8000 * 32)
+    wanted = 2 * (15 * per_layer + 5 * 8000 * 32)
+    assert least_seconds(model, 10, 5, flops_per_second=1.0) == wanted
+    for layer in model.model.layers:
+        layer.mlp.down_proj = in_4_bits(layer.mlp.down_proj)
+        layer.mlp.up_proj = in_8_bits(layer.mlp.up_proj)
+    assert least_seconds(model, 10, 5, flops_per_second=1.0) == wanted
 
 
 def test_the_table_names_every_engine() -> None:
