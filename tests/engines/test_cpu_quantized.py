@@ -84,6 +84,16 @@ def test_products_are_what_their_definition_says(case: tuple[Any, torch.Tensor])
         assert float((own.double() - wanted).abs().amax()) <= limit * float(wanted.abs().amax()) + 1e-5
 
 
+def test_a_number_halfway_between_two_is_rounded_as_by_bitsandbytes() -> None:
+    """Its factor is made by a reciprocal: a division would round it to the other side."""
+    rows = numbers(11, 200, torch.float32)[:1]
+    factor = 127 / rows.half().abs().amax().float()
+    assert (((rows.half() * factor) % 1).sub(0.5).abs() < 1e-5).any()
+    layer = in_8_bits(linear(200, 2, dtype=torch.float32))
+    wanted = by_definition(layer, rows)
+    assert float((QuantizedProduct([weight_of(layer)])(rows).double() - wanted).abs().max()) < 1e-4
+
+
 @pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
 def test_every_set_of_instructions_gives_the_same_numbers(level: Any) -> None:
     """Those of this processor's are tried; AVX-512 has the narrower ones too."""

@@ -12,6 +12,7 @@ from numba.extending import intrinsic
 
 from batchchat.engines.cpu.kernels.abi import BFLOAT16, FLOAT32
 from batchchat.engines.cpu.kernels.source.transposing import joined, transposed_within
+from batchchat.engines.cpu.kernels.source.vectors import sums
 
 _FLOAT, _BYTE, _INT, _WORD = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 PER_127_SQUARED = 6.200124e-05
@@ -35,25 +36,6 @@ def _splat(builder: Any, value: Any, lanes: int) -> Any:
     vector = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_INT, 0))
     places = ir.Constant(ir.VectorType(_INT, lanes), [0] * lanes)
     return builder.shuffle_vector(vector, vector, places)
-
-
-def _sums(builder: Any, vectors: list[Any], lanes: int) -> Any:
-    """Of as many vectors of whole numbers as they have lanes the sum of each, as one vector."""
-    run = 1
-    while len(vectors) > 1:
-        ones, others = [], []
-        for first in range(0, lanes, 2 * run):
-            own = list(range(first, first + run))
-            ones += own + [lane + lanes for lane in own]
-            others += [lane + run for lane in own] + [lane + run + lanes for lane in own]
-        kind = ir.VectorType(_INT, lanes)
-        pairs = [
-            [builder.shuffle_vector(a, b, ir.Constant(kind, places)) for places in (ones, others)]
-            for a, b in zip(vectors[::2], vectors[1::2], strict=True)
-        ]
-        vectors = [builder.add(*pair) for pair in pairs]
-        run *= 2
-    return vectors[0]
 
 
 @intrinsic(prefer_literal=True)
@@ -89,7 +71,7 @@ def multiply_bytes(
         found += [nothing] * (-len(found) % num_lanes)
         for n in range(0, len(found), num_lanes):
             place = _pointer(builder, _beyond(builder, result, 4 * n), kind)
-            builder.store(_sums(builder, found[n : n + num_lanes], num_lanes), place, align=4)
+            builder.store(sums(builder, found[n : n + num_lanes], builder.add), place, align=4)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 6, rows, outputs, lanes), generate

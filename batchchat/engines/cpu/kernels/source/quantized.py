@@ -78,7 +78,9 @@ def quantized_rows(stored: type, width: int, in_bytes: bool) -> Code:
                     else:
                         top = max(top, large)
             scales[row], counts[row] = float_of(top), count
-            factor = settled(float32(127.0) / float_of(top)) if top > int32(0) else float32(0.0)
+            factor = float32(0.0)
+            if top > int32(0):  # torch multiplies by a reciprocal where it divides a number by a tensor
+                factor = settled(float32(127.0) * settled(float32(1.0) / float_of(top)))
             if in_bytes:
                 small = carray(at(given.target + row * padded), (padded,), np.uint8)
                 for n in range(size):
@@ -193,19 +195,10 @@ def multiplied_bytes(stored: type, width: int, lanes: int, rounding: int) -> Cod
                             multiply_bytes(source, stride, weight, stride, steps, kept, most_rows, together, lanes)
                         for i in range(row, row + many):
                             place = given.target + (i * given.target_stride + part.beyond + first) * width
-                            found, beyond = kept + (i - row) * together * 4, first * 4
-                            scales, weights, bias = part.scales + beyond, part.sums + beyond, part.bias + beyond
-                            if have == together:
-                                finish(
-                                    found, row_scales[i], scales, weights, bias, place,
-                                    together, True, True, rounding, narrowed,
-                                )  # fmt: skip
-                            else:
-                                for m in range(have):
-                                    finish(
-                                        found + m * 4, row_scales[i], scales + m * 4, weights + m * 4, bias + m * 4,
-                                        place + m * width, 1, True, True, rounding, narrowed,
-                                    )  # fmt: skip
+                            found, scale = kept + (i - row) * together * 4, row_scales[i]
+                            finish_outputs(
+                                found, scale, part, first, have, place, together, True, True, rounding, width, narrowed
+                            )
                             add_outliers(given, part, i, first, have, place, stored, width, rounding)
                 before += here
         release(panel_place)
@@ -220,6 +213,25 @@ def number_of_panels(parts: Any, together: Any) -> Any:
     for n in range(len(parts)):
         panels += (parts[n].outputs + together - 1) // together
     return panels
+
+
+@njit(inline="always", **OPTIONS)
+def finish_outputs(
+    found: Any, own: Any, part: Any, first: Any, have: Any, place: Any, together: Any,
+    small: Any, in_bytes: Any, rounding: Any, width: Any, narrowed: Any,
+) -> None:  # fmt: skip
+    """Make `have` outputs of a row of their sums at the address `found`: all of a panel at once, or one by one."""
+    beyond = first * 4
+    scales, weights, bias = part.scales + beyond, part.sums + beyond, part.bias + beyond
+    if have == together:
+        finish(found, own, scales, weights, bias, place, together, small, in_bytes, rounding, narrowed)
+    else:
+        for m in range(have):
+            one = m * 4
+            finish(
+                found + one, own, scales + one, weights + one, bias + one, place + m * width,
+                1, small, in_bytes, rounding, narrowed,
+            )  # fmt: skip
 
 
 @njit(inline="always", **OPTIONS)
@@ -332,20 +344,10 @@ def multiplied(stored: type, width: int, level: Level, rounding: int, bits: int,
                     for row in range(many):
                         i = start + row
                         place = given.target + (i * given.target_stride + part.beyond + first) * width
-                        found, beyond = kept + row * together * 4, first * 4
-                        scales, bias = part.scales + beyond, part.bias + beyond
-                        own_scale = row_scales[i] if small else float32(1.0)
-                        if have == together:
-                            finish(
-                                found, own_scale, scales, scales, bias, place,
-                                together, small, False, rounding, narrowed,
-                            )  # fmt: skip
-                        else:
-                            for m in range(have):
-                                finish(
-                                    found + m * 4, own_scale, scales + m * 4, scales, bias + m * 4,
-                                    place + m * width, 1, small, False, rounding, narrowed,
-                                )  # fmt: skip
+                        found, scale = kept + row * together * 4, row_scales[i] if small else float32(1.0)
+                        finish_outputs(
+                            found, scale, part, first, have, place, together, small, False, rounding, width, narrowed
+                        )
                         if small:
                             add_outliers(given, part, i, first, have, place, stored, width, rounding)
                 before += here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -41,17 +42,18 @@ def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), LANES), lanes))
 
 
-def _sums(builder: Any, vectors: list[Any]) -> Any:
-    """Of 16 vectors the sum of each, as one vector."""
-    run = 1
+def sums(builder: Any, vectors: list[Any], add: Any) -> Any:
+    """Of as many vectors as they have lanes the sum of each, as one vector."""
+    lanes, run = len(vectors), 1
     while len(vectors) > 1:
         ones, others = [], []
-        for first in range(0, LANES, 2 * run):
+        for first in range(0, lanes, 2 * run):
             own = list(range(first, first + run))
-            ones += own + [lane + LANES for lane in own]
-            others += [lane + run for lane in own] + [lane + run + LANES for lane in own]
+            ones += own + [lane + lanes for lane in own]
+            others += [lane + run for lane in own] + [lane + run + lanes for lane in own]
+        kind = ir.VectorType(ir.IntType(32), lanes)
         vectors = [
-            _add(builder, _shuffle(builder, a, b, ones), _shuffle(builder, a, b, others))
+            add(*(builder.shuffle_vector(a, b, ir.Constant(kind, places)) for places in (ones, others)))
             for a, b in zip(vectors[::2], vectors[1::2], strict=True)
         ]
         run *= 2
@@ -79,7 +81,7 @@ def dots(_: Any, one: Any, sixteen: Any, out: Any, dim: Any, in_pairs: Any) -> A
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         query, keys, result = _floats(builder, arguments[:3])
         parts = [_load(builder, query, part) for part in range(num_parts)]
-        sums = []
+        found = []
         for key in range(LANES):
             total = ir.Constant(_VECTOR, [0.0] * LANES)
             for part, own in enumerate(parts):
@@ -88,8 +90,8 @@ def dots(_: Any, one: Any, sixteen: Any, out: Any, dim: Any, in_pairs: Any) -> A
                     total = builder.asm(_PAIRED, "vdpbf16ps $2, $1, $0", "=v,v,v,0", [own, other, total], False)
                 else:
                     total = _multiply_add(builder, own, other, total)
-            sums.append(total)
-        _store(builder, _sums(builder, sums), result, 0)
+            found.append(total)
+        _store(builder, sums(builder, found, partial(_add, builder)), result, 0)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 3, dim, in_pairs), generate
