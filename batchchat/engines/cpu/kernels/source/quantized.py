@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import carray, float32, int8, int32, njit, uint8
+from numba import carray, float32, int8, int32, int64, njit, uint8
 
-from batchchat.engines.cpu.kernels.abi import FLOAT16, FLOAT32, PART, QUANTIZED_PRODUCT, QUANTIZED_ROWS
+from batchchat.engines.cpu.kernels.abi import BFLOAT16, FLOAT16, FLOAT32, PART, QUANTIZED_PRODUCT, QUANTIZED_ROWS
 from batchchat.engines.cpu.kernels.layouts import CHUNK
 from batchchat.engines.cpu.kernels.processor import Level
 from batchchat.engines.cpu.kernels.source.blocks import (
     finish,
-    look_up,
     magnitude,
     multiply_bytes,
     nearest,
@@ -36,6 +35,7 @@ from batchchat.engines.cpu.kernels.source.code import (
     threads,
     wide,
 )
+from batchchat.engines.cpu.kernels.source.four_bits import look_up, look_up_rounded
 from batchchat.engines.cpu.kernels.source.panels import HELD, NEAR, lay_out, multiply
 from batchchat.engines.cpu.kernels.source.transposing import transpose
 from batchchat.engines.cpu.kernels.source.vectors import fetch
@@ -101,23 +101,26 @@ def quantized_rows(stored: type, width: int, in_bytes: bool) -> Code:
 
 
 @njit(inline="always", **OPTIONS)
+def number_at(address: Any, kind: Any) -> Any:
+    """One number. An array's would be counted from its end as well, which takes longer."""
+    return carray(at(address), (1,), kind)[0]
+
+
+@njit(inline="always", **OPTIONS)
 def block_scale(scales: Any, nested: Any, code: Any, offset: Any, number: Any) -> Any:
     """What a block of 4-bit numbers is multiplied with: see `abi.PART`."""
     if nested == 0:
-        return carray(at(scales), (number + 1,), np.float32)[number]
-    small = carray(at(scales), (number + 1,), np.uint8)[number]
-    scale = carray(at(nested), ((number >> 8) + 1,), np.float32)[number >> 8]
-    return carray(at(code), (256,), np.float32)[small] * scale + offset
+        return number_at(scales + 4 * number, np.float32)
+    place = code + 4 * int64(number_at(scales + number, np.uint8))
+    return number_at(place, np.float32) * number_at(nested + 4 * (number >> 8), np.float32) + offset
 
 
 @njit(inline="always", **OPTIONS)
 def block_scales(out: Any, scales: Any, nested: Any, code: Any, offset: Any, first: Any, size: Any, shift: Any) -> None:
     """Those of the blocks of numbers `first`, `first + size` and so on."""
     if nested == 0:
-        last = (first + (len(out) - 1) * size) >> shift
-        given = carray(at(scales), (last + 1,), np.float32)
         for m in range(len(out)):
-            out[m] = given[(first + m * size) >> shift]
+            out[m] = number_at(scales + 4 * ((first + m * size) >> shift), np.float32)
     else:
         for m in range(len(out)):
             out[m] = block_scale(scales, nested, code, offset, (first + m * size) >> shift)
@@ -271,6 +274,7 @@ def multiplied(stored: type, width: int, level: Level, rounding: int, bits: int,
     small, narrowed, floats = bits == 8, width == 2, HELD.index(torch.float32)
     read = np.float32 if small else stored
     looked_up = run > 0 and not small
+    unpack = look_up_rounded if rounding == BFLOAT16 else look_up
     row_rounding = FLOAT32 if small else rounding
 
     def multiply_rows(parameters: Any) -> None:
@@ -321,7 +325,7 @@ def multiplied(stored: type, width: int, level: Level, rounding: int, bits: int,
                             packed, apart_of = weight + flat // 2, size // 2
                             if have < together:  # it reads those of all outputs
                                 packed, apart_of = few_outputs(packed, size // 2, have, run // 2, unpacked), run // 2
-                            look_up(packed, apart_of, table, scaled, panel_place, run, together, lanes, rounding)
+                            unpack(packed, apart_of, table, scaled, panel_place, run, together, lanes, rounding)
                         elif small:
                             for m in range(have):
                                 integers = carray(at(weight + flat + m * size), (long,), np.int8)
