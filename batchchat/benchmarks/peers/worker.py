@@ -129,6 +129,7 @@ class OpenVino:
                 ids, length = waiting.pop()
                 settings = self._genai.GenerationConfig()
                 settings.max_new_tokens, settings.ignore_eos, settings.do_sample = length, True, False
+                settings.set_eos_token_id(0)  # ignored; a model that has none would be refused
                 self._number += 1
                 tensor = openvino.Tensor(numpy.array([ids], numpy.int64))
                 flying.append(self._pipeline.add_request(self._number, tensor, settings))
