@@ -297,7 +297,7 @@ class Table:
 
     def _kernel(self, kernel: Any, block: list[int], numbers: int) -> None:
         shared = numbers >= ops.WORTH_SHARING
-        self._rows.append([abi.SHARED if shared else abi.ALONE, kernel.address, *block])
+        self._rows.append([abi.SHARED if shared else abi.ALONE, kernel.address, 0, *block])
 
     def _want(self, result: Result, layout: np.dtype, name: str, beyond: int = 0) -> None:
         """The last operation wants a result's address in a word of its block."""

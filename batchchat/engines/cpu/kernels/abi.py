@@ -69,13 +69,22 @@ many keys its last token sees, and the pool's place in the list."""
 BASES = _words("keys values")
 """Where a pool's keys and values lie."""
 
+TABLE = _words("table first last threads cursors states team run none algorithm error")
+"""What the loop is given: a table and the rows to run; memory for two sets of cursors and a word for each row, 0 all;
+the address of `TEAM`'s words and of the function that reads them; two arguments of products; and room for an error."""
+TEAM = _words("table first last threads cursors states")
+
 
 WORDS = 40
 """Of an operation in a table: see `loop`."""
 ALONE, SHARED, PRODUCT, FREE = range(4)
-"""Kinds of operations."""
-BLOCK = 2
-"""The word at which a kernel's block begins; how many rows it computes is the first."""
+"""Kinds of operations; the first two are kernels."""
+BLOCK = 3
+"""The word at which a kernel's block begins; how many rows it computes is the first. The word before it is the address
+of cursors: see `CURSOR`."""
+CURSOR = 8
+"""Words of a cursor, which says how many pieces of one thread's share are taken: a line of the cache of its own. There
+is one for each thread, and all are 0 when a kernel is called."""
 RESULT, PAIRS = 4, 6
 """Words of a product: where the handle of its result stands, and where its pairs begin."""
 

@@ -3,7 +3,8 @@
 The products are called by the C functions that torch's compiler emits for ahead-of-time code. A table is int64
 `[operations, abi.WORDS]`, each row beginning with a kind:
 
-- `ALONE`, `SHARED`: a kernel's address, then its block of parameters; run by this thread or by all of torch's.
+- `ALONE`, `SHARED`: a kernel's address, a word for that of cursors, then its block of parameters. Those that follow
+  each other are run by one team of torch's threads, or by this thread where none of them is worth sharing.
 - `PRODUCT`: handles of the input, of the packed weight and the address of the bias's handle (or 0), two words for the
   handle and the address of the result, then pairs: where in a table that address is wanted, and the bytes beyond it.
 - `FREE`: the address of a result's handle.
@@ -20,6 +21,7 @@ import llvmlite.binding
 import numpy as np
 import torch
 
+from batchchat.engines.cpu.kernels import abi
 from batchchat.engines.cpu.kernels.machine_code import load
 from batchchat.engines.cpu.kernels.threads import runtime
 
@@ -45,24 +47,36 @@ def _functions() -> dict[str, Any]:
 _found = _functions()
 for _symbol, _function in _found.items():
     llvmlite.binding.add_symbol(f"batchchat_{_symbol}", ctypes.cast(_function, ctypes.c_void_p).value)
-_loaded = load("loop.loop")
+_loaded, _team = load("loop.loop"), load("loop.team")
 _loop = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_loaded.address)
 _NONE, _ALGORITHM = ctypes.create_string_buffer(b"none"), ctypes.pointer(ctypes.c_char_p(b""))
 
 
 def run(table: np.ndarray, first: int, last: int) -> None:
     """Rows `[first, last)` of a table. Raises RuntimeError where a product failed; its results are lost then."""
-    block = (ctypes.c_int64 * 7)(
-        table.ctypes.data,
-        first,
-        last,
-        torch.get_num_threads(),
-        ctypes.addressof(_NONE),
-        ctypes.cast(_ALGORITHM, ctypes.c_void_p).value or 0,
-        0,
+    threads = torch.get_num_threads()
+    memory = np.zeros(2 * threads * abi.CURSOR + len(table), dtype=np.int64)
+    common = {
+        "table": table.ctypes.data,
+        "threads": threads,
+        "cursors": memory.ctypes.data,
+        "states": memory.ctypes.data + 8 * 2 * threads * abi.CURSOR,
+    }
+    team = (ctypes.c_int64 * len(abi.TEAM))(*abi.block(abi.TEAM, first=0, last=0, **common))
+    given = abi.block(
+        abi.TABLE,
+        **common,
+        first=first,
+        last=last,
+        team=ctypes.addressof(team),
+        run=_team.address,
+        none=ctypes.addressof(_NONE),
+        algorithm=ctypes.cast(_ALGORITHM, ctypes.c_void_p).value or 0,
+        error=0,
     )
+    block = (ctypes.c_int64 * len(given))(*given)
     _loop(block)
-    if block[6]:
+    if block[abi.word(abi.TABLE, "error")]:
         raise RuntimeError("a product of packed weights failed; the lines above may say why")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import llvmlite.binding
 import torch
 
+from batchchat.engines.cpu.kernels.abi import CURSOR
 from batchchat.engines.cpu.kernels.machine_code import THREAD, THREADS, load
 
 
@@ -36,7 +37,7 @@ _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 class Kernel:
     """A kernel of `source` (see `machine_code.load`), called with a block of 64-bit parameters once by each thread. It
-    divides the work itself."""
+    divides the work itself, piece by piece: see `source.code.take`."""
 
     def __init__(self, name: str, *parameters: Any):
         self._loaded = load(name, *parameters)
@@ -46,9 +47,11 @@ class Kernel:
 
     def __call__(self, *parameters: int, shared: bool = True) -> None:
         """Run on all of torch's threads, or on this one where the work is too small to be `shared`."""
-        block = (ctypes.c_int64 * len(parameters))(*parameters)
-        threads = torch.get_num_threads()
-        if shared and threads > 1:
-            _gomp.GOMP_parallel(self._address, block, threads, 0)
+        threads = torch.get_num_threads() if shared else 1
+        cursors = (ctypes.c_int64 * (CURSOR * threads))()
+        block = (ctypes.c_int64 * (1 + len(parameters)))(ctypes.addressof(cursors), *parameters)
+        given = ctypes.c_void_p(ctypes.addressof(block) + 8)
+        if threads > 1:
+            _gomp.GOMP_parallel(self._address, given, threads, 0)
         else:
-            self._alone(block)
+            self._alone(given)

@@ -18,8 +18,7 @@ from batchchat.engines.cpu.kernels.source.code import (
     narrow,
     power,
     release,
-    thread,
-    threads,
+    take,
     wide,
 )
 from batchchat.engines.cpu.kernels.source.vectors import LANES, add_weighted, dots, fetch, highest
@@ -61,7 +60,8 @@ def attention(stored: type, width: int, sizes: tuple[int, int] | None) -> Code:
         few = carray(at(place_few), (LANES * key_dim,), stored)
         sixteen[:] = float32(0.0)
         few[:] = 0
-        for item in range(thread(), rows * heads, threads()):
+        turn, item = take(parameters, int64(0), rows * heads)
+        while item >= 0:
             row, head = plan[item // heads], item % heads
             end, num = row.end, row.count * shared
             place = (row.row * heads + head) * row.length * width
@@ -117,6 +117,7 @@ def attention(stored: type, width: int, sizes: tuple[int, int] | None) -> Code:
                 written = carray(at(given.out + beyond), (value_dim,), stored)
                 for d in range(value_dim):
                     written[d] = narrow(sums[n * value_dim + d], written[d])
+            turn, item = take(parameters, turn, rows * heads)
         for taken in (place_16, place_few, place_queries, place_paired, place_scores, place_sums):
             release(taken)
 
@@ -243,7 +244,8 @@ def writing(stored: type, width: int) -> Code:
         rows, heads = given.rows, given.heads
         plan = carray(at(given.plan), (rows,), plan_layout)
         bases = carray(at(given.bases), (1 << 16,), bases_layout)
-        for number in range(thread(), rows, threads()):
+        turn, number = take(parameters, int64(0), rows)
+        while number >= 0:
             row = plan[number]
             for head in range(heads):
                 place = ((row.row * heads + head) * row.length + row.end - row.count) * width
@@ -260,5 +262,6 @@ def writing(stored: type, width: int) -> Code:
                     kept = carray(at(bases[row.pool].values + (place + j * width) * dim), (dim,), stored)
                     for d in range(dim):
                         kept[d] = new[d]
+            turn, number = take(parameters, turn, rows)
 
     return write

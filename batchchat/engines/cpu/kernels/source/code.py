@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import carray, float32, int32, njit, types, uint32
+from numba import carray, float32, int32, int64, njit, types, uint32
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from batchchat.engines.cpu.kernels import machine_code
-from batchchat.engines.cpu.kernels.abi import ADD, CLAMPED, GATE, GELU, NORM, ROTARY, ROUND_FIRST, ROUND_LAST
+from batchchat.engines.cpu.kernels.abi import ADD, CLAMPED, CURSOR, GATE, GELU, NORM, ROTARY, ROUND_FIRST, ROUND_LAST
 
 OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 """What the arithmetic may assume. Numbers that are not finite keep their meaning: a row's NaN must show."""
@@ -43,6 +43,46 @@ def at(_: Any, address: Any) -> Any:
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
 
     return types.voidptr(types.int64), generate
+
+
+@intrinsic
+def _cursors(_: Any, parameters: Any) -> Any:
+    """The word before a block of parameters."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(64)
+        block = builder.bitcast(arguments[0], word.as_pointer())
+        return builder.load(builder.gep(block, [ir.Constant(word, -1)]))
+
+    return types.int64(parameters), generate
+
+
+@intrinsic
+def _count_on(_: Any, address: Any) -> Any:
+    """What stood at an address, to which one is added in the same step."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(64)
+        place = builder.inttoptr(arguments[0], word.as_pointer())
+        return builder.atomic_rmw("add", place, ir.Constant(word, 1), "monotonic")
+
+    return types.int64(types.int64), generate
+
+
+@njit(inline="always", **OPTIONS)
+def take(parameters: Any, turn: Any, count: Any) -> Any:
+    """Whose turn it is, and the next of `count` pieces of work, or -1 where all are taken. A thread begins with turn 0,
+    its own share; when that is done it helps those behind it, so that a late or slow one holds up little."""
+    cursors, own, team = _cursors(parameters), int64(thread()), int64(threads())
+    piece = int64(-1)
+    while piece < 0 and turn < team:
+        owner = (own + turn) % team
+        place = owner * count // team + _count_on(cursors + 8 * CURSOR * owner)
+        if place < (owner + 1) * count // team:
+            piece = place
+        else:
+            turn += 1
+    return turn, piece
 
 
 @intrinsic
@@ -126,10 +166,12 @@ def add(stored: type, width: int) -> Code:
     def add(parameters: Any) -> None:
         given = carray(parameters, (1,), layout)[0]
         size = given.size
-        for row in range(thread(), given.rows, threads()):
+        turn, row = take(parameters, int64(0), given.rows)
+        while row >= 0:
             numbers = carray(at(given.source + row * size * width), (size,), stored)
             more = carray(at(given.added + row * size * width), (size,), stored)
             add_to(numbers, more, float_of(given.times))
+            turn, row = take(parameters, turn, given.rows)
 
     return add
 
@@ -142,7 +184,8 @@ def norm(stored: type, width: int, form: int) -> Code:
         given = carray(parameters, (1,), layout)[0]
         size, epsilon = given.size, float_of(given.epsilon)
         weight = carray(at(given.weight), (size,), stored)
-        for row in range(thread(), given.rows, threads()):
+        turn, row = take(parameters, int64(0), given.rows)
+        while row >= 0:
             beyond = (row // given.group) * given.group_stride + (row % given.group) * given.stride
             numbers = carray(at(given.source + beyond * width), (size,), stored)
             out = carray(at(given.target + row * size * width), (size,), stored)
@@ -162,6 +205,7 @@ def norm(stored: type, width: int, form: int) -> Code:
                 else:
                     exact = exact * (float32(1.0) + wide(weight[d]))
                 out[d] = narrow(exact, out[d])
+            turn, row = take(parameters, turn, given.rows)
 
     return norm
 
@@ -173,7 +217,8 @@ def gate(stored: type, width: int, form: int) -> Code:
     def gate(parameters: Any) -> None:
         given = carray(parameters, (1,), layout)[0]
         size, limit, alpha = given.size, float_of(given.limit), float_of(given.alpha)
-        for row in range(thread(), given.rows, threads()):
+        turn, row = take(parameters, int64(0), given.rows)
+        while row >= 0:
             gates = carray(at(given.source + 2 * row * size * width), (size,), stored)
             others = carray(at(given.source + (2 * row + 1) * size * width), (size,), stored)
             out = carray(at(given.target + row * size * width), (size,), stored)
@@ -190,6 +235,7 @@ def gate(stored: type, width: int, form: int) -> Code:
                 small = power(-abs(z))
                 share = (float32(1.0) if z >= float32(0.0) else small) / (float32(1.0) + small)
                 out[d] = narrow(wide(narrow(x * share, out[d])) * other, out[d])
+            turn, row = take(parameters, turn, given.rows)
 
     return gate
 
@@ -217,7 +263,8 @@ def rotary(stored: type, width: int, in_tables: type, table_width: int) -> Code:
     def rotate(parameters: Any) -> None:
         given = carray(parameters, (1,), layout)[0]
         half, dim = given.half, given.dim
-        for token in range(thread(), given.tokens, threads()):
+        turn, token = take(parameters, int64(0), given.tokens)
+        while token >= 0:
             beyond = token * given.table_stride * table_width
             cosines = carray(at(given.cosines + beyond), (2 * half,), in_tables)
             sines = carray(at(given.sines + beyond), (2 * half,), in_tables)
@@ -238,5 +285,6 @@ def rotary(stored: type, width: int, in_tables: type, table_width: int) -> Code:
                 x, out = carray(at(place), (size,), stored), carray(at(target), (size,), stored)
                 for d in range(size):
                     out[d] = x[d]
+            turn, token = take(parameters, turn, given.tokens)
 
     return rotate

@@ -156,3 +156,10 @@ def lay_out(
                     inside = chunk * CHUNK + n < size
                     number = rounded(wide(given[chunk * CHUNK + n]), rounding) if inside else np.float32(0.0)
                     numbers[lies + n] = number
+
+
+@njit(inline="always", **OPTIONS)
+def rows_near(rows: Any, chunks: Any, most: Any) -> Any:
+    """How many of `rows` rows are laid out at once: about as many each time, a multiple of `most` but for few."""
+    times = max(1, (rows * 4 * CHUNK * chunks + NEAR - 1) // NEAR)
+    return max(1, min(rows, ((rows + times - 1) // times + most - 1) // most * most))

@@ -31,12 +31,11 @@ from batchchat.engines.cpu.kernels.source.code import (
     float_of,
     narrow,
     release,
-    thread,
-    threads,
+    take,
     wide,
 )
 from batchchat.engines.cpu.kernels.source.four_bits import look_up, look_up_rounded
-from batchchat.engines.cpu.kernels.source.panels import HELD, NEAR, lay_out, multiply
+from batchchat.engines.cpu.kernels.source.panels import HELD, NEAR, lay_out, multiply, rows_near
 from batchchat.engines.cpu.kernels.source.transposing import transpose
 from batchchat.engines.cpu.kernels.source.vectors import fetch
 
@@ -62,7 +61,8 @@ def quantized_rows(stored: type, width: int, in_bytes: bool) -> Code:
         size, padded, threshold = given.size, given.padded, int32(given.threshold)
         scales = carray(at(given.scales), (given.rows,), np.float32)
         counts = carray(at(given.counts), (given.rows,), np.int32)
-        for row in range(thread(), given.rows, threads()):
+        turn, row = take(parameters, int64(0), given.rows)
+        while row >= 0:
             x = carray(at(given.source + row * given.stride * width), (size,), stored)
             top, count = int32(0), int32(0)
             for n in range(size):
@@ -96,6 +96,7 @@ def quantized_rows(stored: type, width: int, in_bytes: bool) -> Code:
                     floats[n] = nearest(number * factor) if magnitude(number) < threshold else float32(0.0)
                 for n in range(size, padded):
                     floats[n] = float32(0.0)
+            turn, row = take(parameters, turn, given.rows)
 
     return quantize
 
@@ -171,39 +172,39 @@ def multiplied_bytes(stored: type, width: int, lanes: int, rounding: int) -> Cod
         panel = carray(at(panel_place), (together * stride,), np.int8)
         panel[:] = int8(0)
         panels = number_of_panels(parts, together)
-        begin, end = thread() * panels // threads(), (thread() + 1) * panels // threads()
         near = max(most_rows, NEAR // stride // most_rows * most_rows)
-        for block in range(0, rows, near):
-            last, before = min(rows, block + near), 0
-            for n in range(given.num_parts):
-                part = parts[n]
-                here = (part.outputs + together - 1) // together
-                for own in range(max(0, begin - before), min(here, end - before)):
-                    first, weight = own * together, panel_place
-                    have = min(together, part.outputs - first)
-                    if stride == size and have == together:
-                        weight = part.weight + first * size
-                    else:
-                        integers = carray(at(part.weight + first * size), (have, size), np.int8)
-                        for m in range(have):
-                            for k in range(size):
-                                panel[m * stride + k] = integers[m, k]
-                    for row in range(block, last, most_rows):
-                        many, source = min(most_rows, last - row), given.source + row * stride
-                        if many == 1:
-                            multiply_bytes(source, stride, weight, stride, steps, kept, 1, together, lanes)
-                        elif many == 2:
-                            multiply_bytes(source, stride, weight, stride, steps, kept, 2, together, lanes)
-                        else:
-                            multiply_bytes(source, stride, weight, stride, steps, kept, most_rows, together, lanes)
-                        for i in range(row, row + many):
-                            place = given.target + (i * given.target_stride + part.beyond + first) * width
-                            found, scale = kept + (i - row) * together * 4, row_scales[i]
-                            finish_outputs(
-                                found, scale, part, first, have, place, together, True, True, rounding, width, narrowed
-                            )
-                            add_outliers(given, part, i, first, have, place, stored, width, rounding)
-                before += here
+        pieces = (rows + near - 1) // near * panels
+        turn, piece = take(parameters, int64(0), pieces)
+        while piece >= 0:
+            block = piece // panels * near
+            last = min(rows, block + near)
+            n, own = part_of(parts, piece % panels, together)
+            part = parts[n]
+            first, weight = own * together, panel_place
+            have = min(together, part.outputs - first)
+            if stride == size and have == together:
+                weight = part.weight + first * size
+            else:
+                integers = carray(at(part.weight + first * size), (have, size), np.int8)
+                for m in range(have):
+                    for k in range(size):
+                        panel[m * stride + k] = integers[m, k]
+            for row in range(block, last, most_rows):
+                many, source = min(most_rows, last - row), given.source + row * stride
+                if many == 1:
+                    multiply_bytes(source, stride, weight, stride, steps, kept, 1, together, lanes)
+                elif many == 2:
+                    multiply_bytes(source, stride, weight, stride, steps, kept, 2, together, lanes)
+                else:
+                    multiply_bytes(source, stride, weight, stride, steps, kept, most_rows, together, lanes)
+                for i in range(row, row + many):
+                    place = given.target + (i * given.target_stride + part.beyond + first) * width
+                    found, scale = kept + (i - row) * together * 4, row_scales[i]
+                    finish_outputs(
+                        found, scale, part, first, have, place, together, True, True, rounding, width, narrowed
+                    )
+                    add_outliers(given, part, i, first, have, place, stored, width, rounding)
+            turn, piece = take(parameters, turn, pieces)
         release(panel_place)
         release(kept)
 
@@ -216,6 +217,16 @@ def number_of_panels(parts: Any, together: Any) -> Any:
     for n in range(len(parts)):
         panels += (parts[n].outputs + together - 1) // together
     return panels
+
+
+@njit(inline="always", **OPTIONS)
+def part_of(parts: Any, panel: Any, together: Any) -> Any:
+    """The number of the part that a panel of all parts belongs to, and which one of its own panels it is."""
+    n = 0
+    while panel >= (parts[n].outputs + together - 1) // together:
+        panel -= (parts[n].outputs + together - 1) // together
+        n += 1
+    return n, panel
 
 
 @njit(inline="always", **OPTIONS)
@@ -285,8 +296,8 @@ def multiplied(stored: type, width: int, level: Level, rounding: int, bits: int,
         parts = carray(at(given.parts), (given.num_parts,), part_layout)
         row_scales = carray(at(given.scales), (rows,), np.float32)
         panels = number_of_panels(parts, together)
-        begin, end = thread() * panels // threads(), (thread() + 1) * panels // threads()
-        near = min(rows, max(most, NEAR // (4 * CHUNK * chunks) // most * most))
+        near = rows_near(rows, chunks, most)
+        groups, laid_out = (rows + near - 1) // near, -1
         laid, kept = allocate(near * chunks * CHUNK * 4), allocate(near * together * 4)
         long = run if run > 0 else size
         padded = (long + CHUNK - 1) // CHUNK * CHUNK
@@ -300,61 +311,63 @@ def multiplied(stored: type, width: int, level: Level, rounding: int, bits: int,
         rows_of_panel = carray(at(unpacked), (together, long), np.float32)
         panel[:] = float32(0.0)
         rows_of_panel[:] = float32(0.0)
-        for start in range(0, rows if begin < end else 0, near):
+        turn, piece = take(parameters, int64(0), groups * panels)
+        while piece >= 0:
+            group = piece // panels
+            start = group * near
             many = min(near, rows - start)
             blocks = (many + most - 1) // most
             each = (many + blocks - 1) // blocks
-            lay_out(numbers, source + start * apart, apart, many, each, size, chunks, read, row_rounding)
-            before = 0
-            for n in range(given.num_parts):
-                part = parts[n]
-                here = (part.outputs + together - 1) // together
-                for own in range(max(0, begin - before), min(here, end - before)):
-                    first = own * together
-                    have = min(together, part.outputs - first)
-                    weight, table, shift = part.weight, part.table, part.shift
-                    nested, offset = part.nested, float_of(part.offset)
-                    scales_of, code_of = part.scales, part.code
-                    sums[: many * together] = float32(0.0)
-                    for k in range(0, size, long):
-                        for line in range(0, together * long * bits // 8, 64):
-                            fetch(weight + ((first + together) * size + k * together) * bits // 8 + line)
-                        flat = first * size + k
-                        if looked_up:
-                            block_scales(factors[:have], scales_of, nested, code_of, offset, flat, size, shift)
-                            packed, apart_of = weight + flat // 2, size // 2
-                            if have < together:  # it reads those of all outputs
-                                packed, apart_of = few_outputs(packed, size // 2, have, run // 2, unpacked), run // 2
-                            unpack(packed, apart_of, table, scaled, panel_place, run, together, lanes, rounding)
-                        elif small:
-                            for m in range(have):
-                                integers = carray(at(weight + flat + m * size), (long,), np.int8)
-                                for d in range(long):
-                                    rows_of_panel[m, d] = float32(integers[d])
-                        else:
-                            for m in range(have):
-                                unpack_one_by_one(part, flat + m * size, rows_of_panel[m], size, rounding)
-                        if run > 0 and not looked_up:
-                            transpose(unpacked, run * 4, panel_place, run, together, lanes)
-                        elif run == 0:
-                            for d in range(size):
-                                for m in range(have):
-                                    panel[d * together + m] = rows_of_panel[m, d]
-                        for block in range(blocks):
-                            count = min(each, many - block * each)
-                            lies = laid + 4 * (block * each * chunks * CHUNK + k * count)
-                            target = kept + 4 * block * each * together
-                            multiply(lies, panel_place, target, padded // CHUNK, 0, 0, count, floats, lanes, most, 0)
-                    for row in range(many):
-                        i = start + row
-                        place = given.target + (i * given.target_stride + part.beyond + first) * width
-                        found, scale = kept + row * together * 4, row_scales[i] if small else float32(1.0)
-                        finish_outputs(
-                            found, scale, part, first, have, place, together, small, False, rounding, width, narrowed
-                        )
-                        if small:
-                            add_outliers(given, part, i, first, have, place, stored, width, rounding)
-                before += here
+            if group != laid_out:
+                lay_out(numbers, source + start * apart, apart, many, each, size, chunks, read, row_rounding)
+                laid_out = group
+            n, own = part_of(parts, piece % panels, together)
+            part = parts[n]
+            first = own * together
+            have = min(together, part.outputs - first)
+            weight, table, shift = part.weight, part.table, part.shift
+            nested, offset = part.nested, float_of(part.offset)
+            scales_of, code_of = part.scales, part.code
+            sums[: many * together] = float32(0.0)
+            for k in range(0, size, long):
+                for line in range(0, together * long * bits // 8, 64):
+                    fetch(weight + ((first + together) * size + k * together) * bits // 8 + line)
+                flat = first * size + k
+                if looked_up:
+                    block_scales(factors[:have], scales_of, nested, code_of, offset, flat, size, shift)
+                    packed, apart_of = weight + flat // 2, size // 2
+                    if have < together:  # it reads those of all outputs
+                        packed, apart_of = few_outputs(packed, size // 2, have, run // 2, unpacked), run // 2
+                    unpack(packed, apart_of, table, scaled, panel_place, run, together, lanes, rounding)
+                elif small:
+                    for m in range(have):
+                        integers = carray(at(weight + flat + m * size), (long,), np.int8)
+                        for d in range(long):
+                            rows_of_panel[m, d] = float32(integers[d])
+                else:
+                    for m in range(have):
+                        unpack_one_by_one(part, flat + m * size, rows_of_panel[m], size, rounding)
+                if run > 0 and not looked_up:
+                    transpose(unpacked, run * 4, panel_place, run, together, lanes)
+                elif run == 0:
+                    for d in range(size):
+                        for m in range(have):
+                            panel[d * together + m] = rows_of_panel[m, d]
+                for block in range(blocks):
+                    count = min(each, many - block * each)
+                    lies = laid + 4 * (block * each * chunks * CHUNK + k * count)
+                    target = kept + 4 * block * each * together
+                    multiply(lies, panel_place, target, padded // CHUNK, 0, 0, count, floats, lanes, most, 0)
+            for row in range(many):
+                i = start + row
+                place = given.target + (i * given.target_stride + part.beyond + first) * width
+                found, scale = kept + row * together * 4, row_scales[i] if small else float32(1.0)
+                finish_outputs(
+                    found, scale, part, first, have, place, together, small, False, rounding, width, narrowed
+                )
+                if small:
+                    add_outliers(given, part, i, first, have, place, stored, width, rounding)
+            turn, piece = take(parameters, turn, groups * panels)
         release(laid)
         release(kept)
         release(panel_place)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
+from numba import carray, int64, types
 from numba.extending import intrinsic
 
 from batchchat.engines.cpu.kernels.abi import TILED
 from batchchat.engines.cpu.kernels.layouts import DEPTH, ROWS
-from batchchat.engines.cpu.kernels.source.code import Code, allocate, at, release, thread, threads, wide
+from batchchat.engines.cpu.kernels.source.code import Code, allocate, at, release, take, threads, wide
 
 _TILE = 1024
 """Bytes."""
@@ -91,11 +91,13 @@ def product() -> Code:
         blocks, chunks, stride = outputs // wide_block, size // DEPTH, size * 2
         share = (blocks + threads() - 1) // threads()
         _configure(config, 0, 0, 0, 0, 0, 0)
-        together = 1 if rows <= _FEW else max(1, _NEAR // (chunks * 2 * _TILE))
-        last = min(blocks, (thread() + 1) * share)
-        for group in range(thread() * share, last, together):
+        together = 1 if rows <= _FEW else min(share, max(1, _NEAR // (chunks * 2 * _TILE)))
+        pieces = (blocks + together - 1) // together
+        turn, piece = take(parameters, int64(0), pieces)
+        while piece >= 0:
+            group = piece * together
             for first in range(0, rows, 2 * ROWS):
-                for block in range(group, min(last, group + together)):
+                for block in range(group, min(blocks, group + together)):
                     tile = weight + block * chunks * 2 * _TILE
                     one = source + first * stride
                     have = min(2 * ROWS, rows - first)
@@ -122,6 +124,7 @@ def product() -> Code:
                             for n in range(wide_block):
                                 sums[row * wide_block + n] += wide(more[n])
                         _narrow_32(kept + row * wide_block * 4, place, 0, 0, 0, 0, 0)
+            turn, piece = take(parameters, turn, pieces)
         _release(0, 0, 0, 0, 0, 0, 0)
         release(kept)
 

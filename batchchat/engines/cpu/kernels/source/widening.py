@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import carray
+from numba import carray, int64
 
 from batchchat.engines.cpu.kernels.abi import FLOAT32, WIDENED
 from batchchat.engines.cpu.kernels.layouts import CHUNK
 from batchchat.engines.cpu.kernels.processor import VECTORS
-from batchchat.engines.cpu.kernels.source.code import Code, allocate, at, narrow, release, thread, threads, wide
-from batchchat.engines.cpu.kernels.source.panels import HELD, NEAR, lay_out, multiply
+from batchchat.engines.cpu.kernels.source.code import Code, allocate, at, narrow, release, take, wide
+from batchchat.engines.cpu.kernels.source.panels import HELD, lay_out, multiply, rows_near
 
 _AHEAD = 1 << 12
 """How many bytes ahead of its use a weight is fetched by a panel's only block of rows. Of several blocks, each fetches
@@ -36,41 +36,45 @@ def product(stored: type, width: int, held: torch.dtype, lanes: int, most: int) 
         given = carray(parameters, (1,), layout)[0]
         rows, size, outputs, bias = given.rows, given.size, given.outputs, given.bias
         chunks, panels = (size + CHUNK - 1) // CHUNK, (outputs + panel - 1) // panel
-        share = (panels + threads() - 1) // threads()
-        begin, end = thread() * share, min(panels, (thread() + 1) * share)
-        near = min(rows, max(most, NEAR // (4 * CHUNK * chunks) // most * most))
+        near = rows_near(rows, chunks, most)
+        groups, laid_out = (rows + near - 1) // near, -1
         laid, kept = allocate(near * chunks * CHUNK * 4), allocate(most * panel * 4)
         numbers = carray(at(laid), (near * chunks * CHUNK,), np.float32)
         sums = carray(at(kept), (most * panel,), np.float32)
-        for first in range(0, rows if begin < end else 0, near):
+        turn, piece = take(parameters, int64(0), groups * panels)
+        while piece >= 0:
+            group, one = piece // panels, piece % panels
+            first = group * near
             have = min(near, rows - first)
             blocks = (have + most - 1) // most
             each = (have + blocks - 1) // blocks
-            source = given.source + first * size * width
-            lay_out(numbers, source, size * width, have, each, size, chunks, stored, FLOAT32)
-            for one in range(begin, end):
-                weight = given.weight + one * panel * chunks * CHUNK * bytes_held
-                ahead, stride = weight + _AHEAD, 2 * panel * bytes_held
+            if group != laid_out:
+                source = given.source + first * size * width
+                lay_out(numbers, source, size * width, have, each, size, chunks, stored, FLOAT32)
+                laid_out = group
+            weight = given.weight + one * panel * chunks * CHUNK * bytes_held
+            ahead, stride = weight + _AHEAD, 2 * panel * bytes_held
+            if blocks > 1:
+                ahead, stride = weight + panel * chunks * CHUNK * bytes_held, stride // blocks
+            valid = min(panel, outputs - one * panel)
+            for block in range(blocks):
+                count = min(each, have - block * each)
+                lies = laid + 4 * block * each * chunks * CHUNK
+                sums[: count * panel] = np.float32(0.0)
+                multiply(lies, weight, kept, chunks, ahead, stride, count, kind, lanes, most, lines)
                 if blocks > 1:
-                    ahead, stride = weight + panel * chunks * CHUNK * bytes_held, stride // blocks
-                valid = min(panel, outputs - one * panel)
-                for block in range(blocks):
-                    count = min(each, have - block * each)
-                    lies = laid + 4 * block * each * chunks * CHUNK
-                    sums[: count * panel] = np.float32(0.0)
-                    multiply(lies, weight, kept, chunks, ahead, stride, count, kind, lanes, most, lines)
-                    if blocks > 1:
-                        ahead += chunks * (CHUNK // 2) * stride
-                    for row in range(count):
-                        place = (first + block * each + row) * outputs + one * panel
-                        out = carray(at(given.target + place * width), (valid,), stored)
-                        if bias != 0:
-                            more = carray(at(bias + one * panel * width), (valid,), stored)
-                            for n in range(valid):
-                                out[n] = narrow(sums[row * panel + n] + wide(more[n]), out[n])
-                        else:
-                            for n in range(valid):
-                                out[n] = narrow(sums[row * panel + n], out[n])
+                    ahead += chunks * (CHUNK // 2) * stride
+                for row in range(count):
+                    place = (first + block * each + row) * outputs + one * panel
+                    out = carray(at(given.target + place * width), (valid,), stored)
+                    if bias != 0:
+                        more = carray(at(bias + one * panel * width), (valid,), stored)
+                        for n in range(valid):
+                            out[n] = narrow(sums[row * panel + n] + wide(more[n]), out[n])
+                    else:
+                        for n in range(valid):
+                            out[n] = narrow(sums[row * panel + n], out[n])
+            turn, piece = take(parameters, turn, groups * panels)
         release(laid)
         release(kept)
 
