@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from batchchat.engines import EngineContext, build_engine
 from batchchat.engines.continuous import form, lowering
@@ -86,6 +88,34 @@ def test_so_does_one_with_other_products(dtype: torch.dtype, product: str) -> No
     assert {one.name for one in packed_products(model)} == {product}
     takes = ((40, 3, 17), (1, 1, 1), (3, 1, 5))
     assert torch.equal(logits(model, False, takes), logits(model, True, takes))
+
+
+@pytest.fixture
+def as_many_threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_program_gives_the_same_bits_whoever_takes_the_work(
+    dtype: torch.dtype, as_many_threads: Callable[[int], None]
+) -> None:
+    """Of more threads than cores many come late, and others have taken their pieces by then."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=128, intermediate_size=320, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, initializer_range=0.2,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).to(dtype).eval()
+    prepare(model, kept=each_by("kernel", model))
+    assert model in PROGRAMS
+    takes = ((40, 3, 17), (1, 1, 1), (3, 1, 5), (0, 90, 1), *[(1, 1, 1)] * 20)
+    as_many_threads(1)
+    wanted = logits(model, False, takes)
+    for threads in (2, 3, 8) * 3:
+        as_many_threads(threads)
+        assert torch.equal(logits(model, False, takes), wanted), threads
 
 
 @pytest.mark.parametrize(
