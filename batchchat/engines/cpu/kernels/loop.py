@@ -62,7 +62,8 @@ def run(table: np.ndarray, first: int, last: int) -> None:
         "cursors": memory.ctypes.data,
         "states": memory.ctypes.data + 8 * 2 * threads * abi.CURSOR,
     }
-    team = (ctypes.c_int64 * len(abi.TEAM))(*abi.block(abi.TEAM, first=0, last=0, **common))
+    words = abi.block(abi.TEAM, first=0, last=0, **common)
+    team = (ctypes.c_int64 * len(words))(*words)
     given = abi.block(
         abi.TABLE,
         **common,

@@ -129,8 +129,9 @@ def _halves(builder: Any, quarters: list[Any], scale: Any) -> tuple[Any, Any]:
     for quarter in quarters:
         exact = builder.bitcast(rounded_to(builder, builder.fmul(quarter, scale), BFLOAT16), codes)
         parts.append(builder.bitcast(_pick(builder, exact, exact, sorted_bytes), ints))
-    pairs = [_pick(builder, *parts[n : n + 2], [0, 4, 1, 5]) for n in (0, 2)]
-    low, high = (builder.bitcast(_pick(builder, *pairs, places), codes) for places in ([0, 1, 4, 5], [2, 3, 6, 7]))
+    a, b, c, d = parts
+    one, other = _pick(builder, a, b, [0, 4, 1, 5]), _pick(builder, c, d, [0, 4, 1, 5])
+    low, high = (builder.bitcast(_pick(builder, one, other, places), codes) for places in ([0, 1, 4, 5], [2, 3, 6, 7]))
     return low, high
 
 
