@@ -69,11 +69,10 @@ many keys its last token sees, and the pool's place in the list."""
 BASES = _words("keys values")
 """Where a pool's keys and values lie."""
 
-TABLE = _words("table first last threads cursors states team run none algorithm error")
-"""What the loop is given: a table and the rows to run; memory for two sets of cursors and a word for each row, 0 all;
-the address of `TEAM`'s words and of the function that reads them; two arguments of products; and room for an error."""
-TEAM = _words("table first last threads cursors states")
-
+TABLE = _words("table first last threads cursors states team begin end none algorithm error")
+"""What the loop is given: a table and the rows to run; how many threads, memory for two sets of their cursors and a
+word for each row, 0 all; the address of what a team runs, and room for its rows; two arguments of products; and room
+for an error."""
 
 WORDS = 40
 """Of an operation in a table: see `loop`."""

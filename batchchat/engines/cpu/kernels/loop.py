@@ -56,21 +56,17 @@ def run(table: np.ndarray, first: int, last: int) -> None:
     """Rows `[first, last)` of a table. Raises RuntimeError where a product failed; its results are lost then."""
     threads = torch.get_num_threads()
     memory = np.zeros(2 * threads * abi.CURSOR + len(table), dtype=np.int64)
-    common = {
-        "table": table.ctypes.data,
-        "threads": threads,
-        "cursors": memory.ctypes.data,
-        "states": memory.ctypes.data + 8 * 2 * threads * abi.CURSOR,
-    }
-    words = abi.block(abi.TEAM, first=0, last=0, **common)
-    team = (ctypes.c_int64 * len(words))(*words)
     given = abi.block(
         abi.TABLE,
-        **common,
+        table=table.ctypes.data,
         first=first,
         last=last,
-        team=ctypes.addressof(team),
-        run=_team.address,
+        threads=threads,
+        cursors=memory.ctypes.data,
+        states=memory.ctypes.data + 8 * 2 * threads * abi.CURSOR,
+        team=_team.address,
+        begin=0,
+        end=0,
         none=ctypes.addressof(_NONE),
         algorithm=ctypes.cast(_ALGORITHM, ctypes.c_void_p).value or 0,
         error=0,

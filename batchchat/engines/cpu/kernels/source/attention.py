@@ -60,7 +60,7 @@ def attention(stored: type, width: int, sizes: tuple[int, int] | None) -> Code:
         few = carray(at(place_few), (LANES * key_dim,), stored)
         sixteen[:] = float32(0.0)
         few[:] = 0
-        turn, item = take(parameters, int64(0), rows * heads)
+        turn, item = take(parameters, 0, rows * heads)
         while item >= 0:
             row, head = plan[item // heads], item % heads
             end, num = row.end, row.count * shared
@@ -244,7 +244,7 @@ def writing(stored: type, width: int) -> Code:
         rows, heads = given.rows, given.heads
         plan = carray(at(given.plan), (rows,), plan_layout)
         bases = carray(at(given.bases), (1 << 16,), bases_layout)
-        turn, number = take(parameters, int64(0), rows)
+        turn, number = take(parameters, 0, rows)
         while number >= 0:
             row = plan[number]
             for head in range(heads):

@@ -166,7 +166,7 @@ def add(stored: type, width: int) -> Code:
     def add(parameters: Any) -> None:
         given = carray(parameters, (1,), layout)[0]
         size = given.size
-        turn, row = take(parameters, int64(0), given.rows)
+        turn, row = take(parameters, 0, given.rows)
         while row >= 0:
             numbers = carray(at(given.source + row * size * width), (size,), stored)
             more = carray(at(given.added + row * size * width), (size,), stored)
@@ -184,7 +184,7 @@ def norm(stored: type, width: int, form: int) -> Code:
         given = carray(parameters, (1,), layout)[0]
         size, epsilon = given.size, float_of(given.epsilon)
         weight = carray(at(given.weight), (size,), stored)
-        turn, row = take(parameters, int64(0), given.rows)
+        turn, row = take(parameters, 0, given.rows)
         while row >= 0:
             beyond = (row // given.group) * given.group_stride + (row % given.group) * given.stride
             numbers = carray(at(given.source + beyond * width), (size,), stored)
@@ -217,7 +217,7 @@ def gate(stored: type, width: int, form: int) -> Code:
     def gate(parameters: Any) -> None:
         given = carray(parameters, (1,), layout)[0]
         size, limit, alpha = given.size, float_of(given.limit), float_of(given.alpha)
-        turn, row = take(parameters, int64(0), given.rows)
+        turn, row = take(parameters, 0, given.rows)
         while row >= 0:
             gates = carray(at(given.source + 2 * row * size * width), (size,), stored)
             others = carray(at(given.source + (2 * row + 1) * size * width), (size,), stored)
@@ -263,7 +263,7 @@ def rotary(stored: type, width: int, in_tables: type, table_width: int) -> Code:
     def rotate(parameters: Any) -> None:
         given = carray(parameters, (1,), layout)[0]
         half, dim = given.half, given.dim
-        turn, token = take(parameters, int64(0), given.tokens)
+        turn, token = take(parameters, 0, given.tokens)
         while token >= 0:
             beyond = token * given.table_stride * table_width
             cosines = carray(at(given.cosines + beyond), (2 * half,), in_tables)

@@ -10,7 +10,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from batchchat.engines.cpu.kernels.abi import BFLOAT16
-from batchchat.engines.cpu.kernels.source.transposing import joined, transposed_within
+from batchchat.engines.cpu.kernels.source.transposing import joined, picked_within, transposed_within
 from batchchat.engines.cpu.kernels.source.writing import after, like, load, pointer, rounded_to
 
 _FLOAT, _BYTE, _INT, _WORD = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -112,15 +112,6 @@ def _spread(builder: Any, scale: Any, m: int) -> Any:
     return builder.shuffle_vector(scale, scale, ir.Constant(ir.VectorType(_INT, lanes), places))
 
 
-def _pick(builder: Any, a: Any, b: Any, pattern: list[int]) -> Any:
-    """The same lanes of each 16 bytes of two vectors; those of the second one are counted on."""
-    lanes, size = a.type.count, len(pattern)
-    places = [
-        block + place % size + (lanes if place >= size else 0) for block in range(0, lanes, size) for place in pattern
-    ]
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT, lanes), places))
-
-
 def _halves(builder: Any, quarters: list[Any], scale: Any) -> tuple[Any, Any]:
     """Tables times scales as bfloat16: of each 16 bytes the lower ones of a table's 16 numbers, and the upper ones."""
     codes, ints = ir.VectorType(_BYTE, 4 * scale.type.count), ir.VectorType(_INT, scale.type.count)
@@ -128,10 +119,12 @@ def _halves(builder: Any, quarters: list[Any], scale: Any) -> tuple[Any, Any]:
     parts = []
     for quarter in quarters:
         exact = builder.bitcast(rounded_to(builder, builder.fmul(quarter, scale), BFLOAT16), codes)
-        parts.append(builder.bitcast(_pick(builder, exact, exact, sorted_bytes), ints))
+        parts.append(builder.bitcast(picked_within(builder, exact, exact, sorted_bytes), ints))
     a, b, c, d = parts
-    one, other = _pick(builder, a, b, [0, 4, 1, 5]), _pick(builder, c, d, [0, 4, 1, 5])
-    low, high = (builder.bitcast(_pick(builder, one, other, places), codes) for places in ([0, 1, 4, 5], [2, 3, 6, 7]))
+    one, other = picked_within(builder, a, b, [0, 4, 1, 5]), picked_within(builder, c, d, [0, 4, 1, 5])
+    low, high = (
+        builder.bitcast(picked_within(builder, one, other, places), codes) for places in ([0, 1, 4, 5], [2, 3, 6, 7])
+    )
     return low, high
 
 
@@ -148,5 +141,5 @@ def _looked_up(builder: Any, packed: Any, low: Any, high: Any) -> list[Any]:
         lower, upper = (builder.call(look, [table, places]) for table in (low, high))
         for begin in (0, 8):
             both = [place for n in range(begin, begin + 8) for place in (n, n + 16)]
-            found.append(builder.bitcast(_pick(builder, lower, upper, both), ints))
+            found.append(builder.bitcast(picked_within(builder, lower, upper, both), ints))
     return found

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, int64, njit, types
 from numba.extending import intrinsic
 
-from batchchat.engines.cpu.kernels.abi import BLOCK, CURSOR, PAIRS, PRODUCT, RESULT, SHARED, TABLE, TEAM, WORDS
+from batchchat.engines.cpu.kernels.abi import BLOCK, CURSOR, PAIRS, PRODUCT, RESULT, SHARED, TABLE, WORDS
 from batchchat.engines.cpu.kernels.source.code import OPTIONS, Code, at
 
 _word = types.int64
@@ -102,8 +102,8 @@ def team() -> Code:
     """
 
     def run(parameters: Any) -> None:
-        given = carray(parameters, (1,), TEAM)[0]
-        for number in range(given.first, given.last):
+        given = carray(parameters, (1,), TABLE)[0]
+        for number in range(given.begin, given.end):
             row, state = given.table + number * WORDS * 8, given.states + number * 8
             if _look(state) & _CLOSED == 0:
                 if _change("add", state, 1) & _CLOSED == 0:
@@ -133,16 +133,16 @@ def kind_of(table: Any, number: Any) -> Any:
 @njit(inline="always", **OPTIONS)
 def run_kernels(parameters: Any, first: Any, last: Any, shared: Any) -> None:
     """Rows that are kernels: by a team where there is one and it is worth calling."""
-    given = carray(parameters, (1,), TABLE)[0]
+    block = carray(parameters, (1,), TABLE)
+    given = block[0]
     cursors, threads = given.cursors, given.threads
     for number in range(first, last):
         op = carray(at(given.table + number * WORDS * 8), (WORDS,), np.int64)
         op[BLOCK - 1] = cursors + (number & 1) * threads * CURSOR * 8
-    clear(cursors, first, threads)
     if shared and threads > 1:
-        team = carray(at(given.team), (1,), TEAM)
-        team[0].first, team[0].last = first, last
-        _parallel(given.run, given.team, threads, 0)
+        clear(cursors, first, threads)
+        block[0].begin, block[0].end = first, last
+        _parallel(given.team, int64(block.ctypes.data), threads, 0)
     else:
         for number in range(first, last):
             clear(cursors, number, threads)

@@ -19,6 +19,7 @@ from batchchat.engines.cpu.kernels.layouts import CHUNK
 from batchchat.engines.cpu.kernels.processor import VECTORS
 from batchchat.engines.cpu.kernels.source.blocks import rounded
 from batchchat.engines.cpu.kernels.source.code import OPTIONS, at, wide
+from batchchat.engines.cpu.kernels.source.writing import after, pointer, prefetch, splat
 
 NEAR = 1 << 19
 """Bytes of rows that are multiplied with a panel before the next one is read: they stay in a near cache."""
@@ -26,7 +27,7 @@ NEAR = 1 << 19
 HELD = (torch.float32, torch.bfloat16, torch.float16)
 """What weights are held as. Compiled code is told the place in this list: it is kept by its constants."""
 
-_WORD, _BYTE, _NUMBER, _FLAG = ir.IntType(64), ir.IntType(8), ir.FloatType(), ir.IntType(32)
+_WORD, _NUMBER, _FLAG = ir.IntType(64), ir.FloatType(), ir.IntType(32)
 
 
 class _Writer:
@@ -64,7 +65,7 @@ class _Writer:
                 self._fetch(builder.add(ahead, builder.mul(builder.add(first, pair.index), stride)))
                 for step, vectors in enumerate(self._weights(place)):
                     for row in range(rows):
-                        value = self._spread(self._load(numbers, 4 * (CHUNK * row + step), _NUMBER))
+                        value = splat(builder, self._load(numbers, 4 * (CHUNK * row + step), _NUMBER), self._lanes)
                         for total, one in zip(totals[row * VECTORS :], vectors, strict=False):
                             builder.store(builder.call(add, [value, one, builder.load(total)]), total)
         for place, total in zip(places, totals, strict=True):
@@ -89,25 +90,15 @@ class _Writer:
 
     def _fetch(self, address: Any) -> None:
         """Have weights brought nearer that are read later."""
-        builder = self._builder
-        kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), *[_FLAG] * 3])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        to_read, near, data = (ir.Constant(_FLAG, number) for number in (0, 3, 1))
         for line in range(0, 64 * self._lines, 64):
-            place = builder.inttoptr(builder.add(address, ir.Constant(_WORD, line)), _BYTE.as_pointer())
-            builder.call(function, [place, to_read, near, data])
+            prefetch(self._builder, after(self._builder, address, line))
 
     def _beyond(self, address: Any, count: Any, size: int) -> Any:
         return self._builder.add(address, self._builder.mul(count, ir.Constant(_WORD, size)))
 
     def _load(self, address: Any, beyond: int, kind: Any) -> Any:
-        place = self._builder.add(address, ir.Constant(_WORD, beyond))
-        return self._builder.load(self._builder.inttoptr(place, kind.as_pointer()), align=2)
-
-    def _spread(self, value: Any) -> Any:
-        first = ir.Constant(_FLAG, 0)
-        one = self._builder.insert_element(ir.Constant(self._vector, ir.Undefined), value, first)
-        return self._builder.shuffle_vector(one, one, ir.Constant(self._words, [0] * self._lanes))
+        place = pointer(self._builder, after(self._builder, address, beyond), kind)
+        return self._builder.load(place, align=2)
 
 
 @intrinsic(prefer_literal=True)

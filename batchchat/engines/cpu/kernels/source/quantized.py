@@ -61,7 +61,7 @@ def quantized_rows(stored: type, width: int, in_bytes: bool) -> Code:
         size, padded, threshold = given.size, given.padded, int32(given.threshold)
         scales = carray(at(given.scales), (given.rows,), np.float32)
         counts = carray(at(given.counts), (given.rows,), np.int32)
-        turn, row = take(parameters, int64(0), given.rows)
+        turn, row = take(parameters, 0, given.rows)
         while row >= 0:
             x = carray(at(given.source + row * given.stride * width), (size,), stored)
             top, count = int32(0), int32(0)
@@ -174,7 +174,7 @@ def multiplied_bytes(stored: type, width: int, lanes: int, rounding: int) -> Cod
         panels = number_of_panels(parts, together)
         near = max(most_rows, NEAR // stride // most_rows * most_rows)
         pieces = (rows + near - 1) // near * panels
-        turn, piece = take(parameters, int64(0), pieces)
+        turn, piece = take(parameters, 0, pieces)
         while piece >= 0:
             block = piece // panels * near
             last = min(rows, block + near)
@@ -311,7 +311,7 @@ def multiplied(stored: type, width: int, level: Level, rounding: int, bits: int,
         rows_of_panel = carray(at(unpacked), (together, long), np.float32)
         panel[:] = float32(0.0)
         rows_of_panel[:] = float32(0.0)
-        turn, piece = take(parameters, int64(0), groups * panels)
+        turn, piece = take(parameters, 0, groups * panels)
         while piece >= 0:
             group = piece // panels
             start = group * near

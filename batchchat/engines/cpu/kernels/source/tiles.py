@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, int64, types
+from numba import carray, types
 from numba.extending import intrinsic
 
 from batchchat.engines.cpu.kernels.abi import TILED
@@ -93,7 +93,7 @@ def product() -> Code:
         _configure(config, 0, 0, 0, 0, 0, 0)
         together = 1 if rows <= _FEW else min(share, max(1, _NEAR // (chunks * 2 * _TILE)))
         pieces = (blocks + together - 1) // together
-        turn, piece = take(parameters, int64(0), pieces)
+        turn, piece = take(parameters, 0, pieces)
         while piece >= 0:
             group = piece * together
             for first in range(0, rows, 2 * ROWS):

@@ -8,11 +8,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from batchchat.engines.cpu.kernels.source.writing import after, pointer
+
 _FLOAT, _INT, _WORD = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-
-
-def _at(builder: Any, address: Any, beyond: int, kind: Any) -> Any:
-    return builder.inttoptr(builder.add(address, ir.Constant(_WORD, beyond)), kind.as_pointer())
 
 
 @intrinsic(prefer_literal=True)
@@ -28,10 +26,12 @@ def transpose(_: Any, source: Any, apart: Any, target: Any, size: Any, outputs: 
         for output in range(0, num_outputs, width):
             rows = [builder.add(start, builder.mul(stride, ir.Constant(_WORD, output + n))) for n in range(width)]
             for first in range(0, count, width):
-                vectors = [builder.load(_at(builder, row, 4 * first, kind), align=4) for row in rows]
+                vectors = [
+                    builder.load(pointer(builder, after(builder, row, 4 * first), kind), align=4) for row in rows
+                ]
                 for n, vector in enumerate(_transposed(builder, vectors)):
                     beyond = 4 * ((first + n) * num_outputs + output)
-                    builder.store(vector, _at(builder, result, beyond, kind), align=4)
+                    builder.store(vector, pointer(builder, after(builder, result, beyond), kind), align=4)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 3, size, outputs, lanes), generate
@@ -50,19 +50,23 @@ def _pick(builder: Any, a: Any, b: Any, places: list[int]) -> Any:
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT, len(places)), places))
 
 
+def picked_within(builder: Any, a: Any, b: Any, pattern: list[int]) -> Any:
+    """The same lanes of each block of as many as the pattern has; from that number on those of the second vector."""
+    lanes, size = a.type.count, len(pattern)
+    places = [
+        block + place % size + (lanes if place >= size else 0) for block in range(0, lanes, size) for place in pattern
+    ]
+    return _pick(builder, a, b, places)
+
+
 def transposed_within(builder: Any, four: list[Any]) -> list[Any]:
     """Four vectors, of each block of four lanes columns for rows."""
-    lanes = four[0].type.count
-
-    def pick(a: Any, b: Any, pattern: list[int]) -> Any:
-        """The same places of each block; from 4 on those of the second vector."""
-        blocks = range(0, lanes, 4)
-        places = [block + place % 4 + (lanes if place >= 4 else 0) for block in blocks for place in pattern]
-        return _pick(builder, a, b, places)
-
     a, b, c, d = four
-    pairs = [(pick(a, b, pattern), pick(c, d, pattern)) for pattern in ([0, 4, 1, 5], [2, 6, 3, 7])]
-    return [pick(*pair, pattern) for pair in pairs for pattern in ([0, 1, 4, 5], [2, 3, 6, 7])]
+    pairs = [
+        (picked_within(builder, a, b, pattern), picked_within(builder, c, d, pattern))
+        for pattern in ([0, 4, 1, 5], [2, 6, 3, 7])
+    ]
+    return [picked_within(builder, *pair, pattern) for pair in pairs for pattern in ([0, 1, 4, 5], [2, 3, 6, 7])]
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:

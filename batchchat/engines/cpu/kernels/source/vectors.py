@@ -11,6 +11,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from batchchat.engines.cpu.kernels.source.writing import prefetch, splat
+
 LANES = 16
 
 _FLOAT = ir.FloatType()
@@ -60,11 +62,6 @@ def sums(builder: Any, vectors: list[Any], add: Any) -> Any:
     return vectors[0]
 
 
-def _broadcast(builder: Any, value: Any) -> Any:
-    vector = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-    return _shuffle(builder, vector, vector, [0] * LANES)
-
-
 def _floats(builder: Any, addresses: Any) -> Iterator[Any]:
     for address in addresses:
         yield builder.inttoptr(address, _FLOAT.as_pointer())
@@ -108,7 +105,7 @@ def add_weighted(_: Any, total: Any, weights: Any, sixteen: Any, dim: Any) -> An
         sums = [_load(builder, result, part) for part in range(num_parts)]
         for value in range(LANES):
             place = builder.gep(shares, [ir.Constant(ir.IntType(64), value)])
-            share = _broadcast(builder, builder.load(place))
+            share = splat(builder, builder.load(place), LANES)
             for part in range(num_parts):
                 other = _load(builder, values, value * num_parts + part)
                 sums[part] = _multiply_add(builder, share, other, sums[part])
@@ -146,11 +143,7 @@ def fetch(_: Any, address: Any) -> Any:
     """Have the cache line at an address brought nearer."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        to_read, near, data = (ir.Constant(word, number) for number in (0, 3, 1))
-        builder.call(function, [builder.inttoptr(arguments[0], byte), to_read, near, data])
+        prefetch(builder, arguments[0])
         return context.get_dummy_value()
 
     return types.void(types.int64), generate

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import carray, int64
+from numba import carray
 
 from batchchat.engines.cpu.kernels.abi import FLOAT32, WIDENED
 from batchchat.engines.cpu.kernels.layouts import CHUNK
@@ -41,7 +41,7 @@ def product(stored: type, width: int, held: torch.dtype, lanes: int, most: int) 
         laid, kept = allocate(near * chunks * CHUNK * 4), allocate(most * panel * 4)
         numbers = carray(at(laid), (near * chunks * CHUNK,), np.float32)
         sums = carray(at(kept), (most * panel,), np.float32)
-        turn, piece = take(parameters, int64(0), groups * panels)
+        turn, piece = take(parameters, 0, groups * panels)
         while piece >= 0:
             group, one = piece // panels, piece % panels
             first = group * near

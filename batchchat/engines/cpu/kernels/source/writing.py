@@ -31,6 +31,15 @@ def splat(builder: Any, value: Any, lanes: int) -> Any:
     return builder.shuffle_vector(vector, vector, places)
 
 
+def prefetch(builder: Any, address: Any) -> None:
+    """Have the cache line at an address brought nearer."""
+    byte = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, *[_INT] * 3])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    to_read, near, data = (ir.Constant(_INT, number) for number in (0, 3, 1))
+    builder.call(function, [builder.inttoptr(address, byte), to_read, near, data])
+
+
 def like(kind: Any, value: float) -> Any:
     return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
 
