@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 _HOME, _KINDS = "bitsandbytes.nn.modules", {"Linear8bitLt", "Linear4bit"}
+_LAYS_OUT = "support_avx512bf16_for_cpu"
 _CLOSE = 0.01
 """Part of the weights' size by which two ways to widen them may differ: rounding is less, a wrong scale far more."""
 
@@ -42,12 +43,17 @@ class Widened:
 
 
 def correct_4_bits(model: Any) -> None:
-    """Have 4-bit layers on the CPU that bitsandbytes misreads computed by their definition.
+    """Have 4-bit layers on the CPU compute what their weights say, in all cases and on every processor.
 
-    Its code for CPUs counts blocks of weights by row, though they go on from one row to the next: with rows that are no
-    whole number of blocks it may take the scales of others (seen in 0.50.2, of 96 numbers in blocks of 64).
+    bitsandbytes' code for CPUs counts blocks of weights by row, though they go on from one row to the next: with rows
+    that are no whole number of blocks it may take the scales of others (seen in 0.50.2, of 96 numbers in blocks of 64).
+    Those layers are computed by their definition. On processors that multiply pairs in bfloat16, a layer is laid out
+    anew at its first call: its scales are rounded for good, it fails unless it has a multiple of 32 outputs, and a
+    prompt takes seven times as long. No layer is.
     """
     for layer in quantized_layers(model):
+        if hasattr(layer, _LAYS_OUT):
+            setattr(layer, _LAYS_OUT, False)
         if _is_misread(layer):
             layer.forward = Widened(layer)
 

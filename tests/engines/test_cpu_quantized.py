@@ -149,6 +149,7 @@ def quantized_llama(bits: int, nested: bool = False) -> Any:
         for name, child in module.named_children():
             if type(child) is torch.nn.Linear and name != "lm_head":
                 setattr(module, name, in_8_bits(child) if bits == 8 else in_4_bits(child, nested=nested))
+    correct_4_bits(model)  # as loading does
     return model.eval()
 
 
@@ -180,8 +181,8 @@ def test_a_model_answers_as_by_bitsandbytes_itself(bits: int, nested: bool) -> N
 @pytest.mark.parametrize("size", [64, 96, 100, 160])
 @torch.no_grad()
 def test_rows_that_are_no_whole_number_of_blocks_are_read_right(size: int, nested: bool) -> None:
-    """bitsandbytes' own code for CPUs takes other blocks' scales for some of them."""
-    layer = in_4_bits(linear(size, 20), nested=nested, compute=torch.float32)
+    """bitsandbytes' own code for CPUs takes other blocks' scales for some of them, and on some processors fails."""
+    layer = in_4_bits(linear(size, 20), nested=nested, compute=torch.float32).eval()
     rows = numbers(5, size, torch.float32)
     wanted = by_definition(layer, rows)
     model = torch.nn.Sequential(layer)

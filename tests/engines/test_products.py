@@ -167,6 +167,22 @@ def test_hopeless_ways_are_not_tried_with_more_rows(monkeypatch: pytest.MonkeyPa
     assert calls == [1]
 
 
+def test_of_a_large_weight_a_part_is_timed_that_all_candidates_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vocabulary's: matrix units multiply whole blocks of outputs, and a part must have them too."""
+    parts = []
+
+    def made(name: str, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Any:
+        parts.append(weight.shape)
+        return make(name, weight, bias)
+
+    monkeypatch.setattr(trial, "_MOST_NUMBERS", 1 << 17)
+    monkeypatch.setattr(trial, "make", made)
+    shape = Shape(4096, 192, torch.bfloat16)
+    times = measured(shape, torch.randn(*shape[:2]).to(shape.dtype))
+    assert set(times) == set(candidates(*shape))
+    assert set(parts) == {(640, 192)}
+
+
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

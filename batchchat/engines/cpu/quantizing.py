@@ -69,26 +69,20 @@ class _Trials:
         if weight.threshold > 0:
             rows[0, 2, weight.size // 2] = 2 * weight.threshold
         found = QuantizedProduct([weight])(rows)
-        with _by_itself(layer):
+        with _silently():
             wanted = torch.cat([layer(row.clone()) for row in rows.split(1, dim=1)], dim=1)
         return distance(found, wanted)
 
 
 @contextmanager
-def _by_itself(layer: Any) -> Iterator[None]:
-    """Within, a layer neither speaks of the casts that it makes, nor lays its weights out anew, which it would for the
-    instructions of some processors; no kernel could read them then."""
+def _silently() -> Iterator[None]:
+    """Within, layers do not speak of the casts that they make."""
     logger = logging.getLogger("bitsandbytes.autograd._functions")
     silent, logger.disabled = logger.disabled, True
-    lays_out = getattr(layer, "support_avx512bf16_for_cpu", None)
-    if lays_out is not None:
-        layer.support_avx512bf16_for_cpu = False
     try:
         yield
     finally:
         logger.disabled = silent
-        if lays_out is not None:
-            layer.support_avx512bf16_for_cpu = lays_out
 
 
 def _replace(

@@ -25,6 +25,8 @@ _FEWEST_NUMBERS = 1 << 18
 """Weights with fewer take no time that could be told from that of a call."""
 _MOST_NUMBERS = 1 << 23
 """Of weights with more, outputs for so many numbers are timed: they take time in proportion."""
+_WHOLE = 128
+"""Outputs of such a part are a multiple of so many, as the candidates that serve the whole may need."""
 _EVICTED_BYTES = 1 << 26
 """Read before each call: in a model, other weights have come between."""
 _CALLS, _MOST_CALLS, _SECONDS = 5, 15, 0.2
@@ -97,7 +99,7 @@ def times_of(shape: Shape, weight: torch.Tensor) -> Times:
 def measured(shape: Shape, weight: torch.Tensor) -> dict[str, list[float | None]]:
     """The candidates' times as they are now: the best of a few calls, made in turns, so that what else the machine does
     falls on all alike."""
-    part = weight.detach()[: max(1, _MOST_NUMBERS // shape.width)]
+    part = weight.detach()[: max(_WHOLE, _MOST_NUMBERS // shape.width // _WHOLE * _WHOLE)]
     bias = torch.zeros(len(part), dtype=shape.dtype)
     products = {name: make(name, part, bias) for name in candidates(*shape)}
     others = torch.ones(_EVICTED_BYTES // 8, dtype=torch.int64)
