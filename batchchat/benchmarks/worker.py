@@ -9,8 +9,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batchchat.chats import Request
+    from batchchat.models.facts import ModelFacts
+    from batchchat.reporting.limits import MachineLimits
 
 PEERS = ("plain", "transformers")
 """Engines that are not ours: their processes begin as libraries have it."""
@@ -55,6 +61,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     prompt_tokens = sum(len(request.prompt_ids) for request in requests)
     later = [second_turn(one, (0,) * one.settings.max_new_tokens) for one in requests] if two_turns else []
     computed = prompt_tokens + sum(len(one.prompt_ids) for one in later) - facts.get("prompt_tokens_reused", 0)
+    passes = 0 if job["engine"] == "drafted" else least_passes(requests, job["rows"]) * (2 if two_turns else 1)
     return {
         **job,
         "seconds": seconds,
@@ -66,37 +73,41 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         "generated_tokens": sum(counts),
         "host_peak_bytes": host_peak_bytes(),
         "device_peaks": {name: device.as_dict() for name, device in device_peaks().items()},
-        **job_limits(model, job["dtype"], computed, sum(counts)),
+        **job_limits(model, job["dtype"], computed, sum(counts), passes),
         "facts": facts,
     }
 
 
-def job_limits(model: Any, dtype: str, prompt_tokens: int, generated_tokens: int) -> dict[str, float]:
+def least_passes(requests: Sequence[Request], rows: int) -> int:
+    """How often all weights are read at least where a pass gives each of up to `rows` answers one token."""
+    lengths = [request.settings.max_new_tokens or 0 for request in requests]
+    return max(max(lengths, default=0), -(-sum(lengths) // rows))
+
+
+def job_limits(model: Any, dtype: str, prompt_tokens: int, generated_tokens: int, passes: int) -> dict[str, float]:
     """What this machine can do at best, and the least time that the workload takes on it."""
+    from batchchat.models.facts import model_facts
     from batchchat.reporting.limits import machine_limits
 
     limits = machine_limits(dtype, str(model.device))
     return {
-        "least_seconds": least_seconds(model, prompt_tokens, generated_tokens, limits.flops_per_second),
+        "least_seconds": least_seconds(model_facts(model), prompt_tokens, generated_tokens, passes, limits),
         "flops_per_second": limits.flops_per_second,
         "bytes_per_second": limits.bytes_per_second,
     }
 
 
-def least_seconds(model: Any, prompt_tokens: int, generated_tokens: int, flops_per_second: float) -> float:
-    """The least time that the multiplications of a workload take. Prompt tokens need no vocabulary product, and those
-    that were taken over from earlier prompts nothing at all."""
-    head = model.get_output_embeddings().weight.numel()
-    table = model.get_input_embeddings().weight
-    body = sum(_numbers(parameter) for parameter in model.parameters() if parameter.dim() > 1)
-    body -= table.numel() if table is model.get_output_embeddings().weight else table.numel() + head
-    return 2 * (body * (prompt_tokens + generated_tokens) + head * generated_tokens) / flops_per_second
-
-
-def _numbers(parameter: Any) -> int:
-    """How many weights a parameter holds: bitsandbytes keeps two of 4 bits in a byte."""
-    state = getattr(parameter, "quant_state", None)
-    return int(parameter.numel() if state is None else state.shape.numel())
+def least_seconds(
+    facts: ModelFacts, prompt_tokens: int, generated_tokens: int, passes: int, limits: MachineLimits
+) -> float:
+    """The time in which a machine could do a workload's multiplications, or read the weights for its passes, whichever
+    takes it longer. Prompt tokens need no vocabulary product, and those that were taken over from earlier prompts
+    nothing at all. Of a mixture of experts those count that one token passes through."""
+    body, output = facts.flops_per_token or 0.0, facts.flops_per_output or 0.0
+    multiplied = body * (prompt_tokens + generated_tokens) + output * generated_tokens
+    bytes_each = (facts.footprint_bytes or 0) / max(1, facts.parameters or 0)
+    read = passes * bytes_each * (body + output) / 2  # a weight is one multiplication and one addition
+    return max(multiplied / limits.flops_per_second, read / limits.bytes_per_second)
 
 
 def load(name: str, dtype: str) -> tuple[Any, Any]:

@@ -15,10 +15,12 @@ from batchchat.benchmarks.names import NAMES, chosen
 from batchchat.benchmarks.peers import PEERS
 from batchchat.benchmarks.peers.gguf_file import write_gguf
 from batchchat.benchmarks.shapes import SHAPES, first_layers, shape_model
-from batchchat.benchmarks.worker import least_seconds, measure
+from batchchat.benchmarks.worker import least_passes, least_seconds, measure
 from batchchat.benchmarks.workloads import WORKLOADS, mixed, shared_prefix
 from batchchat.chats import Settings
 from batchchat.errors import UsageError
+from batchchat.models.facts import model_facts
+from batchchat.reporting.limits import MachineLimits
 from tests.support.jobs import Command, write_jsonl
 from tests.support.quantized import in_4_bits, in_8_bits
 
@@ -81,15 +83,28 @@ def test_a_measurement_of_each_engine(engine: str) -> None:
     assert 0 < found["least_seconds"] < found["seconds"]
 
 
-def test_the_least_time_counts_every_multiplication_once() -> None:
+def test_the_least_time_is_that_of_multiplying_or_of_reading() -> None:
     model = shape_model("tiny", "float32")
-    per_layer = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64
-    wanted = 2 * (15 * per_layer + 5 * 8000 * 32)
-    assert least_seconds(model, 10, 5, flops_per_second=1.0) == wanted
+    per_layer = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64 + 2 * 32
+    wanted = 2 * (15 * (per_layer + 32) + 5 * 8000 * 32)
+    slow = MachineLimits(flops_per_second=1.0, bytes_per_second=1e9)
+    fast = MachineLimits(flops_per_second=1e12, bytes_per_second=1.0)
+    facts = model_facts(model)
+    assert least_seconds(facts, 10, 5, 3, slow) == wanted
+    read = 3 * 4 * (per_layer + 32 + 8000 * 32)
+    assert least_seconds(facts, 10, 5, 3, fast) == pytest.approx(read, rel=1e-3), "but for its few buffers"
     for layer in model.model.layers:
         layer.mlp.down_proj = in_4_bits(layer.mlp.down_proj)
         layer.mlp.up_proj = in_8_bits(layer.mlp.up_proj)
-    assert least_seconds(model, 10, 5, flops_per_second=1.0) == wanted
+    packed = model_facts(model)
+    assert least_seconds(packed, 10, 5, 3, slow) == wanted
+    assert least_seconds(packed, 10, 5, 3, fast) < least_seconds(facts, 10, 5, 3, fast)
+
+
+def test_every_pass_gives_each_row_a_token_at_most() -> None:
+    lengths = [one.settings.max_new_tokens or 0 for one in mixed(48)]
+    assert least_passes(mixed(48), 48) == max(lengths)
+    assert least_passes(mixed(48), 2) == -(-sum(lengths) // 2)
 
 
 def test_the_table_names_every_engine() -> None:

@@ -141,12 +141,15 @@ def test_other_vector_units_give_the_same_bits(tmp_path: Path) -> None:
 
 def test_the_fastest_is_taken() -> None:
     names = ["kernel", "oneDNN", "torch"]
-    times = {"kernel": [2.0, 2.0, 2.0], "oneDNN": [1.0, 1.0, 1.0], "torch": [0.9, 0.9, 0.9]}
+    times = {"kernel": [2.0] * 4, "oneDNN": [1.0] * 4, "torch": [0.9] * 4}
     assert best(times, names) == "oneDNN", "torch's own would cost the program"
-    assert best({**times, "kernel": [1.02, 1.02, 1.02]}, names) == "kernel", "a small difference is chance"
-    assert best({**times, "torch": [0.5, 0.5, 0.5]}, names) == "torch"
-    assert best({**times, "kernel": [0.4, 1.1, 1.1]}, names) == "kernel", "all numbers of rows count alike"
-    assert best({**times, "oneDNN": [0.1, 0.1, None]}, names) == "torch", "of what was tried with all numbers of rows"
+    assert best({**times, "kernel": [1.1] * 4}, names) == "kernel", "oneDNN's calls cost a program its team"
+    assert best({**times, "torch": [0.5] * 4}, names) == "torch"
+    assert best({**times, "kernel": [0.4, 1.1, 1.1, 1.1]}, names) == "kernel", "all numbers of rows count alike"
+    assert best({**times, "oneDNN": [0.1, 0.1, 0.1, None]}, names) == "torch", "of what was tried with all numbers"
+    two = {"kernel": [1.0] * 4, "kernel, float32 copy": [0.97] * 4}
+    assert best(two, list(two)) == "kernel", "a small difference is chance"
+    assert best({**two, "kernel, float32 copy": [0.9] * 4}, list(two)) == "kernel, float32 copy"
     assert best({}, names) == "kernel"
 
 
@@ -163,8 +166,8 @@ def test_hopeless_ways_are_not_tried_with_more_rows(monkeypatch: pytest.MonkeyPa
     shape = Shape(32, 16, torch.float32)
     assert "oneDNN" in candidates(*shape)
     calls.clear()  # the first time that it is a candidate, a small product is tried
-    assert measured(shape, torch.randn(32, 16))["oneDNN"] == [None, None, None]
-    assert calls == [1]
+    assert measured(shape, torch.randn(32, 16))["oneDNN"] == [None] * len(trial.ROWS)
+    assert set(calls) == {1}
 
 
 def test_of_a_large_weight_a_part_is_timed_that_all_candidates_serve(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +175,8 @@ def test_of_a_large_weight_a_part_is_timed_that_all_candidates_serve(monkeypatch
     parts = []
 
     def made(name: str, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Any:
-        parts.append(weight.shape)
+        if weight.shape != trial._WARM:
+            parts.append(weight.shape)
         return make(name, weight, bias)
 
     monkeypatch.setattr(trial, "_MOST_NUMBERS", 1 << 17)
@@ -204,7 +208,7 @@ def test_a_shape_is_timed_once(own_cache: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(trial, "measured", again)
     assert chosen(shape, weight, may_copy=True) == name
-    changed = {**kept, "seconds": {**kept["seconds"], "kernel, float32 copy": [1e-9] * 3}}
+    changed = {**kept, "seconds": {**kept["seconds"], "kernel, float32 copy": [1e-9] * len(trial.ROWS)}}
     (key,) = read_cache("products.json")
     cache_file("products.json").write_text(json.dumps({key: changed}), encoding="utf-8")
     assert chosen(shape, weight, may_copy=True) == "kernel, float32 copy"
@@ -247,8 +251,10 @@ def test_the_report_hears_of_a_run_that_cannot_go_on_as_it_began() -> None:
         assert [event for event, _ in clock.events if event == "other_products"] == heard
 
 
-@pytest.mark.parametrize("name", ["kernel", "kernel, float32 copy", "oneDNN", "torch"])
+@pytest.mark.parametrize("name", CANDIDATES)
 def test_strict_mode_keeps_its_promise_on_each(name: str) -> None:
+    if name not in candidates(64, 64, torch.bfloat16):
+        pytest.skip(f"nothing computes products by {name} on this processor")
     model = copy.deepcopy(llama(layers=2)).bfloat16()
     prepare(model, kept=each_by(name, model))
     assert {product.name for product in packed_products(model)} == {name}

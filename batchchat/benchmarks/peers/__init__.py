@@ -83,7 +83,7 @@ def check_peers(engines: Sequence[str], paths: Mapping[str, str], workload: str)
 def prepare_peers(engines: Sequence[str], job: dict[str, Any], folder: Path) -> Result:
     """Put the model and the requests of a job into `folder`, in the form that each of these peers reads; what is known
     of the model and the machine without running one. GGUF is written where llama.cpp is among the engines."""
-    from batchchat.benchmarks.worker import job_limits, load
+    from batchchat.benchmarks.worker import job_limits, least_passes, load
     from batchchat.benchmarks.workloads import WORKLOADS, fitted
 
     model, codec = load(job["model"], job["dtype"])
@@ -104,7 +104,8 @@ def prepare_peers(engines: Sequence[str], job: dict[str, Any], folder: Path) -> 
     }
     (folder / "requests.json").write_text(json.dumps(given), encoding="utf-8")
     prompt_tokens = sum(len(one.prompt_ids) for one in requests)
-    return job_limits(model, job["dtype"], prompt_tokens, sum(one.settings.max_new_tokens for one in requests))
+    generated = sum(one.settings.max_new_tokens for one in requests)
+    return job_limits(model, job["dtype"], prompt_tokens, generated, least_passes(requests, job["rows"]))
 
 
 def peer_command(job: dict[str, Any], paths: Mapping[str, str], mark: str, folder: Path, threads: int) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -18,8 +18,8 @@ from batchchat.cache import changing_cache, read_cache
 from batchchat.engines.cpu.products import CANDIDATES, AnyProduct, candidates, make
 from batchchat.engines.machine import processor
 
-ROWS = (1, 16, 48)
-"""Rows that are timed: an answer alone, a few, and many."""
+ROWS = (1, 16, 48, 256)
+"""Rows that are timed: an answer alone, a few, many, and a prompt."""
 _FILE = "products.json"
 _FEWEST_NUMBERS = 1 << 18
 """Weights with fewer take no time that could be told from that of a call."""
@@ -29,6 +29,9 @@ _WHOLE = 128
 """Outputs of such a part are a multiple of so many, as the candidates that serve the whole may need."""
 _EVICTED_BYTES = 1 << 26
 """Read before each call: in a model, other weights have come between."""
+_WARM = (32, 64)
+"""Outputs and width of a product that is computed right before each call: threads and matrix units that rested take
+longer, and in a model they do not rest."""
 _CALLS, _MOST_CALLS, _SECONDS = 5, 15, 0.2
 """Calls of each, at least and at most, and for how long there are more than the least."""
 _FEWEST_CALLS, _LONG = 3, 0.02
@@ -36,10 +39,10 @@ _FEWEST_CALLS, _LONG = 3, 0.02
 seconds."""
 _HOPELESS = 4.0
 """Times the least time from which on a candidate is not tried again, nor with more rows: that might take seconds."""
-_WORTH = 0.95
-"""Part of a preferred candidate's time that another one must stay within."""
-_WORTH_PROGRAM = 0.7
-"""The same for torch's own products, with which a model is not computed as one program."""
+_WORTH = {"oneDNN": 0.85, "torch": 0.7}
+"""Part of a preferred candidate's time that another one must stay within. A program has its kernels computed by one
+team of threads, which must end for oneDNN's products; with torch's own there is no program."""
+_WORTH_KERNEL = 0.95
 
 
 class Shape(NamedTuple):
@@ -77,7 +80,7 @@ def best(times: Times, names: list[str]) -> str:
     costs = {name: sum(one / low for one, low in zip(own, least, strict=True)) for name, own in known.items()}
     found, *others = known
     for name in others:
-        if costs[name] < costs[found] * (_WORTH_PROGRAM if name == "torch" else _WORTH):
+        if costs[name] < costs[found] * _WORTH.get(name, _WORTH_KERNEL):
             found = name
     return found
 
@@ -102,18 +105,30 @@ def measured(shape: Shape, weight: torch.Tensor) -> dict[str, list[float | None]
     part = weight.detach()[: max(_WHOLE, _MOST_NUMBERS // shape.width // _WHOLE * _WHOLE)]
     bias = torch.zeros(len(part), dtype=shape.dtype)
     products = {name: make(name, part, bias) for name in candidates(*shape)}
+    warm = {name: _warming(name, shape.dtype) for name in products}
     others = torch.ones(_EVICTED_BYTES // 8, dtype=torch.int64)
     found: dict[str, list[float | None]] = {name: [] for name in products}
     for count in ROWS:
         rows = torch.randn(1, count, shape.width).to(shape.dtype)
-        times = _in_turns(products, rows, others)
+        times = _in_turns(products, warm, rows, others)
         products = {name: products[name] for name in times if times[name] < _HOPELESS * min(times.values())}
         for name, seconds in found.items():
             seconds.append(times.get(name) if name in products else None)
     return found
 
 
-def _in_turns(products: Mapping[str, AnyProduct], rows: torch.Tensor, others: torch.Tensor) -> dict[str, float]:
+def _warming(name: str, dtype: torch.dtype) -> Callable[[], torch.Tensor]:
+    """A call of a small product by a candidate."""
+    product, rows = make(name, torch.zeros(_WARM, dtype=dtype)), torch.zeros(1, 1, _WARM[1], dtype=dtype)
+    return lambda: product(rows)
+
+
+def _in_turns(
+    products: Mapping[str, AnyProduct],
+    warm: Mapping[str, Callable[[], torch.Tensor]],
+    rows: torch.Tensor,
+    others: torch.Tensor,
+) -> dict[str, float]:
     least = dict.fromkeys(products, float("inf"))
     began = time.perf_counter()
     for call in range(_MOST_CALLS):
@@ -124,6 +139,7 @@ def _in_turns(products: Mapping[str, AnyProduct], rows: torch.Tensor, others: to
             if long and least[name] > _HOPELESS * min(least.values()):
                 continue
             others.sum()
+            warm[name]()
             start = time.perf_counter()
             product(rows)
             least[name] = min(least[name], time.perf_counter() - start)
@@ -133,7 +149,7 @@ def _in_turns(products: Mapping[str, AnyProduct], rows: torch.Tensor, others: to
 def _key(shape: Shape) -> str:
     """What times depend on."""
     versions = [torch.__version__, _compiler(), torch.backends.cpu.get_cpu_capability()]
-    what = json.dumps(["times 1", processor(), torch.get_num_threads(), versions, shape.name])
+    what = json.dumps(["times 2", processor(), torch.get_num_threads(), versions, shape.name])
     return hashlib.sha256(what.encode("utf-8")).hexdigest()
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from batchchat.engines.cpu.kernels import abi, layouts
 from batchchat.engines.cpu.kernels.processor import Registers, features, registers
@@ -230,11 +229,14 @@ def tiled_product(rows: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor |
     """`rows` `[..., size]` times a weight `[outputs, size]` laid out by `layouts.pack_tiles`, plus `bias`
     `[outputs]`."""
     outputs, size = packed.shape
-    flat = rows.reshape(-1, size)
-    missing = -len(flat) % layouts.ROWS
-    flat = functional.pad(flat, (0, 0, 0, missing)) if missing else flat.contiguous()
+    flat = rows.reshape(-1, size).contiguous()
+    count = len(flat)
+    if count % layouts.ROWS:  # whole tiles are read, and what is in their other rows goes nowhere
+        whole = flat.new_empty(count + -count % layouts.ROWS, size)
+        whole[:count] = flat
+        flat = whole
     out = rows.new_empty(*rows.shape[:-1], outputs)
-    tiled_kernel()(*tiled_block(len(flat) - missing, flat.data_ptr(), out.data_ptr(), packed, bias))
+    tiled_kernel()(*tiled_block(count, flat.data_ptr(), out.data_ptr(), packed, bias))
     return out
 
 

@@ -22,10 +22,13 @@ _TILE = 1024
 """Bytes."""
 _AHEAD = 8 * _TILE
 """How far ahead of its use a weight is fetched: less and more of it were slower."""
+_MOST = 3
+"""Tiles of rows that are multiplied at once: of as many the last ones are, two of all others, which are read once
+then."""
 _FEW = 64
 """Rows up to which a weight is read once, for all of them; where there are more, parts of it are read again from a near
 cache."""
-_NEAR = 1 << 20
+_NEAR = 1 << 18
 """Bytes of a part."""
 
 
@@ -50,10 +53,18 @@ def _clear(count: int) -> Callable[..., None]:
 
 
 def _multiply(count: int) -> Callable[..., None]:
-    """Add to 2 * `count` tiles of sums the products of two tiles of weights at $0 with `count` tiles of rows at $3 and
-    $4, whose rows are $2 bytes apart. $1 is 64."""
-    lines = ["tileloadd ($0,$1,1), %tmm6", f"tileloadd {_TILE}($0,$1,1), %tmm7"]
-    lines += [f"prefetcht0 {_AHEAD + line}($0)" for line in range(0, 2 * _TILE, 64)]
+    """Add to 2 * `count` tiles of sums the products of two tiles of weights at $0 with `count` tiles of rows at $3 to
+    $5, whose rows are $2 bytes apart. $1 is 64."""
+    fetch = [f"prefetcht0 {_AHEAD + line}($0)" for line in range(0, 2 * _TILE, 64)]
+    if count == 3:  # there is one tile left for rows, which are read twice
+        lines = []
+        for half in range(2):
+            lines += [f"tileloadd {half * _TILE}($0,$1,1), %tmm6", *fetch[half::2]]
+            for tile in range(count):
+                lines.append(f"tileloadd (${3 + tile},$2,1), %tmm7")
+                lines.append(f"tdpbf16ps %tmm6, %tmm7, %tmm{2 * tile + half}")
+        return _assembly(*lines)
+    lines = ["tileloadd ($0,$1,1), %tmm6", f"tileloadd {_TILE}($0,$1,1), %tmm7", *fetch]
     for tile in range(count):
         rows = f"%tmm{4 + tile}"
         lines.append(f"tileloadd (${3 + tile},$2,1), {rows}")
@@ -70,9 +81,9 @@ def _keep(count: int) -> Callable[..., None]:
 _narrow_32 = _assembly("vmovups 64($0), %zmm16", "vcvtne2ps2bf16 ($0), %zmm16, %zmm16", "vmovdqu16 %zmm16, ($1)")
 """Write 32 floats at $0 in bfloat16 to $1."""
 _configure, _release = _assembly("ldtilecfg ($0)"), _assembly("tilerelease")
-_clear_1, _clear_2 = _clear(1), _clear(2)
-_multiply_1, _multiply_2 = _multiply(1), _multiply(2)
-_keep_1, _keep_2 = _keep(1), _keep(2)
+_clear_1, _clear_2, _clear_3 = _clear(1), _clear(2), _clear(3)
+_multiply_1, _multiply_2, _multiply_3 = _multiply(1), _multiply(2), _multiply(3)
+_keep_1, _keep_2, _keep_3 = _keep(1), _keep(2), _keep(3)
 
 
 def product() -> Code:
@@ -86,8 +97,8 @@ def product() -> Code:
         rows, size, outputs = given.rows, given.size, given.outputs
         source, weight, out, bias, config = given.source, given.weight, given.target, given.bias, given.config
         wide_block = 2 * ROWS
-        kept = allocate(2 * ROWS * wide_block * 4)
-        sums = carray(at(kept), (2 * ROWS * wide_block,), np.float32)
+        kept = allocate(_MOST * ROWS * wide_block * 4)
+        sums = carray(at(kept), (_MOST * ROWS * wide_block,), np.float32)
         blocks, chunks, stride = outputs // wide_block, size // DEPTH, size * 2
         share = (blocks + threads() - 1) // threads()
         _configure(config, 0, 0, 0, 0, 0, 0)
@@ -96,11 +107,14 @@ def product() -> Code:
         turn, piece = take(parameters, 0, pieces)
         while piece >= 0:
             group = piece * together
-            for first in range(0, rows, 2 * ROWS):
+            first = 0
+            while first < rows:
+                have = rows - first
+                if have > _MOST * ROWS or have <= 2 * ROWS:
+                    have = min(2 * ROWS, have)
                 for block in range(group, min(blocks, group + together)):
                     tile = weight + block * chunks * 2 * _TILE
                     one = source + first * stride
-                    have = min(2 * ROWS, rows - first)
                     if have <= ROWS:
                         _clear_1(0, 0, 0, 0, 0, 0, 0)
                         for _ in range(chunks):
@@ -108,7 +122,7 @@ def product() -> Code:
                             tile += 2 * _TILE
                             one += 64
                         _keep_1(kept, 128, 0, 0, 0, 0, 0)
-                    else:
+                    elif have <= 2 * ROWS:
                         other = one + ROWS * stride
                         _clear_2(0, 0, 0, 0, 0, 0, 0)
                         for _ in range(chunks):
@@ -117,6 +131,16 @@ def product() -> Code:
                             one += 64
                             other += 64
                         _keep_2(kept, 128, 0, 0, 0, 0, 0)
+                    else:
+                        other, last = one + ROWS * stride, one + 2 * ROWS * stride
+                        _clear_3(0, 0, 0, 0, 0, 0, 0)
+                        for _ in range(chunks):
+                            _multiply_3(tile, 64, stride, one, other, last, 0)
+                            tile += 2 * _TILE
+                            one += 64
+                            other += 64
+                            last += 64
+                        _keep_3(kept, 128, 0, 0, 0, 0, 0)
                     for row in range(have):
                         place = out + ((first + row) * outputs + block * wide_block) * 2
                         if bias != 0:
@@ -124,6 +148,7 @@ def product() -> Code:
                             for n in range(wide_block):
                                 sums[row * wide_block + n] += wide(more[n])
                         _narrow_32(kept + row * wide_block * 4, place, 0, 0, 0, 0, 0)
+                first += have
             turn, piece = take(parameters, turn, pieces)
         _release(0, 0, 0, 0, 0, 0, 0)
         release(kept)
