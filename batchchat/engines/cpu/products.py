@@ -81,7 +81,7 @@ class TiledProduct(KernelProduct):
     def operation(self, rows: int, source: int, target: int) -> tuple[Any, list[int]]:
         from batchchat.engines.cpu.kernels import ops
 
-        return ops.tiled_kernel(), ops.tiled_block(rows, source, target, self.packed, self.bias)
+        return ops.tiled_kernel(), ops.product_block(rows, self.shape, source, self.packed, target, self.bias)
 
 
 class WidenedProduct(KernelProduct):
@@ -107,9 +107,7 @@ class WidenedProduct(KernelProduct):
     def operation(self, rows: int, source: int, target: int) -> tuple[Any, list[int]]:
         from batchchat.engines.cpu.kernels import ops
 
-        outputs, size = self.shape
-        bias = 0 if self.bias is None else self.bias.data_ptr()
-        block = ops.widened_block(rows, size, outputs, source, self.packed.data_ptr(), target, bias)
+        block = ops.product_block(rows, self.shape, source, self.packed, target, self.bias)
         return ops.widened_kernel(self.dtype, self.packed.dtype), block
 
 

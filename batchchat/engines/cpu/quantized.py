@@ -16,7 +16,7 @@ import torch
 
 from batchchat.engines.cpu.kernels import abi, ops
 from batchchat.engines.cpu.kernels.abi import BFLOAT16, FLOAT16, FLOAT32
-from batchchat.engines.cpu.kernels.layouts import PADDED
+from batchchat.engines.cpu.kernels.layouts import PADDED, filled_up
 from batchchat.engines.cpu.kernels.processor import Level, levels
 from batchchat.engines.cpu.kernels.threads import Kernel
 from batchchat.models.quantized import Widened
@@ -139,10 +139,17 @@ def _preparing(dtype: torch.dtype, in_bytes: bool) -> Kernel:
 
 @cache
 def _multiplying(dtype: torch.dtype, level: Level, rounding: int, bits: int, run: int) -> Kernel:
+    if _in_tiles(dtype, level, rounding, bits, run):
+        return Kernel("four_bit_tiles.product", run)
     stored = ops.STORED[dtype], dtype.itemsize
     if bits == 8 and level.in_bytes:
         return Kernel("quantized.multiplied_bytes", *stored, level.registers.lanes, rounding)
     return Kernel("quantized.multiplied", *stored, level, rounding, bits, run)
+
+
+def _in_tiles(dtype: torch.dtype, level: Level, rounding: int, bits: int, run: int) -> bool:
+    """Whether matrix units multiply, in bfloat16, rows that lie in memory which goes on to a multiple of a tile's."""
+    return level.has_tiles and bits == 4 and run > 0 and dtype == torch.bfloat16 and rounding == BFLOAT16
 
 
 class Operation(NamedTuple):
@@ -190,11 +197,14 @@ class QuantizedProduct:
             flat = flat.float()
         if flat.stride(1) != 1:
             flat = flat.contiguous()
+        if self.level.has_tiles and self.weights[0].bits == 4:
+            flat = filled_up(flat)
         out = torch.empty(*rows.shape[:-1], self.outputs, dtype=flat.dtype)
-        if len(flat):
-            prepared = PreparedRows(len(flat), self.size)
+        count = rows.numel() // self.size
+        if count:
+            prepared = PreparedRows(count, self.size)
             for operation in self.operations(
-                len(flat), rows.dtype, flat.data_ptr(), flat.stride(0), out.data_ptr(), prepared
+                count, rows.dtype, flat.data_ptr(), flat.stride(0), out.data_ptr(), prepared
             ):
                 operation.kernel(*operation.block, shared=operation.numbers >= ops.WORTH_SHARING)
         return out.to(rows.dtype)

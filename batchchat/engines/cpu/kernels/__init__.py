@@ -42,12 +42,11 @@ def programmable() -> bool:
 @cache
 def tiled() -> bool:
     """Whether products can be computed by tiles here."""
-    try:
-        from batchchat.engines.cpu.kernels import layouts
-
-        return compiled() and layouts.has_tiles()
-    except AttributeError:  # a torch that does not know of tiles
+    if not compiled():
         return False
+    from batchchat.engines.cpu.kernels import processor
+
+    return processor.has_tiles()
 
 
 @cache

@@ -40,10 +40,7 @@ ATTENTION = _words(
 )
 """`shared`: query heads that read a key head. `sinks`: an address, or 0. `softcap`: 0 for none."""
 
-TILED = _words("rows size outputs source weight target bias config")
-"""`bias`: an address, or 0."""
-
-WIDENED = _words("rows size outputs source weight target bias")
+WEIGHTED = _words("rows size outputs source weight target bias")
 """`bias`: an address, or 0."""
 
 QUANTIZED_ROWS = _words("rows size padded source stride target threshold scales counts columns")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch.nn import functional
 
@@ -15,11 +14,6 @@ ROWS = 16
 """Rows of a tile. A tile of sums has as many outputs."""
 DEPTH = 32
 """Numbers that a tile's row holds."""
-CONFIG = np.zeros(64, dtype=np.uint8)
-"""All eight tiles with 16 rows of 64 bytes."""
-CONFIG[0] = 1
-CONFIG[16:32:2] = 64
-CONFIG[48:56] = ROWS
 
 
 def pack_panels(weight: torch.Tensor, panel: int) -> torch.Tensor:
@@ -33,11 +27,6 @@ def pack_panels(weight: torch.Tensor, panel: int) -> torch.Tensor:
     return laid.view(weight.dtype).view(-1, whole.shape[1], panel, pair)
 
 
-def has_tiles() -> bool:
-    """Whether this processor has tiles, and the system lets this process use them."""
-    return bool(torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx())
-
-
 def fit_tiles(outputs: int, size: int, dtype: torch.dtype) -> bool:
     return dtype == torch.bfloat16 and outputs % (2 * ROWS) == 0 and size % DEPTH == 0
 
@@ -48,3 +37,14 @@ def pack_tiles(weight: torch.Tensor, out: torch.Tensor) -> None:
     blocks, chunks = weight.shape[0] // (2 * ROWS), weight.shape[1] // DEPTH
     tiled = weight.view(blocks, 2, ROWS, chunks, ROWS, 2).permute(0, 3, 1, 4, 2, 5)
     out.view(tiled.shape).copy_(tiled)
+
+
+def filled_up(rows: torch.Tensor) -> torch.Tensor:
+    """Rows `[count, size]` in memory that goes on to a multiple of a tile's: whole tiles are read, and what is in their
+    other rows goes nowhere."""
+    count = len(rows)
+    if count % ROWS == 0:
+        return rows
+    whole = rows.new_empty(count + -count % ROWS, rows.shape[1])
+    whole[:count] = rows
+    return whole

@@ -230,30 +230,10 @@ def tiled_product(rows: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor |
     `[outputs]`."""
     outputs, size = packed.shape
     flat = rows.reshape(-1, size).contiguous()
-    count = len(flat)
-    if count % layouts.ROWS:  # whole tiles are read, and what is in their other rows goes nowhere
-        whole = flat.new_empty(count + -count % layouts.ROWS, size)
-        whole[:count] = flat
-        flat = whole
+    count, flat = len(flat), layouts.filled_up(flat)
     out = rows.new_empty(*rows.shape[:-1], outputs)
-    tiled_kernel()(*tiled_block(count, flat.data_ptr(), out.data_ptr(), packed, bias))
+    tiled_kernel()(*product_block(count, packed.shape, flat.data_ptr(), packed, out.data_ptr(), bias))
     return out
-
-
-def tiled_block(rows: int, source: int, target: int, packed: torch.Tensor, bias: torch.Tensor | None) -> list[int]:
-    """The parameters of `tiled_kernel` for rows and results at these addresses."""
-    outputs, size = packed.shape
-    return abi.block(
-        abi.TILED,
-        rows=rows,
-        size=size,
-        outputs=outputs,
-        source=source,
-        weight=packed.data_ptr(),
-        target=target,
-        bias=0 if bias is None else bias.data_ptr(),
-        config=layouts.CONFIG.ctypes.data,
-    )
 
 
 @cache
@@ -274,8 +254,18 @@ def widened_weight(weight: torch.Tensor) -> torch.Tensor:
     return layouts.pack_panels(weight, _registers().panel)
 
 
-def widened_block(rows: int, size: int, outputs: int, source: int, weight: int, target: int, bias: int) -> list[int]:
-    """The parameters of `widened_kernel`: sizes, and addresses of rows, packed weight, results, and bias (or 0)."""
+def product_block(
+    rows: int, shape: torch.Size, source: int, weight: torch.Tensor, target: int, bias: torch.Tensor | None
+) -> list[int]:
+    """The parameters of these products' kernels: the number and address of rows, the weight's shape `[outputs, size]`
+    and the weight as it is packed, the results' address, and the bias `[outputs]`."""
     return abi.block(
-        abi.WIDENED, rows=rows, size=size, outputs=outputs, source=source, weight=weight, target=target, bias=bias
+        abi.WEIGHTED,
+        rows=rows,
+        size=shape[1],
+        outputs=shape[0],
+        source=source,
+        weight=weight.data_ptr(),
+        target=target,
+        bias=0 if bias is None else bias.data_ptr(),
     )

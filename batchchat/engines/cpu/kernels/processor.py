@@ -55,9 +55,12 @@ class Level(NamedTuple):
     """Whether it multiplies bytes and adds up four of them at once."""
     looks_up: bool
     """Whether it looks numbers up in a vector."""
+    has_tiles: bool = False
+    """Whether it has matrix units for bfloat16, and numbers are rounded to that at once."""
 
 
 LEVELS = (
+    Level("amx", Registers(16, 12), in_bytes=True, looks_up=True, has_tiles=True),
     Level("avx512-vnni", Registers(16, 12), in_bytes=True, looks_up=True),
     Level("avx512", Registers(16, 12), in_bytes=False, looks_up=True),
     Level("avx2-vnni", Registers(8, 6), in_bytes=True, looks_up=True),
@@ -65,8 +68,10 @@ LEVELS = (
     Level("plain", Registers(4, 6), in_bytes=False, looks_up=False),
 )
 """From the best one downwards. The last needs nothing."""
+_AVX512_VNNI = {"avx512f", "avx512bw", "avx512vnni"}
 _NEEDED = {
-    "avx512-vnni": {"avx512f", "avx512bw", "avx512vnni"},
+    "amx": {*_AVX512_VNNI, "avx512bf16", "amx-bf16", "amx-tile"},
+    "avx512-vnni": _AVX512_VNNI,
     "avx512": {"avx512f", "avx512bw"},
     "avx2-vnni": {"avx2", "fma", "avxvnni"},
     "avx2": {"avx2", "fma"},
@@ -74,9 +79,22 @@ _NEEDED = {
 }
 
 
+@cache
+def has_tiles() -> bool:
+    """Whether this processor has matrix units, and the system lets this process use them."""
+    import torch
+
+    try:
+        return _NEEDED["amx"] <= features() and torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx()
+    except AttributeError:  # a torch that does not know of them
+        return False
+
+
+@cache
 def levels() -> list[Level]:
-    """Those that code can be compiled for, the best first."""
-    return [level for level in LEVELS if _NEEDED[level.name] <= features()]
+    """Those that code can run with, the best first."""
+    usable = [level for level in LEVELS if _NEEDED[level.name] <= features()]
+    return [level for level in usable if not level.has_tiles or has_tiles()]
 
 
 def registers() -> Registers | None:

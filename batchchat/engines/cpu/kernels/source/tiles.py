@@ -11,18 +11,20 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
+from numba import carray, njit, types
 from numba.extending import intrinsic
 
-from batchchat.engines.cpu.kernels.abi import TILED
+from batchchat.engines.cpu.kernels.abi import WEIGHTED
 from batchchat.engines.cpu.kernels.layouts import DEPTH, ROWS
 from batchchat.engines.cpu.kernels.source.code import Code, allocate, at, release, take, threads, wide
 
-_TILE = 1024
+TILE = 1024
 """Bytes."""
-_AHEAD = 8 * _TILE
+OUTPUTS = 2 * ROWS
+"""Those of two tiles of sums side by side."""
+_AHEAD = 8 * TILE
 """How far ahead of its use a weight is fetched: less and more of it were slower."""
-_MOST = 3
+MOST = 3
 """Tiles of rows that are multiplied at once: of as many the last ones are, two of all others, which are read once
 then."""
 _FEW = 64
@@ -55,16 +57,16 @@ def _clear(count: int) -> Callable[..., None]:
 def _multiply(count: int) -> Callable[..., None]:
     """Add to 2 * `count` tiles of sums the products of two tiles of weights at $0 with `count` tiles of rows at $3 to
     $5, whose rows are $2 bytes apart. $1 is 64."""
-    fetch = [f"prefetcht0 {_AHEAD + line}($0)" for line in range(0, 2 * _TILE, 64)]
+    fetch = [f"prefetcht0 {_AHEAD + line}($0)" for line in range(0, 2 * TILE, 64)]
     if count == 3:  # there is one tile left for rows, which are read twice
         lines = []
         for half in range(2):
-            lines += [f"tileloadd {half * _TILE}($0,$1,1), %tmm6", *fetch[half::2]]
+            lines += [f"tileloadd {half * TILE}($0,$1,1), %tmm6", *fetch[half::2]]
             for tile in range(count):
                 lines.append(f"tileloadd (${3 + tile},$2,1), %tmm7")
                 lines.append(f"tdpbf16ps %tmm6, %tmm7, %tmm{2 * tile + half}")
         return _assembly(*lines)
-    lines = ["tileloadd ($0,$1,1), %tmm6", f"tileloadd {_TILE}($0,$1,1), %tmm7", *fetch]
+    lines = ["tileloadd ($0,$1,1), %tmm6", f"tileloadd {TILE}($0,$1,1), %tmm7", *fetch]
     for tile in range(count):
         rows = f"%tmm{4 + tile}"
         lines.append(f"tileloadd (${3 + tile},$2,1), {rows}")
@@ -74,7 +76,7 @@ def _multiply(count: int) -> Callable[..., None]:
 
 def _keep(count: int) -> Callable[..., None]:
     """Write the tiles of sums to $0, two side by side. $1 is 128."""
-    places = [(2 * tile + half, 2 * _TILE * tile + 64 * half) for tile in range(count) for half in range(2)]
+    places = [(2 * tile + half, 2 * TILE * tile + 64 * half) for tile in range(count) for half in range(2)]
     return _assembly(*(f"tilestored %tmm{tile}, {place}($0,$1,1)" for tile, place in places))
 
 
@@ -86,71 +88,97 @@ _multiply_1, _multiply_2, _multiply_3 = _multiply(1), _multiply(2), _multiply(3)
 _keep_1, _keep_2, _keep_3 = _keep(1), _keep(2), _keep(3)
 
 
+@njit(inline="always")
+def begin_tiles() -> None:
+    """All eight tiles with 16 rows of 64 bytes, until `end_tiles`."""
+    place = allocate(64)
+    config = carray(at(place), (64,), np.uint8)
+    config[:] = 0
+    config[0] = 1
+    for tile in range(8):
+        config[16 + 2 * tile] = 64
+        config[48 + tile] = ROWS
+    _configure(place, 0, 0, 0, 0, 0, 0)
+    release(place)
+
+
+@njit(inline="always")
+def end_tiles() -> None:
+    _release(0, 0, 0, 0, 0, 0, 0)
+
+
+@njit(inline="always")
+def rows_at_once(left: Any) -> Any:
+    """How many of the rows that are left are multiplied next."""
+    return left if 2 * ROWS < left <= MOST * ROWS else min(2 * ROWS, left)
+
+
+@njit(inline="always")
+def sum_up(tile: Any, chunks: Any, one: Any, stride: Any, have: Any, kept: Any) -> None:
+    """Write to `kept` the sums of 32 outputs, whose weights are at `tile`, of up to `MOST` tiles of rows at `one`."""
+    if have <= ROWS:
+        _clear_1(0, 0, 0, 0, 0, 0, 0)
+        for _ in range(chunks):
+            _multiply_1(tile, 64, stride, one, 0, 0, 0)
+            tile += 2 * TILE
+            one += 64
+        _keep_1(kept, 128, 0, 0, 0, 0, 0)
+    elif have <= 2 * ROWS:
+        _clear_2(0, 0, 0, 0, 0, 0, 0)
+        for _ in range(chunks):
+            _multiply_2(tile, 64, stride, one, one + ROWS * stride, 0, 0)
+            tile += 2 * TILE
+            one += 64
+        _keep_2(kept, 128, 0, 0, 0, 0, 0)
+    else:
+        _clear_3(0, 0, 0, 0, 0, 0, 0)
+        for _ in range(chunks):
+            _multiply_3(tile, 64, stride, one, one + ROWS * stride, one + 2 * ROWS * stride, 0)
+            tile += 2 * TILE
+            one += 64
+        _keep_3(kept, 128, 0, 0, 0, 0, 0)
+
+
 def product() -> Code:
     """Rows `[rows, size]` times a packed weight, plus a bias `[outputs]` if its address is not 0. The rows lie in
     memory that goes on to a multiple of 16 of them."""
 
-    layout = TILED
+    layout = WEIGHTED
 
     def multiply(parameters: Any) -> None:
         given = carray(parameters, (1,), layout)[0]
-        rows, size, outputs = given.rows, given.size, given.outputs
-        source, weight, out, bias, config = given.source, given.weight, given.target, given.bias, given.config
-        wide_block = 2 * ROWS
-        kept = allocate(_MOST * ROWS * wide_block * 4)
-        sums = carray(at(kept), (_MOST * ROWS * wide_block,), np.float32)
-        blocks, chunks, stride = outputs // wide_block, size // DEPTH, size * 2
+        rows, size, outputs, bias = given.rows, given.size, given.outputs, given.bias
+        kept = allocate(MOST * ROWS * OUTPUTS * 4)
+        sums = carray(at(kept), (MOST * ROWS * OUTPUTS,), np.float32)
+        blocks, chunks, stride = outputs // OUTPUTS, size // DEPTH, size * 2
         share = (blocks + threads() - 1) // threads()
-        _configure(config, 0, 0, 0, 0, 0, 0)
-        together = 1 if rows <= _FEW else min(share, max(1, _NEAR // (chunks * 2 * _TILE)))
+        begin_tiles()
+        together = 1 if rows <= _FEW else min(share, max(1, _NEAR // (chunks * 2 * TILE)))
         pieces = (blocks + together - 1) // together
         turn, piece = take(parameters, 0, pieces)
         while piece >= 0:
-            group = piece * together
-            first = 0
+            group, first = piece * together, 0
             while first < rows:
-                have = rows - first
-                if have > _MOST * ROWS or have <= 2 * ROWS:
-                    have = min(2 * ROWS, have)
+                have = rows_at_once(rows - first)
                 for block in range(group, min(blocks, group + together)):
-                    tile = weight + block * chunks * 2 * _TILE
-                    one = source + first * stride
-                    if have <= ROWS:
-                        _clear_1(0, 0, 0, 0, 0, 0, 0)
-                        for _ in range(chunks):
-                            _multiply_1(tile, 64, stride, one, 0, 0, 0)
-                            tile += 2 * _TILE
-                            one += 64
-                        _keep_1(kept, 128, 0, 0, 0, 0, 0)
-                    elif have <= 2 * ROWS:
-                        other = one + ROWS * stride
-                        _clear_2(0, 0, 0, 0, 0, 0, 0)
-                        for _ in range(chunks):
-                            _multiply_2(tile, 64, stride, one, other, 0, 0)
-                            tile += 2 * _TILE
-                            one += 64
-                            other += 64
-                        _keep_2(kept, 128, 0, 0, 0, 0, 0)
-                    else:
-                        other, last = one + ROWS * stride, one + 2 * ROWS * stride
-                        _clear_3(0, 0, 0, 0, 0, 0, 0)
-                        for _ in range(chunks):
-                            _multiply_3(tile, 64, stride, one, other, last, 0)
-                            tile += 2 * _TILE
-                            one += 64
-                            other += 64
-                            last += 64
-                        _keep_3(kept, 128, 0, 0, 0, 0, 0)
+                    sum_up(
+                        given.weight + block * chunks * 2 * TILE,
+                        chunks,
+                        given.source + first * stride,
+                        stride,
+                        have,
+                        kept,
+                    )
                     for row in range(have):
-                        place = out + ((first + row) * outputs + block * wide_block) * 2
+                        place = given.target + ((first + row) * outputs + block * OUTPUTS) * 2
                         if bias != 0:
-                            more = carray(at(bias + block * wide_block * 2), (wide_block,), np.uint16)
-                            for n in range(wide_block):
-                                sums[row * wide_block + n] += wide(more[n])
-                        _narrow_32(kept + row * wide_block * 4, place, 0, 0, 0, 0, 0)
+                            more = carray(at(bias + block * OUTPUTS * 2), (OUTPUTS,), np.uint16)
+                            for n in range(OUTPUTS):
+                                sums[row * OUTPUTS + n] += wide(more[n])
+                        _narrow_32(kept + row * OUTPUTS * 4, place, 0, 0, 0, 0, 0)
                 first += have
             turn, piece = take(parameters, turn, pieces)
-        _release(0, 0, 0, 0, 0, 0, 0)
+        end_tiles()
         release(kept)
 
     return multiply

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numba import carray
 
-from batchchat.engines.cpu.kernels.abi import FLOAT32, WIDENED
+from batchchat.engines.cpu.kernels.abi import FLOAT32, WEIGHTED
 from batchchat.engines.cpu.kernels.layouts import CHUNK
 from batchchat.engines.cpu.kernels.processor import VECTORS
 from batchchat.engines.cpu.kernels.source.code import Code, allocate, at, narrow, release, take, wide
@@ -28,7 +28,7 @@ its part of the next panel: reading goes on while they multiply what is near alr
 def product(stored: type, width: int, held: torch.dtype, lanes: int, most: int) -> Code:
     """Rows `[rows, size]` of `width` bytes a number times a packed weight, plus a bias `[outputs]` if its address is
     not 0. The weight's numbers are `held`, the bias's are `stored` as those of the rows are."""
-    layout, kind = WIDENED, HELD.index(held)
+    layout, kind = WEIGHTED, HELD.index(held)
     panel, bytes_held = VECTORS * lanes, held.itemsize
     lines = 2 * panel * bytes_held // 64
 
