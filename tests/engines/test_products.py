@@ -34,7 +34,7 @@ from tests.support.engines import continuous, each_by
 from tests.support.zoo import Clock, byte_bpe, llama, request
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-OF_ANY_SIZE = ("tiles", "kernel", "kernel, float32 copy")
+OF_ANY_SIZE = [name for name, one in CANDIDATES.items() if one.independent]
 AVX2 = "+avx2,+fma,+f16c,+avx,+sse4.2,+sse4.1,+ssse3,+sse3,+sse2,+popcnt,+bmi,+bmi2"
 """All that a processor of 2013 has."""
 
@@ -213,6 +213,23 @@ def test_a_shape_is_timed_once(own_cache: Path, monkeypatch: pytest.MonkeyPatch)
     cache_file("products.json").write_text(json.dumps({key: changed}), encoding="utf-8")
     assert chosen(shape, weight, may_copy=True) == "kernel, float32 copy"
     assert chosen(shape, weight, may_copy=False) != "kernel, float32 copy"
+
+
+def test_in_strict_mode_a_row_has_its_own_bits_even_where_another_way_is_faster(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise all passes have one size, which takes longer than any product."""
+    shape, weight = Shape(96, 64, torch.bfloat16), torch.randn(96, 64).bfloat16()
+    times = {name: [1.0 if CANDIDATES[name].independent else 0.01] * len(trial.ROWS) for name in candidates(*shape)}
+    monkeypatch.setattr(trial, "measured", lambda *_: times)
+    assert not CANDIDATES[chosen(shape, weight, may_copy=True)].independent
+    assert CANDIDATES[chosen(shape, weight, may_copy=True, independent=True)].independent
+    model = copy.deepcopy(llama(layers=1)).bfloat16()
+    undo = prepare(model, batch_invariant=True)
+    assert all(CANDIDATES[product.name].independent for product in packed_products(model))
+    undo()
+    monkeypatch.setattr(trial, "candidates", lambda *_: ["oneDNN", "torch"])
+    assert chosen(shape, weight, may_copy=True, independent=True) == "oneDNN", "nothing else is there"
 
 
 def test_where_nothing_can_be_kept_no_times_decide(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

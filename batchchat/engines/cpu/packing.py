@@ -31,10 +31,13 @@ _KEPT = "products"
 
 
 class Choice:
-    """Chooses what computes products. `kept`: what computed each shape when the run began, which computes it again."""
+    """Chooses what computes products. `kept`: what computed each shape when the run began, which computes it again.
+    `independent`: a row's bits must not depend on the others; where they do, passes have one size, which takes longer
+    than any product."""
 
-    def __init__(self, kept: MutableMapping[str, Any]):
+    def __init__(self, kept: MutableMapping[str, Any], independent: bool = False):
         self._kept = kept
+        self._independent = independent
         self._names: dict[str, str] = dict(kept.get(_KEPT, {}))
         """Those of the candidates, by the shapes' names."""
 
@@ -45,7 +48,7 @@ class Choice:
         outputs, width = weight.shape
         shape = Shape(outputs, width, weight.dtype)
         if self._names.get(shape.name) not in candidates(*shape):
-            self._names[shape.name] = chosen(shape, weight, may_copy)
+            self._names[shape.name] = chosen(shape, weight, may_copy, self._independent)
         return make(self._names[shape.name], weight.detach(), bias)
 
     def keep(self) -> None:

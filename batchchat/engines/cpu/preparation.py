@@ -19,8 +19,9 @@ def prepare(
     model: nn.Module, batch_invariant: bool = False, kept: MutableMapping[str, Any] | None = None
 ) -> Callable[[], None]:
     """Pack a model's products, compute its norms and gated layers by kernels, and all of it by a program, each where
-    that gives the model's own numbers. Returns what undoes it. With `batch_invariant` experts are packed too: torch
-    computes them as fast, but not always in one order. `kept`: see `packing.Choice`."""
+    that gives the model's own numbers. Returns what undoes it. With `batch_invariant` products are taken that give a
+    row its own bits, and experts are packed too, which torch computes as fast, but not always in one order. `kept`: see
+    `packing.Choice`."""
     changed: dict[nn.Module, Any] = {}
     undoing: list[Callable[[], None]] = []
 
@@ -38,7 +39,7 @@ def prepare(
             step()
 
     undoing.append(_multiply_quantized(model, replace))
-    choice = Choice({} if kept is None else kept)
+    choice = Choice({} if kept is None else kept, independent=batch_invariant)
     gates = pack(model, replace, choice)
     if compiled() and changed:
         from batchchat.engines.cpu.experts import fuse_experts

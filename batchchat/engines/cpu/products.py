@@ -124,6 +124,8 @@ class Candidate(NamedTuple):
     """Its arithmetic is in single precision whatever the weight is."""
     copies: bool = False
     """It holds narrow weights in float32."""
+    independent: bool = False
+    """It gives a row its own bits, among however many others."""
 
 
 def _in_float32(weight: torch.Tensor, bias: torch.Tensor | None) -> WidenedProduct:
@@ -139,14 +141,21 @@ def _fit_tiles(outputs: int, width: int, dtype: torch.dtype) -> bool:
 
 
 CANDIDATES = {
-    "tiles": Candidate(TiledProduct, _fit_tiles, "batchchat's kernel for matrix units"),
-    "kernel": Candidate(WidenedProduct, lambda _, __, dtype: widens(dtype), "batchchat's kernel", in_float32=True),
+    "tiles": Candidate(TiledProduct, _fit_tiles, "batchchat's kernel for matrix units", independent=True),
+    "kernel": Candidate(
+        WidenedProduct,
+        lambda _, __, dtype: widens(dtype),
+        "batchchat's kernel",
+        in_float32=True,
+        independent=True,
+    ),
     "kernel, float32 copy": Candidate(
         _in_float32,
         lambda _, __, dtype: dtype != torch.float32 and widens(dtype),
         "batchchat's kernel",
         in_float32=True,
         copies=True,
+        independent=True,
     ),
     "oneDNN": Candidate(Product, lambda *_: torch.backends.mkldnn.enabled, "oneDNN, weights in its own order"),
     "torch": Candidate(PlainProduct, lambda *_: True, "torch"),

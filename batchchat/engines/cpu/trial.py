@@ -61,10 +61,13 @@ Times = Mapping[str, list[float | None]]
 """By candidate, the seconds of a product of as many rows as `ROWS` says; None from where it is hopeless."""
 
 
-def chosen(shape: Shape, weight: torch.Tensor, may_copy: bool) -> str:
+def chosen(shape: Shape, weight: torch.Tensor, may_copy: bool, independent: bool = False) -> str:
     """The name of the candidate that computes a shape here. `weight` `[outputs, width]` is one of that shape;
-    `may_copy`: there is memory to hold narrow weights in float32."""
+    `may_copy`: there is memory to hold narrow weights in float32; `independent`: of those that give a row its own bits,
+    as long as there are some."""
     names = [name for name in candidates(*shape) if may_copy or not CANDIDATES[name].copies]
+    if independent:
+        names = [name for name in names if CANDIDATES[name].independent] or names
     if len(names) == 1 or shape.outputs * shape.width < _FEWEST_NUMBERS:
         return names[0]
     return best(times_of(shape, weight), names)

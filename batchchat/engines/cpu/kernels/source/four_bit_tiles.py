@@ -84,7 +84,8 @@ def product(run: int) -> Code:
         parts = carray(at(given.parts), (given.num_parts,), part_layout)
         panels = number_of_panels(parts, OUTPUTS)
         unpacked, kept = allocate(chunks * 2 * TILE), allocate(MOST * ROWS * OUTPUTS * 4)
-        filled, scaled = allocate(OUTPUTS * bytes_each), allocate(OUTPUTS * 4)
+        filled, scaled, begin = allocate(OUTPUTS * bytes_each), allocate(OUTPUTS * 4), allocate(OUTPUTS * 4)
+        carray(at(begin), (OUTPUTS,), np.float32)[:] = float32(0.0)
         factors = carray(at(scaled), (OUTPUTS,), np.float32)
         factors[:] = float32(0.0)
         begin_tiles()
@@ -115,7 +116,7 @@ def product(run: int) -> Code:
             row = 0
             while row < rows:
                 many = rows_at_once(rows - row)
-                sum_up(unpacked, chunks, given.numbers + row * stride, stride, many, kept)
+                sum_up(begin, unpacked, chunks, given.numbers + row * stride, stride, many, kept)
                 for i in range(many):
                     place = given.target + ((row + i) * given.target_stride + part.beyond + first) * 2
                     finish_outputs(
@@ -129,5 +130,6 @@ def product(run: int) -> Code:
         release(kept)
         release(filled)
         release(scaled)
+        release(begin)
 
     return multiply

@@ -50,8 +50,9 @@ def _assembly(*lines: str) -> Callable[..., None]:
     return found
 
 
-def _clear(count: int) -> Callable[..., None]:
-    return _assembly(*(f"tilezero %tmm{tile}" for tile in range(2 * count)))
+def _begin(count: int) -> Callable[..., None]:
+    """Begin all rows of the tiles of sums with the 32 floats at $0. $1 is 0."""
+    return _assembly(*(f"tileloadd {tile % 2 * 64}($0,$1,1), %tmm{tile}" for tile in range(2 * count)))
 
 
 def _multiply(count: int) -> Callable[..., None]:
@@ -83,7 +84,7 @@ def _keep(count: int) -> Callable[..., None]:
 _narrow_32 = _assembly("vmovups 64($0), %zmm16", "vcvtne2ps2bf16 ($0), %zmm16, %zmm16", "vmovdqu16 %zmm16, ($1)")
 """Write 32 floats at $0 in bfloat16 to $1."""
 _configure, _release = _assembly("ldtilecfg ($0)"), _assembly("tilerelease")
-_clear_1, _clear_2, _clear_3 = _clear(1), _clear(2), _clear(3)
+_begin_1, _begin_2, _begin_3 = _begin(1), _begin(2), _begin(3)
 _multiply_1, _multiply_2, _multiply_3 = _multiply(1), _multiply(2), _multiply(3)
 _keep_1, _keep_2, _keep_3 = _keep(1), _keep(2), _keep(3)
 
@@ -114,24 +115,25 @@ def rows_at_once(left: Any) -> Any:
 
 
 @njit(inline="always")
-def sum_up(tile: Any, chunks: Any, one: Any, stride: Any, have: Any, kept: Any) -> None:
-    """Write to `kept` the sums of 32 outputs, whose weights are at `tile`, of up to `MOST` tiles of rows at `one`."""
+def sum_up(begin: Any, tile: Any, chunks: Any, one: Any, stride: Any, have: Any, kept: Any) -> None:
+    """Write to `kept` the sums of 32 outputs, whose weights are at `tile`, of up to `MOST` tiles of rows at `one`. They
+    begin with the 32 floats at `begin`."""
     if have <= ROWS:
-        _clear_1(0, 0, 0, 0, 0, 0, 0)
+        _begin_1(begin, 0, 0, 0, 0, 0, 0)
         for _ in range(chunks):
             _multiply_1(tile, 64, stride, one, 0, 0, 0)
             tile += 2 * TILE
             one += 64
         _keep_1(kept, 128, 0, 0, 0, 0, 0)
     elif have <= 2 * ROWS:
-        _clear_2(0, 0, 0, 0, 0, 0, 0)
+        _begin_2(begin, 0, 0, 0, 0, 0, 0)
         for _ in range(chunks):
             _multiply_2(tile, 64, stride, one, one + ROWS * stride, 0, 0)
             tile += 2 * TILE
             one += 64
         _keep_2(kept, 128, 0, 0, 0, 0, 0)
     else:
-        _clear_3(0, 0, 0, 0, 0, 0, 0)
+        _begin_3(begin, 0, 0, 0, 0, 0, 0)
         for _ in range(chunks):
             _multiply_3(tile, 64, stride, one, one + ROWS * stride, one + 2 * ROWS * stride, 0)
             tile += 2 * TILE
@@ -148,8 +150,9 @@ def product() -> Code:
     def multiply(parameters: Any) -> None:
         given = carray(parameters, (1,), layout)[0]
         rows, size, outputs, bias = given.rows, given.size, given.outputs, given.bias
-        kept = allocate(MOST * ROWS * OUTPUTS * 4)
-        sums = carray(at(kept), (MOST * ROWS * OUTPUTS,), np.float32)
+        kept, begin = allocate(MOST * ROWS * OUTPUTS * 4), allocate(OUTPUTS * 4)
+        begins = carray(at(begin), (OUTPUTS,), np.float32)
+        begins[:] = np.float32(0.0)
         blocks, chunks, stride = outputs // OUTPUTS, size // DEPTH, size * 2
         share = (blocks + threads() - 1) // threads()
         begin_tiles()
@@ -161,24 +164,19 @@ def product() -> Code:
             while first < rows:
                 have = rows_at_once(rows - first)
                 for block in range(group, min(blocks, group + together)):
-                    sum_up(
-                        given.weight + block * chunks * 2 * TILE,
-                        chunks,
-                        given.source + first * stride,
-                        stride,
-                        have,
-                        kept,
-                    )
+                    if bias != 0:
+                        more = carray(at(bias + block * OUTPUTS * 2), (OUTPUTS,), np.uint16)
+                        for n in range(OUTPUTS):
+                            begins[n] = wide(more[n])
+                    tile = given.weight + block * chunks * 2 * TILE
+                    sum_up(begin, tile, chunks, given.source + first * stride, stride, have, kept)
                     for row in range(have):
                         place = given.target + ((first + row) * outputs + block * OUTPUTS) * 2
-                        if bias != 0:
-                            more = carray(at(bias + block * OUTPUTS * 2), (OUTPUTS,), np.uint16)
-                            for n in range(OUTPUTS):
-                                sums[row * OUTPUTS + n] += wide(more[n])
                         _narrow_32(kept + row * OUTPUTS * 4, place, 0, 0, 0, 0, 0)
                 first += have
             turn, piece = take(parameters, turn, pieces)
         end_tiles()
         release(kept)
+        release(begin)
 
     return multiply
