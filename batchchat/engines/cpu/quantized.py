@@ -16,7 +16,7 @@ import torch
 
 from batchchat.engines.cpu.kernels import abi, ops
 from batchchat.engines.cpu.kernels.abi import BFLOAT16, FLOAT16, FLOAT32
-from batchchat.engines.cpu.kernels.layouts import PADDED, filled_up
+from batchchat.engines.cpu.kernels.layouts import PADDED, ROWS, TILE_BYTES, filled_up
 from batchchat.engines.cpu.kernels.processor import Level, levels
 from batchchat.engines.cpu.kernels.threads import Kernel
 from batchchat.models.quantized import Widened
@@ -138,18 +138,13 @@ def _preparing(dtype: torch.dtype, in_bytes: bool) -> Kernel:
 
 
 @cache
-def _multiplying(dtype: torch.dtype, level: Level, rounding: int, bits: int, run: int) -> Kernel:
-    if _in_tiles(dtype, level, rounding, bits, run):
-        return Kernel("four_bit_tiles.product", run)
+def _multiplying(dtype: torch.dtype, level: Level, rounding: int, bits: int, run: int, in_tiles: bool) -> Kernel:
     stored = ops.STORED[dtype], dtype.itemsize
+    if in_tiles:
+        return Kernel("byte_tiles.product", *stored, rounding) if bits == 8 else Kernel("four_bit_tiles.product", run)
     if bits == 8 and level.in_bytes:
         return Kernel("quantized.multiplied_bytes", *stored, level.registers.lanes, rounding)
     return Kernel("quantized.multiplied", *stored, level, rounding, bits, run)
-
-
-def _in_tiles(dtype: torch.dtype, level: Level, rounding: int, bits: int, run: int) -> bool:
-    """Whether matrix units multiply, in bfloat16, rows that lie in memory which goes on to a multiple of a tile's."""
-    return level.has_tiles and bits == 4 and run > 0 and dtype == torch.bfloat16 and rounding == BFLOAT16
 
 
 class Operation(NamedTuple):
@@ -164,7 +159,7 @@ class PreparedRows:
     """Memory for rows as they are multiplied."""
 
     def __init__(self, rows: int, size: int):
-        padded = -(-size // PADDED) * PADDED
+        rows, padded = -(-rows // ROWS) * ROWS, -(-size // PADDED) * PADDED
         self.numbers = torch.empty(rows, padded, dtype=torch.float32)
         self.scales = torch.empty(rows, dtype=torch.float32)
         self.counts = torch.empty(rows, dtype=torch.int32)
@@ -209,6 +204,15 @@ class QuantizedProduct:
                 operation.kernel(*operation.block, shared=operation.numbers >= ops.WORTH_SHARING)
         return out.to(rows.dtype)
 
+    def _in_tiles(self, dtype: torch.dtype, rounding: int) -> bool:
+        """Whether matrix units multiply: bytes, or 4 bits as bfloat16. Rows lie in memory that goes on to a multiple of
+        a tile's then."""
+        if not self.level.has_tiles:
+            return False
+        if self.weights[0].bits == 8:
+            return self.size % TILE_BYTES == 0
+        return self._run > 0 and dtype == torch.bfloat16 and rounding == BFLOAT16
+
     def operations(
         self, rows: int, dtype: torch.dtype, source: int, stride: int, target: int, prepared: PreparedRows
     ) -> list[Operation]:
@@ -224,6 +228,7 @@ class QuantizedProduct:
             "counts": prepared.counts.data_ptr(),
             "columns": prepared.columns.data_ptr(),
         }
+        in_tiles = self._in_tiles(stored, rounding)
         found = []
         if first.bits == 8:
             limit = first.threshold if first.threshold > 0 else float("inf")
@@ -241,5 +246,5 @@ class QuantizedProduct:
             parts=self._parts.ctypes.data,
             num_parts=len(self._parts),
         )
-        kernel = _multiplying(stored, level, rounding, first.bits, self._run)
+        kernel = _multiplying(stored, level, rounding, first.bits, self._run, in_tiles)
         return [*found, Operation(kernel, block, self.outputs * self.size)]

@@ -12,8 +12,10 @@ PADDED = 64
 
 ROWS = 16
 """Rows of a tile. A tile of sums has as many outputs."""
+TILE_BYTES = 64
+"""Of a tile's row."""
 DEPTH = 32
-"""Numbers that a tile's row holds."""
+"""Numbers of 16 bits that it holds."""
 
 
 def pack_panels(weight: torch.Tensor, panel: int) -> torch.Tensor:

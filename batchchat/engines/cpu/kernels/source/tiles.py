@@ -34,7 +34,7 @@ _NEAR = 1 << 18
 """Bytes of a part."""
 
 
-def _assembly(*lines: str) -> Callable[..., None]:
+def assembly(*lines: str) -> Callable[..., None]:
     """A function of seven integers, which the lines know as $0 to $6."""
 
     @intrinsic
@@ -52,7 +52,7 @@ def _assembly(*lines: str) -> Callable[..., None]:
 
 def _begin(count: int) -> Callable[..., None]:
     """Begin all rows of the tiles of sums with the 32 floats at $0. $1 is 0."""
-    return _assembly(*(f"tileloadd {tile % 2 * 64}($0,$1,1), %tmm{tile}" for tile in range(2 * count)))
+    return assembly(*(f"tileloadd {tile % 2 * 64}($0,$1,1), %tmm{tile}" for tile in range(2 * count)))
 
 
 def _multiply(count: int) -> Callable[..., None]:
@@ -66,24 +66,24 @@ def _multiply(count: int) -> Callable[..., None]:
             for tile in range(count):
                 lines.append(f"tileloadd (${3 + tile},$2,1), %tmm7")
                 lines.append(f"tdpbf16ps %tmm6, %tmm7, %tmm{2 * tile + half}")
-        return _assembly(*lines)
+        return assembly(*lines)
     lines = ["tileloadd ($0,$1,1), %tmm6", f"tileloadd {TILE}($0,$1,1), %tmm7", *fetch]
     for tile in range(count):
         rows = f"%tmm{4 + tile}"
         lines.append(f"tileloadd (${3 + tile},$2,1), {rows}")
         lines += [f"tdpbf16ps %tmm{6 + half}, {rows}, %tmm{2 * tile + half}" for half in range(2)]
-    return _assembly(*lines)
+    return assembly(*lines)
 
 
 def _keep(count: int) -> Callable[..., None]:
     """Write the tiles of sums to $0, two side by side. $1 is 128."""
     places = [(2 * tile + half, 2 * TILE * tile + 64 * half) for tile in range(count) for half in range(2)]
-    return _assembly(*(f"tilestored %tmm{tile}, {place}($0,$1,1)" for tile, place in places))
+    return assembly(*(f"tilestored %tmm{tile}, {place}($0,$1,1)" for tile, place in places))
 
 
-_narrow_32 = _assembly("vmovups 64($0), %zmm16", "vcvtne2ps2bf16 ($0), %zmm16, %zmm16", "vmovdqu16 %zmm16, ($1)")
+_narrow_32 = assembly("vmovups 64($0), %zmm16", "vcvtne2ps2bf16 ($0), %zmm16, %zmm16", "vmovdqu16 %zmm16, ($1)")
 """Write 32 floats at $0 in bfloat16 to $1."""
-_configure, _release = _assembly("ldtilecfg ($0)"), _assembly("tilerelease")
+_configure, _release = assembly("ldtilecfg ($0)"), assembly("tilerelease")
 _begin_1, _begin_2, _begin_3 = _begin(1), _begin(2), _begin(3)
 _multiply_1, _multiply_2, _multiply_3 = _multiply(1), _multiply(2), _multiply(3)
 _keep_1, _keep_2, _keep_3 = _keep(1), _keep(2), _keep(3)
