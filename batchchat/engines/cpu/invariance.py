@@ -12,8 +12,12 @@ from batchchat.engines.continuous.admission.cancelling import cancelling, same_a
 from batchchat.engines.continuous.trials import sample
 from batchchat.engines.cpu.kernels import compiled
 from batchchat.engines.cpu.packing import is_packed, packed_products
-from batchchat.engines.cpu.products import AnyProduct, make
+from batchchat.engines.cpu.products import CANDIDATES, AnyProduct, make
 from batchchat.models.quantized import quantized_layers
+
+_MOST_OUTPUTS = 4096
+"""Of a product that gives a row its own bits by itself: it computes a few outputs after the other, and more of them,
+such as a vocabulary's, show nothing else and take seconds."""
 
 
 @torch.inference_mode()
@@ -41,5 +45,7 @@ def _one_of_each(layers: Iterable[Any]) -> Iterable[Any]:
 
 def _product_is_invariant(product: AnyProduct, sizes: Collection[int]) -> bool:
     outputs, width = product.shape
+    if CANDIDATES[product.name].independent:
+        outputs = min(outputs, _MOST_OUTPUTS)
     weight, rows = cancelling(width, outputs, max(sizes), product.dtype, torch.device("cpu"))
     return same_at_any_size(make(product.name, weight), rows, sizes)
