@@ -31,7 +31,7 @@ from batchchat.models.names import resolve_name
 from batchchat.recipe import Recipe
 from batchchat.recipe.model import ModelSection
 
-TRIED = {"transformers": ("5.23",), "torch": ("2.13",)}
+TRIED = {"transformers": ("5.23",), "torch": ("2.13",), "bitsandbytes": ("0.50",)}
 """Versions with which the tests have done it; with others everything is imported."""
 NOT_FOUND = ("is_torch_distributed_available", "is_scipy_available", "is_torch_flex_attn_available")
 """What transformers asks, and is told that it is not there."""
@@ -41,8 +41,9 @@ _TESTS = "transformers.utils.import_utils"
 _COMPILER = "torch._dynamo"
 _MASKS = "torch._dynamo._trace_wrapped_higher_order_op"
 _IN_MASKS = "TransformGetItemToIndex"
-_UNUSUAL = ("flex_attention", "auto_map", "quantization_config")
+_UNUSUAL = ("flex_attention", "auto_map")
 """What in a config may need more of torch."""
+_QUANTIZED, _QUANTIZER = "quantization_config", "bitsandbytes"
 
 
 def import_lean(recipe: Recipe) -> None:
@@ -50,7 +51,7 @@ def import_lean(recipe: Recipe) -> None:
     nothing where a part that is left out might be needed."""
     is_first = not {"transformers", _COMPILER} & set(sys.modules)
     if is_first and _are_tried() and all(map(_is_plain, _sections(recipe))):
-        sys.meta_path.insert(0, _Finder())
+        sys.meta_path[:0] = [_Finder(_TESTS, _tests_told), _Finder(_QUANTIZER, _compiled_later)]
         sys.modules[_COMPILER] = _Compiler()
         sys.modules[_MASKS] = _Masks()
     if "parquet" in recipe.sink.formats and "pandas" not in sys.modules:
@@ -128,7 +129,6 @@ def _is_plain(section: ModelSection) -> bool:
     """Whether a model is loaded without other libraries, code of its own or other processes."""
     if (
         section.parallel != "none"
-        or section.quantization != "none"
         or section.adapter is not None
         or section.gguf_file is not None
         or section.trust_remote_code
@@ -143,7 +143,8 @@ def _is_plain(section: ModelSection) -> bool:
     if config is None or not config.is_file():
         return False
     words = config.read_text(encoding="utf-8", errors="replace")
-    return not any(word in words for word in _UNUSUAL)
+    by_others = _QUANTIZED in words and f'"{_QUANTIZER}"' not in words
+    return not by_others and not any(word in words for word in _UNUSUAL)
 
 
 class _Without(MetaPathFinder):
@@ -159,24 +160,56 @@ class _Without(MetaPathFinder):
 
 
 class _Finder(MetaPathFinder):
-    """Changes transformers' tests of what is installed as soon as they are there."""
+    """Has a module executed `within` something, which is called with how that is done and with the module."""
+
+    def __init__(self, name: str, within: Callable[[Callable[[Any], None], Any], None]):
+        self._name = name
+        self._within = within
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
-        if fullname != _TESTS:
-            return None
-        sys.meta_path.remove(self)
-        spec = PathFinder.find_spec(fullname, path, target)
+        spec = None if fullname != self._name else PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
-            def changed(module: Any) -> None:
-                execute(module)
-                for name in NOT_FOUND:
-                    setattr(module, name, _is_not_found)
-                module.define_import_structure = _kept(module.define_import_structure)
+            def executed(module: Any) -> None:
+                sys.meta_path.remove(self)  # others may have asked only whether there is such a module
+                self._within(execute, module)
 
-            spec.loader.exec_module = changed  # type: ignore[method-assign]
+            spec.loader.exec_module = executed  # type: ignore[method-assign]
         return spec
+
+
+def _tests_told(execute: Callable[[Any], None], module: Any) -> None:
+    """Change transformers' tests of what is installed as soon as they are there."""
+    execute(module)
+    for name in NOT_FOUND:
+        setattr(module, name, _is_not_found)
+    module.define_import_structure = _kept(module.define_import_structure)
+
+
+def _compiled_later(execute: Callable[[Any], None], module: Any) -> None:
+    """bitsandbytes has functions compiled when it is imported, most of which are never called."""
+    import torch
+
+    really = torch.compile
+    torch.compile = functools.partial(_at_first_call, really)
+    try:
+        execute(module)
+    finally:
+        torch.compile = really
+
+
+def _at_first_call(really: Callable[..., Any], function: Callable[..., Any], **named: Any) -> Callable[..., Any]:
+    """A function that is compiled when it is called."""
+    compiled: Callable[..., Any] | None = None
+
+    @functools.wraps(function)
+    def called(*arguments: Any, **others: Any) -> Any:
+        nonlocal compiled
+        compiled = compiled or really(function, **named)
+        return compiled(*arguments, **others)
+
+    return called
 
 
 def _is_not_found() -> bool:

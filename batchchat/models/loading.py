@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Collection
 from typing import Any
 
@@ -20,6 +21,8 @@ from batchchat.recipe.model import ModelSection
 
 _OUTPUT = "lm_head"
 """The output layer: transformers leaves it as it is, but only where no other module is named."""
+_OF_A_LAYOUT = "bitsandbytes.backends.cpu.ops"
+"""Who warns that there is no kernel for a layout of 4-bit weights that none are given here."""
 
 
 def load_model(section: ModelSection, widened: Collection[str] = ()) -> Any:
@@ -37,6 +40,7 @@ def load_model(section: ModelSection, widened: Collection[str] = ()) -> Any:
     require_causal(section.name, config)
     if section.gguf_file is None:
         require_files(section.name, name)
+    logging.getLogger(_OF_A_LAYOUT).setLevel(logging.ERROR)
     with explained(section.name), unfilled():
         model, found = AutoModelForCausalLM.from_pretrained(
             name,

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,35 @@ def test_a_run_imports_nothing_that_it_has_no_use_for(tmp_path: Path) -> None:
     assert found["pandas"] == [1, 2]
 
 
+@pytest.mark.skipif(
+    not lean._are_tried(), reason="these versions of torch, transformers and bitsandbytes were not tried"
+)
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_a_quantized_run_compiles_nothing(tmp_path: Path, bits: str) -> None:
+    words = "run", "builtin:quickstart", "source.limit=2", f"model.quantization={bits}", "--quiet", "--json"
+    done = start(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["code"] is None or found["code"] == 0
+    assert "bitsandbytes" in found["modules"]
+    assert not {"torch._dynamo", "torch._inductor"} & set(found["modules"])
+    assert found["compiled"] == [2.0, 2.0]
+    assert "pip install" not in done.stderr
+
+
+def test_what_is_compiled_later_is_compiled_once_and_as_it_was_asked() -> None:
+    asked = []
+
+    def compiler(function: Callable[[int], int], **named: object) -> Callable[[int], int]:
+        asked.append(named)
+        return lambda number: 10 * function(number)
+
+    later = lean._at_first_call(compiler, lambda number: number + 1, dynamic=False)
+    assert asked == []
+    assert [later(1), later(2)] == [20, 30]
+    assert asked == [{"dynamic": False}]
+
+
 def recipe(**model: object) -> Recipe:
     return recipe_from_mapping({"name": "a", "model": model, "source": {"path": "-"}})
 
@@ -75,7 +105,6 @@ def recipe(**model: object) -> Recipe:
 @pytest.mark.parametrize(
     "model",
     [
-        {"quantization": "8bit"},
         {"adapter": "adapters/mine"},
         {"parallel": "tensor"},
         {"trust_remote_code": True},
@@ -88,7 +117,14 @@ def test_a_model_that_may_need_more_gets_everything(model: dict[str, object]) ->
     assert not lean._is_plain(recipe(**model).model)
 
 
-@pytest.mark.parametrize("words", ['{"auto_map": {}}', '{"quantization_config": {}}', '{"attn": "flex_attention"}'])
+@pytest.mark.parametrize(
+    "words",
+    [
+        '{"auto_map": {}}',
+        '{"quantization_config": {"quant_method": "gptq"}}',
+        '{"attn": "flex_attention"}',
+    ],
+)
 def test_a_checkpoint_that_says_so_gets_everything(tmp_path: Path, words: str) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     assert lean._is_plain(recipe(name=str(tmp_path)).model)
