@@ -56,7 +56,7 @@ class Level(NamedTuple):
     looks_up: bool
     """Whether it looks numbers up in a vector."""
     has_tiles: bool = False
-    """Whether it has matrix units for bfloat16, and numbers are rounded to that at once."""
+    """Whether it has matrix units for bfloat16 and for bytes, and rounds vectors to bfloat16."""
 
 
 LEVELS = (
@@ -70,7 +70,7 @@ LEVELS = (
 """From the best one downwards. The last needs nothing."""
 _AVX512_VNNI = {"avx512f", "avx512bw", "avx512vnni"}
 _NEEDED = {
-    "amx": {*_AVX512_VNNI, "avx512bf16", "amx-bf16", "amx-tile"},
+    "amx": {*_AVX512_VNNI, "avx512bf16", "amx-bf16", "amx-int8", "amx-tile"},
     "avx512-vnni": _AVX512_VNNI,
     "avx512": {"avx512f", "avx512bw"},
     "avx2-vnni": {"avx2", "fma", "avxvnni"},
@@ -99,6 +99,5 @@ def levels() -> list[Level]:
 
 def registers() -> Registers | None:
     """None where products in single precision would not be worth it."""
-    if not {"avx2", "fma"} <= features():
-        return None
-    return Registers(16, 12) if "avx512f" in features() else Registers(8, 6)
+    best = levels()[0]
+    return None if best.name == "plain" else best.registers
