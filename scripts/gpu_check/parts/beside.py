@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import torch
 
 from batchchat.benchmarks.contenders import CONTENDERS
-from batchchat.benchmarks.worker import least_seconds
+from batchchat.benchmarks.worker import least_passes, least_seconds
 from batchchat.benchmarks.workloads import equal, mixed
 from batchchat.chats import Request
+from batchchat.models.facts import model_facts
 from batchchat.reporting.limits import machine_limits
 from scripts.gpu_check.bench import Bench, seconds
 from scripts.gpu_check.findings import Finding, aimed
@@ -40,7 +41,8 @@ def run(bench: Bench) -> Iterator[Finding]:
         tokens = sum(count for _, count in done)
         rate = tokens / taken
         ours = ours or rate
-        least = least_seconds(model, sum(len(one.prompt_ids) for one in asked), tokens, limits.flops_per_second)
+        prompts, passes = sum(len(one.prompt_ids) for one in asked), least_passes(asked, len(asked))
+        least = least_seconds(model_facts(model), prompts, tokens, passes, limits)
         figures = {
             "requests": len(done),
             "seconds": taken,

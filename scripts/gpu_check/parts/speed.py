@@ -8,7 +8,8 @@ from typing import Any
 from batchchat.benchmarks.contenders import EngineContender, continuous_engine
 from batchchat.benchmarks.worker import least_seconds
 from batchchat.benchmarks.workloads import equal
-from batchchat.reporting.limits import machine_limits
+from batchchat.models.facts import model_facts
+from batchchat.reporting.limits import MachineLimits, machine_limits
 from scripts.gpu_check.bench import Bench, seconds
 from scripts.gpu_check.findings import Finding, aimed
 
@@ -53,7 +54,7 @@ def _speed(bench: Bench, shape: str, aimed_at: float | None = None) -> Iterator[
         applies = aimed_at is not None and rows <= _UP_TO_ROWS and bench.on_gpu
         reached = share >= aimed_at if applies and aimed_at is not None else None
         yield aimed(f"decode step, {rows} rows", reached, f"{_SHARE:.0%} of the bandwidth", figures)
-    yield _prompts(contender, model, limits.flops_per_second, bench)
+    yield _prompts(contender, model, limits, bench)
     replayed = contender.engine.describe().steps_replayed
     contender.close()
     for name, rows, settings in (
@@ -92,13 +93,13 @@ def _step(contender: EngineContender, rows: int, bench: Bench) -> tuple[float, f
     return max(1e-6, whole - begun) / (long - short), prompt + (short + long) / 2
 
 
-def _prompts(contender: EngineContender, model: Any, flops_per_second: float, bench: Bench) -> Finding:
+def _prompts(contender: EngineContender, model: Any, limits: MachineLimits, bench: Bench) -> Finding:
     """Prompts with one token of answer: the floor is their products, without attention."""
     count, length = bench.pick((32, 1024), (2, 30))
     list(contender.drain(equal(count, length, 1, seed=109)))
     requests = equal(count, length, 1, seed=110)
     taken = seconds(lambda: list(contender.drain(requests)))
-    least = least_seconds(model, count * length, count, flops_per_second)
+    least = least_seconds(model_facts(model), count * length, count, 0, limits)
     figures = {
         "ms": taken * 1e3,
         "tokens/s": count * length / taken,

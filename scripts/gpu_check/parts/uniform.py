@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from batchchat.benchmarks.contenders import EngineContender, continuous_engine
-from batchchat.benchmarks.worker import least_seconds
+from batchchat.benchmarks.worker import least_passes, least_seconds
 from batchchat.benchmarks.workloads import equal, uniform
+from batchchat.models.facts import model_facts
 from batchchat.reporting.limits import machine_limits
 from batchchat.reporting.watch import Watcher
 from scripts.gpu_check.bench import Bench, Noted, seconds
@@ -37,7 +38,8 @@ def _drained(bench: Bench, shape: str) -> Finding:
     contender.close()
     tokens = sum(count for _, count in done)
     limits = machine_limits(bench.dtype, str(model.device))
-    least = least_seconds(model, sum(len(one.prompt_ids) for one in requests), tokens, limits.flops_per_second)
+    prompts, passes = sum(len(one.prompt_ids) for one in requests), least_passes(requests, len(requests))
+    least = least_seconds(model_facts(model), prompts, tokens, passes, limits)
     recording = watcher.recording()
     busy = [percent for percent in recording.columns.get("gpu0_percent", ()) if percent is not None][1:-1]
     share = sum(busy) / len(busy) / 100 if busy else None
