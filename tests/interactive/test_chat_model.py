@@ -90,22 +90,18 @@ def test_what_is_watched_grows_into_the_answer(small_model: Path) -> None:
 
 
 def test_a_stopped_answer_is_kept_as_it_is_and_the_engine_goes_on(small_model: Path, tmp_path: Path) -> None:
-    recipe = open_recipe([str(small_model), "max_new_tokens=100", "temperature=1", "ignore_eos=true"])
+    recipe = open_recipe([str(small_model), "max_new_tokens=240", "temperature=1", "ignore_eos=true"])
     responder = Responder(recipe)
     talk = Conversation([Message("user", "Hello")])
     origin = Provenance("c", 0, recipe)
     whole = responder.answer(talk, origin)
-    looks = 0
 
     def watch(answer: ParsedAnswer) -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 2:
-            responder.stop()
+        responder.stop()  # at once: a fast processor is done soon
 
     stopped = responder.answer(talk, origin, watch)
     assert stopped.stopped
-    assert 0 < len(stopped.token_ids) < 100
+    assert 0 < len(stopped.token_ids) < 240
     assert stopped.token_ids == whole.token_ids[: len(stopped.token_ids)]
     assert responder.answer(talk, origin).token_ids == whole.token_ids
 
