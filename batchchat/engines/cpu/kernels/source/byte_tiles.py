@@ -14,10 +14,9 @@ from batchchat.engines.cpu.kernels.layouts import ROWS, TILE_BYTES
 from batchchat.engines.cpu.kernels.source.code import Code, allocate, at, release, take
 from batchchat.engines.cpu.kernels.source.quantized import (
     add_outliers,
-    few_outputs,
     finish_outputs,
     number_of_panels,
-    part_of,
+    outputs_of,
 )
 from batchchat.engines.cpu.kernels.source.tiles import (
     MOST,
@@ -106,12 +105,8 @@ def product(stored: type, width: int, rounding: int) -> Code:
         begin_tiles()
         turn, piece = take(parameters, 0, panels)
         while piece >= 0:
-            n, own = part_of(parts, piece, OUTPUTS)
+            n, first, have, weight = outputs_of(parts, piece, OUTPUTS, size, filled)
             part = parts[n]
-            first = own * OUTPUTS
-            have, weight = min(OUTPUTS, part.outputs - first), part.weight + first * size
-            if have < OUTPUTS:  # those of all are read
-                weight = few_outputs(weight, size, have, size, filled)
             row = 0
             while row < rows:
                 many = rows_at_once(rows - row)

@@ -16,10 +16,9 @@ from batchchat.engines.cpu.kernels.layouts import DEPTH, ROWS
 from batchchat.engines.cpu.kernels.source.code import Code, allocate, at, float_of, release, take
 from batchchat.engines.cpu.kernels.source.quantized import (
     block_scales,
-    few_outputs,
     finish_outputs,
     number_of_panels,
-    part_of,
+    outputs_of,
 )
 from batchchat.engines.cpu.kernels.source.tiles import MOST, OUTPUTS, TILE, begin_tiles, end_tiles, rows_at_once, sum_up
 from batchchat.engines.cpu.kernels.source.transposing import joined, transposed_within
@@ -91,13 +90,9 @@ def product(run: int) -> Code:
         begin_tiles()
         turn, piece = take(parameters, 0, panels)
         while piece >= 0:
-            n, own = part_of(parts, piece, OUTPUTS)
+            n, first, have, packed = outputs_of(parts, piece, OUTPUTS, bytes_each, filled)
             part = parts[n]
-            first = own * OUTPUTS
-            have = min(OUTPUTS, part.outputs - first)
-            packed, offset = part.weight + first * bytes_each, float_of(part.offset)
-            if have < OUTPUTS:  # those of all are read
-                packed = few_outputs(packed, bytes_each, have, bytes_each, filled)
+            offset = float_of(part.offset)
             for k in range(0, size, run):
                 for line in range(0, OUTPUTS * run // 2, 64):
                     fetch(packed + (OUTPUTS * size + k * OUTPUTS) // 2 + line)

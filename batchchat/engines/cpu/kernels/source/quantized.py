@@ -274,6 +274,18 @@ def few_outputs(packed: Any, apart: Any, have: Any, size: Any, out: Any) -> Any:
     return out
 
 
+@njit(inline="always", **OPTIONS)
+def outputs_of(parts: Any, piece: Any, together: Any, bytes_each: Any, filled: Any) -> Any:
+    """Of a panel of all parts: its part's number, its first output there, how many it has, and where the weights of
+    `together` outputs lie, `bytes_each` after the other: those of fewer are written to `filled`, since all are read."""
+    n, own = part_of(parts, piece, together)
+    first = own * together
+    have, weight = min(together, parts[n].outputs - first), parts[n].weight + first * bytes_each
+    if have < together:
+        weight = few_outputs(weight, bytes_each, have, bytes_each, filled)
+    return n, first, have, weight
+
+
 def multiplied(stored: type, width: int, level: Level, rounding: int, bits: int, run: int) -> Code:
     """Rows times the parts of a joined weight, in floats: of 4 bits the rows themselves, rounded; of 8 bits those that
     are prepared. What comes out is rounded, then stored.
