@@ -17,7 +17,7 @@ from scripts.gpu_check.plan import PARTS, Part
 from scripts.gpu_check.supervise import RESULTS, TABLE, Supervisor
 from scripts.gpu_check.table import document
 
-SECONDS = 480
+SECONDS = 540
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -89,7 +89,7 @@ PARTS: tuple[Part, ...] = (
         "128 chats of mixed lengths, 64 at once, on the shape of 1.7 billion weights. `plain` is `generate` in padded "
         "batches of 8 in arrival order, `transformers` its own continuous batching.",
         "beside:run",
-        100,
+        150,
         least=20,
         alone=True,
     ),
@@ -106,7 +106,7 @@ PARTS: tuple[Part, ...] = (
         "MT-Bench",
         "The recipe `mt-bench` with the built-in model, whole.",
         "mt_bench:run",
-        60,
+        90,
         least=15,
         alone=True,
     ),

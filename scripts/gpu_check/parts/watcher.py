@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import median
 
 from batchchat.benchmarks.contenders import EngineContender, continuous_engine
 from batchchat.benchmarks.workloads import equal
@@ -14,12 +13,12 @@ from scripts.gpu_check.findings import Finding, aimed, tried
 
 _COST = 1.02
 """How many times as long a run may take that is listened to."""
-_ROUNDS = 4
+_ROUNDS = 6
 
 
 def run(bench: Bench) -> Iterator[Finding]:
     model, codec = bench.shape("0.5b")
-    rows, answer = bench.pick((16, 150), (2, 6))
+    rows, answer = bench.pick((16, 600), (2, 6))
     contender = EngineContender(continuous_engine(model, codec, rows))
     number = 400
 
@@ -37,8 +36,9 @@ def run(bench: Bench) -> Iterator[Finding]:
             watched.append(drain())
     contender.close()
     recording, missing = watcher.recording(), watcher.missing
-    figures = {"seconds": median(alone), "watched": median(watched), "times as long": median(watched) / median(alone)}
-    yield aimed("cost", figures["times as long"] <= _COST if bench.on_gpu else None, f"at most {_COST} times", figures)
+    times = min(watched) / min(alone)  # what else the machine does only adds
+    figures = {"seconds": min(alone), "watched": min(watched), "times as long": times}
+    yield aimed("cost", times <= _COST if bench.on_gpu else None, f"at most {_COST} times", figures)
     told = {name: _mean(recording, f"gpu0_{name}") for name in ("bytes", "percent", "watts")}
     joules = (recording.energy_joules or {}).get("gpu0")
     told["J/token"] = None if joules is None else joules / (rows * answer)
