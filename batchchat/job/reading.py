@@ -119,8 +119,9 @@ class ChatReader:
 
     def _refuse(self, index: int, item: SourceRow | RowError, raw: str, reason: str) -> None:
         samples = self._recipe.generation.samples
-        self._store.add_row(StoredRow(index, item.number, item.place, None, None, raw, samples))
-        self._store.fail_row(index, reason)
+        with self._store.together():
+            self._store.add_row(StoredRow(index, item.number, item.place, None, None, raw, samples))
+            self._store.fail_row(index, reason)
 
     def _format(self, item: SourceRow) -> str:
         """The recipe's format, or the one detected on the file's first row that shows one."""

@@ -187,7 +187,6 @@ def _begin(
 
 def _reopen_failed(store: RunStore) -> None:
     again, unread = store.reopen_failed()
-    store.set_meta("parts", None)  # those that hold these rows are written anew
     log.info("%s", f"{again:,} failed rows are tried again" if again else "no row failed that can be tried again")
     if unread:
         log.info("%s", f"{unread:,} rows could not be read and stay in errors.jsonl: mend the input for another run")
@@ -199,10 +198,11 @@ def _answer_all(job: _Job) -> Report:
     engine_facts, user_facts = _generate(job)
     with job.meters.phase("export"):
         write_outputs(job.exporting, store, directory, recipe)
-        store.set_meta("exported", wanted_export(recipe))
-        store.set_meta("evaluated", None)
-        if engine_facts.dtype is not None:
-            store.set_meta("dtype", engine_facts.dtype)
+        with store.together():
+            store.set_meta("exported", wanted_export(recipe))
+            store.set_meta("evaluated", None)
+            if engine_facts.dtype is not None:
+                store.set_meta("dtype", engine_facts.dtype)
     store.commit(job.meters.elapsed)
     files = result_files(directory, recipe)
     settings = job.parts.sides.assistant.resolver.resolve({})
@@ -282,7 +282,7 @@ def _answer(engine: Engine, feed: Feed, open_chats: OpenChats, job: _Job) -> Non
     with progress.shown(store.num_done):
         try:
             for completion in engine.run(feed):
-                with meters.phase("store"):
+                with meters.phase("store"), store.together():
                     following = open_chats.record(completion)
                     if following is not None:
                         feed.put(following)

@@ -226,8 +226,9 @@ class OpenChats:
         return prompt
 
     def _fail(self, opened: _OpenChat, sample: int, turn: int, reason: str) -> None:
-        self._store.add_error(opened.chat.index, sample, turn, reason)
-        self._close(opened, sample)
+        with self._store.together():
+            self._store.add_error(opened.chat.index, sample, turn, reason)
+            self._close(opened, sample)
 
     def _close(self, opened: _OpenChat, sample: int) -> None:
         del opened.told[sample]

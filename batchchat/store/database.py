@@ -10,6 +10,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -88,7 +89,6 @@ class RunStore:
     def __init__(self, path: Path, read_only: bool = False):
         """`read_only` neither makes the file nor changes it, even where another process writes to it meanwhile."""
         self.path = path
-        self._pending = 0
         self._session = 0
         self._handed_out = 0
         self._completed = 0
@@ -125,30 +125,38 @@ class RunStore:
 
     # --- writing -------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is written within is kept as a whole, or, where an interrupt or an error comes before its end, not at
+        all: who is interrupted commits what there is."""
+        counts = self.num_done, self._completed
+        try:
+            self._write("SAVEPOINT together")
+            yield
+            self._write("RELEASE together")
+        except BaseException:
+            self.num_done, self._completed = counts
+            with suppress(sqlite3.Error):  # a fault ended the transaction
+                self._db.execute("ROLLBACK TO together")
+                self._db.execute("RELEASE together")
+            raise
+
     def add_row(self, row: StoredRow) -> Place | None:
         """Keep a source row, not done yet. Returns the place of an earlier row with the same id, in which case nothing
         is written, or None."""
-        try:
-            self._write(
-                "INSERT INTO rows VALUES(?,?,?,?,?,?,?,?,?)",
-                (
-                    row.index,
-                    row.number,
-                    row.place.file,
-                    row.place.line,
-                    row.id,
-                    row.format,
-                    row.raw,
-                    row.samples,
-                    checksum(row.id, row.format, row.raw),
-                ),
-            )
-        except sqlite3.IntegrityError:
-            found = self._first("SELECT file, line FROM rows WHERE id = ?", (row.id,))
-            if found is None:
-                raise
-            return Place(*found)
-        self._write("INSERT INTO pending VALUES(?)", (row.index,))
+        values = (
+            row.index, row.number, row.place.file, row.place.line, row.id, row.format, row.raw, row.samples,
+            checksum(row.id, row.format, row.raw),
+        )  # fmt: skip
+        with self.together():
+            try:
+                self._write("INSERT INTO rows VALUES(?,?,?,?,?,?,?,?,?)", values)
+            except sqlite3.IntegrityError:
+                found = self._first("SELECT file, line FROM rows WHERE id = ?", (row.id,))
+                if found is None:
+                    raise
+                return Place(*found)
+            self._write("INSERT INTO pending VALUES(?)", (row.index,))
         return None
 
     def add_turn(self, turn: TurnRecord) -> None:
@@ -168,8 +176,9 @@ class RunStore:
 
     def fail_row(self, index: int, reason: str) -> None:
         """The row failed as a whole, before any sample of it was asked for; it is finished."""
-        self._write("INSERT INTO errors VALUES(?,?,NULL,?)", (index, _WHOLE_ROW, _said(reason)))
-        self.finish_row(index)
+        with self.together():
+            self._write("INSERT INTO errors VALUES(?,?,NULL,?)", (index, _WHOLE_ROW, _said(reason)))
+            self.finish_row(index)
 
     def finish_row(self, index: int) -> None:
         """Every sample of the row is answered or failed."""
@@ -177,16 +186,17 @@ class RunStore:
         self.num_done += 1
 
     def reopen_failed(self) -> tuple[int, int]:
-        """Forget, in one transaction, the errors of all rows that could be read, and open these rows again: what was
-        written for them stays. Returns how many there are, and how many failed rows stay because they could not be
-        read: their input has not changed."""
+        """Forget, in one transaction, the errors of all rows that could be read, and which parts are written, and open
+        these rows again: their answers stay. Returns how many there are, and how many failed rows stay because they
+        could not be read: their input has not changed."""
         self.commit()
         failed = "SELECT DISTINCT idx FROM errors JOIN rows USING(idx) WHERE format IS"
         count = [self._one(f"SELECT count(*) FROM ({failed} {what} NULL)") for what in ("NOT", "")]
         if count[0]:
-            self._write(f"INSERT OR IGNORE INTO pending {failed} NOT NULL", ())
-            self._write(f"DELETE FROM errors WHERE idx IN ({failed} NOT NULL)", ())
-            self._write("DELETE FROM meta WHERE key IN ('exported', 'evaluated', 'seen')", ())
+            with self.together():
+                self._write(f"INSERT OR IGNORE INTO pending {failed} NOT NULL")
+                self._write(f"DELETE FROM errors WHERE idx IN ({failed} NOT NULL)")
+                self._write("DELETE FROM meta WHERE key IN ('exported', 'evaluated', 'seen', 'parts')")
             self.commit()
             self.num_done = self._num_done()
         return count[0], count[1]
@@ -194,7 +204,7 @@ class RunStore:
     def hand_out(self, count: int) -> None:
         """`count` requests are about to be given to the engine: what was done before is made durable first."""
         self._handed_out += count
-        if self._pending:
+        if self._db.in_transaction:
             self.commit()
 
     def commit(self, seconds: float | None = None) -> None:
@@ -209,9 +219,8 @@ class RunStore:
                     "WHERE number = ?",
                     (self._handed_out, self._completed, seconds, self._session),
                 )
-            if self._pending:
+            if self._db.in_transaction:
                 self._db.execute("COMMIT")
-                self._pending = 0
         except sqlite3.Error as error:
             raise self._broken(error) from error
 
@@ -361,11 +370,11 @@ class RunStore:
     def _num_done(self) -> int:
         return self.num_rows() - int(self._one("SELECT count(*) FROM pending"))
 
-    def _write(self, statement: str, values: tuple[Any, ...]) -> int:
+    def _write(self, statement: str, values: tuple[Any, ...] = ()) -> int:
         try:
-            if not self._pending:
+            # SQLite itself knows whether a transaction is open, also where an interrupt came between two statements
+            if not self._db.in_transaction:
                 self._db.execute("BEGIN IMMEDIATE")
-            self._pending += 1
             return self._db.execute(statement, values).lastrowid or 0
         except sqlite3.IntegrityError:
             raise

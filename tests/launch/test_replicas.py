@@ -153,8 +153,8 @@ def test_an_interrupt_ends_all_replicas(tmp_path: Path) -> None:
     left = replicas_of(process.pid)
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode == 130
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130, said
     wait_until(lambda: not any(child.is_running() for child in left))
 
 
