@@ -34,10 +34,10 @@ def fit_tiles(outputs: int, size: int, dtype: torch.dtype) -> bool:
 
 
 def pack_tiles(weight: torch.Tensor, out: torch.Tensor) -> None:
-    """Lay a weight `[outputs, size]` out as `out`, which has as many numbers: 32 outputs after 32, and of these tile
-    after tile, each with pairs of numbers side by side for 16 outputs."""
-    blocks, chunks = weight.shape[0] // (2 * ROWS), weight.shape[1] // DEPTH
-    tiled = weight.view(blocks, 2, ROWS, chunks, ROWS, 2).permute(0, 3, 1, 4, 2, 5)
+    """Lay a weight `[outputs, size]` out as `out`, which has as many numbers: 16 outputs after 16, and of these tile
+    after tile, each with pairs of numbers side by side."""
+    blocks, chunks = weight.shape[0] // ROWS, weight.shape[1] // DEPTH
+    tiled = weight.view(blocks, ROWS, chunks, ROWS, 2).permute(0, 2, 3, 1, 4)
     out.view(tiled.shape).copy_(tiled)
 
 

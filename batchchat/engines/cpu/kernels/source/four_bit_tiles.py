@@ -106,7 +106,7 @@ def product(run: int) -> Code:
                             bytes_each,
                             part.table,
                             scaled + half * ROWS * 4,
-                            unpacked + (d // DEPTH * 2 + half) * TILE,
+                            unpacked + (half * chunks + d // DEPTH) * TILE,
                         )
             row = 0
             while row < rows:

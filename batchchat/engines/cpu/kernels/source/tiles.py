@@ -1,6 +1,6 @@
 """Products in bfloat16 on the matrix units of processors that have tiles (Intel's AMX), as what one thread does of it.
 
-A weight lies in memory in the order in which it is read, so that few rows take no longer than reading it does. Each row
+A weight lies in memory in the order in which it is read, by two streams, so that few rows take no longer than reading it does. Each row
 of a product is summed up in one order, however many rows there are: its bits do not depend on the others.
 """
 
@@ -22,7 +22,7 @@ TILE = 1024
 """Bytes."""
 OUTPUTS = 2 * ROWS
 """Those of two tiles of sums side by side."""
-_AHEAD = 8 * TILE
+_AHEAD = 2 * TILE
 """How far ahead of its use a weight is fetched: less and more of it were slower."""
 MOST = 3
 """Tiles of rows that are multiplied at once: of as many the last ones are, two of all others, which are read once
@@ -32,6 +32,9 @@ _FEW = 64
 cache."""
 _NEAR = 1 << 18
 """Bytes of a part."""
+
+_WEIGHTS = "$0", "$6"
+"""Where `_multiply` finds those of two tiles, which lie apart: a processor reads two streams faster than one."""
 
 
 def assembly(*lines: str) -> Callable[..., None]:
@@ -56,18 +59,22 @@ def _begin(count: int) -> Callable[..., None]:
 
 
 def _multiply(count: int) -> Callable[..., None]:
-    """Add to 2 * `count` tiles of sums the products of two tiles of weights at $0 with `count` tiles of rows at $3 to
-    $5, whose rows are $2 bytes apart. $1 is 64."""
-    fetch = [f"prefetcht0 {_AHEAD + line}($0)" for line in range(0, 2 * TILE, 64)]
+    """Add to 2 * `count` tiles of sums the products of two tiles of weights at $0 and $6 with `count` tiles of rows at
+    $3 to $5, whose rows are $2 bytes apart. $1 is 64."""
+    fetches = [[f"prefetcht0 {_AHEAD + line}({weight})" for line in range(0, TILE, 64)] for weight in _WEIGHTS]
     if count == 3:  # there is one tile left for rows, which are read twice
         lines = []
-        for half in range(2):
-            lines += [f"tileloadd {half * TILE}($0,$1,1), %tmm6", *fetch[half::2]]
+        for half, weight in enumerate(_WEIGHTS):
+            lines += [f"tileloadd ({weight},$1,1), %tmm6", *fetches[half]]
             for tile in range(count):
                 lines.append(f"tileloadd (${3 + tile},$2,1), %tmm7")
                 lines.append(f"tdpbf16ps %tmm6, %tmm7, %tmm{2 * tile + half}")
         return assembly(*lines)
-    lines = ["tileloadd ($0,$1,1), %tmm6", f"tileloadd {TILE}($0,$1,1), %tmm7", *fetch]
+    lines = [
+        line
+        for half, weight in enumerate(_WEIGHTS)
+        for line in (f"tileloadd ({weight},$1,1), %tmm{6 + half}", *fetches[half])
+    ]
     for tile in range(count):
         rows = f"%tmm{4 + tile}"
         lines.append(f"tileloadd (${3 + tile},$2,1), {rows}")
@@ -118,25 +125,29 @@ def rows_at_once(left: Any) -> Any:
 def sum_up(begin: Any, tile: Any, chunks: Any, one: Any, stride: Any, have: Any, kept: Any) -> None:
     """Write to `kept` the sums of 32 outputs, whose weights are at `tile`, of up to `MOST` tiles of rows at `one`. They
     begin with the 32 floats at `begin`."""
+    other = tile + chunks * TILE
     if have <= ROWS:
         _begin_1(begin, 0, 0, 0, 0, 0, 0)
         for _ in range(chunks):
-            _multiply_1(tile, 64, stride, one, 0, 0, 0)
-            tile += 2 * TILE
+            _multiply_1(tile, 64, stride, one, 0, 0, other)
+            tile += TILE
+            other += TILE
             one += 64
         _keep_1(kept, 128, 0, 0, 0, 0, 0)
     elif have <= 2 * ROWS:
         _begin_2(begin, 0, 0, 0, 0, 0, 0)
         for _ in range(chunks):
-            _multiply_2(tile, 64, stride, one, one + ROWS * stride, 0, 0)
-            tile += 2 * TILE
+            _multiply_2(tile, 64, stride, one, one + ROWS * stride, 0, other)
+            tile += TILE
+            other += TILE
             one += 64
         _keep_2(kept, 128, 0, 0, 0, 0, 0)
     else:
         _begin_3(begin, 0, 0, 0, 0, 0, 0)
         for _ in range(chunks):
-            _multiply_3(tile, 64, stride, one, one + ROWS * stride, one + 2 * ROWS * stride, 0)
-            tile += 2 * TILE
+            _multiply_3(tile, 64, stride, one, one + ROWS * stride, one + 2 * ROWS * stride, other)
+            tile += TILE
+            other += TILE
             one += 64
         _keep_3(kept, 128, 0, 0, 0, 0, 0)
 
