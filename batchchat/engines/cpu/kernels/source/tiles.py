@@ -1,7 +1,8 @@
 """Products in bfloat16 on the matrix units of processors that have tiles (Intel's AMX), as what one thread does of it.
 
-A weight lies in memory in the order in which it is read, by two streams, so that few rows take no longer than reading it does. Each row
-of a product is summed up in one order, however many rows there are: its bits do not depend on the others.
+A weight lies in memory in the order in which it is read, by two streams, so that few rows take no longer than reading
+it does. Each row of a product is summed up in one order, however many rows there are: its bits do not depend on the
+others.
 """
 
 from __future__ import annotations
