@@ -151,15 +151,14 @@ def _in_turns(
 
 def _key(shape: Shape) -> str:
     """What times depend on."""
-    versions = [torch.__version__, _compiler(), torch.backends.cpu.get_cpu_capability()]
-    what = json.dumps(["times 2", processor(), torch.get_num_threads(), versions, shape.name])
+    libraries = [torch.__version__, torch.backends.cpu.get_cpu_capability()]
+    what = json.dumps(["times 3", processor(), torch.get_num_threads(), libraries, _kernels(), shape.name])
     return hashlib.sha256(what.encode("utf-8")).hexdigest()
 
 
-def _compiler() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
+def _kernels() -> str:
     try:
-        return version("numba")
-    except PackageNotFoundError:
+        from batchchat.engines.cpu.kernels.machine_code import state
+    except ImportError:  # nothing here compiles them
         return ""
+    return state()

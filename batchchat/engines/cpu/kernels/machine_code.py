@@ -93,12 +93,12 @@ def _machine() -> Any:
 
 
 def _file(name: str, parameters: tuple[Any, ...]) -> Path:
-    what = "\n".join([_state(), name, repr(parameters)])
+    what = "\n".join([state(), name, repr(parameters)])
     return _folder() / f"{name}-{hashlib.sha256(what.encode()).hexdigest()[:32]}.o"
 
 
 @cache
-def _state() -> str:
+def state() -> str:
     """All that compiled code depends on but its parameters."""
     own = Path(__file__).parent
     sources = [file.read_text(encoding="utf-8") for file in sorted(own.rglob("*.py"))]
