@@ -26,8 +26,8 @@ from batchchat.benchmarks.products import products_table
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "build" / "benchmarks"
 DOCUMENT = ROOT / "docs" / "BENCHMARKS.md"
-OTHERS = "\n## Start-up\n"
-"""What begins the parts that are measured otherwise, and stay as they are."""
+OTHERS = "\n## On a processor with AVX-512 and no units for bfloat16\n"
+"""What begins the parts that are measured otherwise or on other machines, and stay as they are."""
 GPU = "\n## On a GPU\n"
 """What the table of `make gpu` begins with."""
 
