@@ -41,7 +41,9 @@ def compare_engines(
     progress: Callable[[str], None],
     peers: Mapping[str, str] | None = None,
 ) -> list[Result]:
-    """Per engine the middle one of `rounds` measurements; `ratio` is its tokens per second to the first engine's.
+    """Per engine the middle one of `rounds` measurements; `ratio` is its tokens per second to the first engine's. Of an
+    engine that fails there is only why, as `failed`; all others are measured nevertheless. Raises EnvironmentFault
+    where none is left.
 
     `peers`: programs to the paths of their environments, for those among the engines.
     """
@@ -49,15 +51,22 @@ def compare_engines(
     check_peers(engines, peers, workload)
     job = {"model": model, "dtype": dtype, "rows": rows, "workload": workload}
     found: dict[str, list[Result]] = {engine: [] for engine in engines}
+    failed: dict[str, EnvironmentFault] = {}
     with scratch() as name:
         folder = Path(name)
-        known = _prepared([engine for engine in engines if engine in PEERS], job, peers, folder, progress)
+        known = _prepared([engine for engine in engines if engine in PEERS], job, peers, folder, progress, failed)
         for number in range(rounds):
-            for engine in engines:
+            for engine in (one for one in engines if one not in failed):
                 progress(f"round {number + 1} of {rounds}: {engine}")
                 command = _command({"engine": engine, **job}, peers, folder)
-                found[engine].append({"engine": engine, **job, **_measured(engine, command)})
-    chosen = [middle(found[engine], "seconds") for engine in engines]
+                try:
+                    found[engine].append({"engine": engine, **job, **_measured(engine, command)})
+                except EnvironmentFault as fault:
+                    progress(str(fault))
+                    failed[engine] = fault
+            if len(failed) == len(engines):
+                raise failed[engines[0]]
+    chosen = [middle(found[engine], "seconds") for engine in engines if engine not in failed]
     own = next((result for result in chosen if "least_seconds" in result), known)
     for result in chosen:
         for what in ("least_seconds", "flops_per_second", "bytes_per_second"):
@@ -65,11 +74,13 @@ def compare_engines(
         result["tokens_per_second"] = result["generated_tokens"] / result["seconds"]
         result["share_of_limit"] = result["least_seconds"] / result["seconds"]
     add_ratios(chosen)
-    return chosen
+    return [*chosen, *({"engine": engine, "failed": str(fault)} for engine, fault in failed.items())]
 
 
 def table(results: Sequence[Result]) -> str:
     """The results as Markdown."""
+    failed = [result for result in results if "failed" in result]
+    results = [result for result in results if "failed" not in result]
     rows = (
         (
             result["engine"],
@@ -94,6 +105,7 @@ def table(results: Sequence[Result]) -> str:
     if differences:
         lines += ["", f"{'; '.join(differences)}."]
     lines += [f"{one['engine']}: {_ABOVE}." for one in results if one["share_of_limit"] > 1]
+    lines += [f"{one['engine']} was not measured: {one['failed']}." for one in failed]
     return "\n".join(lines)
 
 
@@ -103,15 +115,20 @@ def _prepared(
     peers: Mapping[str, str],
     folder: Path,
     progress: Callable[[str], None],
+    failed: dict[str, EnvironmentFault],
 ) -> Result:
-    """Make what peers read, once for all rounds and outside of what is measured."""
+    """Make what peers read, once for all rounds and outside of what is measured. Who cannot is among the `failed`."""
     if not engines:
         return {}
     progress(f"writing the model for {', '.join(engines)}")
     known = prepare_peers(engines, job, folder)
     for engine in engines:
         if PEERS[engine].prepares:
-            _run(engine, [*_command({"engine": engine, **job}, peers, folder), "prepare"])
+            try:
+                _run(engine, [*_command({"engine": engine, **job}, peers, folder), "prepare"])
+            except EnvironmentFault as fault:
+                progress(str(fault))
+                failed[engine] = fault
     return known
 
 

@@ -123,3 +123,5 @@ def bench(
         peers=peer_paths(peer or ()),
     )
     print(json.dumps(results) if json_ else table(results))
+    if any("failed" in result for result in results):
+        raise typer.Exit(5)

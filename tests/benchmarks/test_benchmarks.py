@@ -197,6 +197,16 @@ def test_a_peer_that_fails_says_its_last_words(batchchat: Command) -> None:
     assert "the measurement of vllm ended with 1 (ModuleNotFoundError: No module named 'vllm')" in ended.err
 
 
+def test_a_peer_that_fails_takes_no_figure_of_the_others_along(batchchat: Command) -> None:
+    given = ("bench", "--model", "tiny", "--engines", "vllm,continuous", "--workload", "four", "--rounds", "2")
+    ended = batchchat(*given, "--peer", f"vllm={sys.executable}", "--json")
+    measured, failed = json.loads(ended.out)
+    assert (ended.code, measured["engine"], measured["ratio"]) == (5, "continuous", 1.0)
+    assert failed["engine"] == "vllm"
+    assert failed["failed"] in ended.err.splitlines()
+    assert "vllm was not measured: the measurement of vllm ended with 1" in table([measured, failed])
+
+
 @pytest.mark.parametrize(("engine", "asked"), [("vllm", "vllm.json"), ("openvino", "openvino.json prepare")])
 def test_only_a_peer_that_reads_another_form_of_the_model_is_asked_to_make_it(
     engine: str, asked: str, tmp_path: Path, batchchat: Command
