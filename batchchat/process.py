@@ -9,9 +9,10 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-_SPINS = "1000"
-"""How often a thread that waits for the others looks before it gives its core away: some microseconds. GNU OpenMP's own
-number makes milliseconds, and beside another busy process the core is what the awaited thread waits for."""
+_SPINS = "6000"
+"""How often a thread that waits for the others looks before it gives its core away: some hundred microseconds, as long
+as Python takes from one of torch's operators to the next. GNU OpenMP's own number makes milliseconds, and beside
+another busy process the core is what the awaited thread waits for."""
 _SPIN_VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 _ALLOCATED = 50_000
 """Objects from which on the collector looks for cycles: imports make hundreds of thousands that stay."""

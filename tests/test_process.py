@@ -57,7 +57,7 @@ def test_without_control_groups_all_cores_count(group: Path) -> None:
 def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "num_cores", lambda: 1)
     monkeypatch.setattr(process, "cores", lambda: [0, 1])
-    assert process.settings({}) == {"GOMP_SPINCOUNT": "1000", "OMP_NUM_THREADS": "1"}
+    assert process.settings({}) == {"GOMP_SPINCOUNT": "6000", "OMP_NUM_THREADS": "1"}
     assert process.settings({"OMP_WAIT_POLICY": "active", "OMP_NUM_THREADS": "2"}) == {}
     assert process.settings({"GOMP_SPINCOUNT": "5"}) == {"OMP_NUM_THREADS": "1"}
     monkeypatch.setattr(process, "num_cores", lambda: 2)
@@ -75,7 +75,7 @@ def test_commands_begin_so_and_benchmarks_do_not() -> None:
     )
     set_by_users = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
     environment = {name: value for name, value in os.environ.items() if name not in set_by_users}
-    for command, expected in ((["schema"], "has 1000"), (["bench", "--engines", "none"], "has None")):
+    for command, expected in ((["schema"], "has 6000"), (["bench", "--engines", "none"], "has None")):
         done = subprocess.run(
             [sys.executable, "-c", program, *command], cwd=ROOT, env=environment, capture_output=True, text=True
         )

@@ -104,7 +104,7 @@ def test_both_are_asked_alike_and_end(kind: str, tmp_path: Path, pid: Path, requ
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("start", "llama.cpp's server did not start; its log ends with: loading with "),
+        ("start", "llama.cpp's server did not start and ended with 3; its log ends with: loading with "),
         ("start", "error: no room for the cache"),
         ("death", "llama.cpp's server broke off"),
         ("death", " / terminate called"),

@@ -177,7 +177,10 @@ class LlamaCpp:
     def _await(self) -> None:
         until = time.monotonic() + _START_SECONDS
         while not self._is_ready():
-            if self._server.poll() is not None or time.monotonic() > until:
+            if (code := self._server.poll()) is not None:
+                ended = signal.Signals(-code).name if -code in set(signal.Signals) else str(code)
+                self._fail(f"did not start and ended with {ended}")
+            if time.monotonic() > until:
                 self._fail("did not start")
             time.sleep(0.05)
         slots = self._said("GET", "/props")["total_slots"]
