@@ -153,7 +153,8 @@ def document() -> str:
         "for this processor. The engines of a table were measured in turns, each in a process of its own, so only",
         "ratios within a table mean something: machines differ, and so does what else they do. `ratio` is to the",
         'first row. "Of the limit" is the least time in which the machine could do the multiplications in the best of',
-        "all ways, or read the weights as often as the longest answer has tokens, as a share of the time taken.",
+        "all ways, or read the weights as often as the longest answer has tokens (which nobody knows where there are",
+        "drafts), as a share of the time taken.",
     ]
     for name, (title, text, _) in PARTS.items():
         if title and name in kept:
