@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,8 @@ def compare_engines(
             for engine in (one for one in engines if one not in failed):
                 progress(f"round {number + 1} of {rounds}: {engine}")
                 command = _command({"engine": engine, **job}, peers, folder)
-                try:
+                with _left_out(engine, failed, progress):
                     found[engine].append({"engine": engine, **job, **_measured(engine, command)})
-                except EnvironmentFault as fault:
-                    progress(str(fault))
-                    failed[engine] = fault
             if len(failed) == len(engines):
                 raise failed[engines[0]]
     chosen = [middle(found[engine], "seconds") for engine in engines if engine not in failed]
@@ -124,12 +122,19 @@ def _prepared(
     known = prepare_peers(engines, job, folder)
     for engine in engines:
         if PEERS[engine].prepares:
-            try:
+            with _left_out(engine, failed, progress):
                 _run(engine, [*_command({"engine": engine, **job}, peers, folder), "prepare"])
-            except EnvironmentFault as fault:
-                progress(str(fault))
-                failed[engine] = fault
     return known
+
+
+@contextmanager
+def _left_out(engine: str, failed: dict[str, EnvironmentFault], progress: Callable[[str], None]) -> Iterator[None]:
+    """An engine that fails within is told of, and is among the `failed`."""
+    try:
+        yield
+    except EnvironmentFault as fault:
+        progress(str(fault))
+        failed[engine] = fault
 
 
 def _command(job: dict[str, Any], peers: Mapping[str, str], folder: Path) -> list[str]:

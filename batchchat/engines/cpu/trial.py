@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 
 from batchchat.cache import changing_cache, read_cache
+from batchchat.engines.cpu.kernels import compiled
 from batchchat.engines.cpu.products import CANDIDATES, AnyProduct, candidates, make
 from batchchat.engines.machine import processor
 
@@ -157,8 +158,8 @@ def _key(shape: Shape) -> str:
 
 
 def _kernels() -> str:
-    try:
-        from batchchat.engines.cpu.kernels.machine_code import state
-    except ImportError:  # nothing here compiles them
+    if not compiled():
         return ""
+    from batchchat.engines.cpu.kernels.machine_code import state
+
     return state()

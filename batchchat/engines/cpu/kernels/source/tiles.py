@@ -126,29 +126,26 @@ def rows_at_once(left: Any) -> Any:
 def sum_up(begin: Any, tile: Any, chunks: Any, one: Any, stride: Any, have: Any, kept: Any) -> None:
     """Write to `kept` the sums of 32 outputs, whose weights are at `tile`, of up to `MOST` tiles of rows at `one`. They
     begin with the 32 floats at `begin`."""
-    other = tile + chunks * TILE
+    apart = chunks * TILE
     if have <= ROWS:
         _begin_1(begin, 0, 0, 0, 0, 0, 0)
         for _ in range(chunks):
-            _multiply_1(tile, 64, stride, one, 0, 0, other)
+            _multiply_1(tile, 64, stride, one, 0, 0, tile + apart)
             tile += TILE
-            other += TILE
             one += 64
         _keep_1(kept, 128, 0, 0, 0, 0, 0)
     elif have <= 2 * ROWS:
         _begin_2(begin, 0, 0, 0, 0, 0, 0)
         for _ in range(chunks):
-            _multiply_2(tile, 64, stride, one, one + ROWS * stride, 0, other)
+            _multiply_2(tile, 64, stride, one, one + ROWS * stride, 0, tile + apart)
             tile += TILE
-            other += TILE
             one += 64
         _keep_2(kept, 128, 0, 0, 0, 0, 0)
     else:
         _begin_3(begin, 0, 0, 0, 0, 0, 0)
         for _ in range(chunks):
-            _multiply_3(tile, 64, stride, one, one + ROWS * stride, one + 2 * ROWS * stride, other)
+            _multiply_3(tile, 64, stride, one, one + ROWS * stride, one + 2 * ROWS * stride, tile + apart)
             tile += TILE
-            other += TILE
             one += 64
         _keep_3(kept, 128, 0, 0, 0, 0, 0)
 
